@@ -1,0 +1,115 @@
+# Everything that a checkout needs, from nothing but Python 3.11+ and make: `make help` lists it.
+# What is made is stamped by a file named `installed` inside it, so a second call is instant.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+.DEFAULT_GOAL := help
+.SUFFIXES:
+.DELETE_ON_ERROR:
+export UV_PYTHON_PREFERENCE := system
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
+unexport UV_PYTHON UV_PROJECT_ENVIRONMENT UV_SYSTEM_PYTHON
+
+BIN := .venv/bin
+UV := .venvs/uv/bin/uv
+PYTEST := $(BIN)/python -m pytest
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+AIRFLOWS := 3.0 3.1 3.2 3.3
+AIRFLOW_ENVS := $(AIRFLOWS:%=.venvs/airflow-%/installed)
+# Which Pythons each release runs on; uv takes the machine's own where it fits, else it brings one.
+PYTHON_FOR_3.0 := >=3.11,<3.13
+PYTHON_FOR_3.1 := >=3.11,<3.14
+PYTHON_FOR_3.2 := >=3.11,<3.15
+PYTHON_FOR_3.3 := >=3.11,<3.15
+
+.PHONY: help
+help: ## Say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' Makefile
+
+# --- environments ----------------------------------------------------------------------------------------------------
+
+.PHONY: venv
+venv: .venv/installed ## Make .venv: the project, editable, and its tools
+
+.PHONY: airflow-envs
+airflow-envs: $(AIRFLOW_ENVS) ## Make .venvs/airflow-3.0 to -3.3: what tenants' images contain
+
+.venvs/uv/installed: requirements/uv.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11 …")'
+	@$(PYTHON) -c 'import ensurepip' || { echo 'This Python cannot make virtual environments; Debian and Ubuntu have that apart: apt install python3-venv' >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venvs/uv
+	.venvs/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@touch $@
+
+.venv/installed: .venvs/uv/installed requirements/dev.txt pyproject.toml
+	test -x $(BIN)/python || $(UV) venv --quiet --python .venvs/uv/bin/python .venv
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(AIRFLOW_ENVS): .venvs/airflow-%/installed: .venvs/uv/installed requirements/airflow-%.txt
+	test -x .venvs/airflow-$*/bin/python || $(UV) venv --quiet --python '$(PYTHON_FOR_$*)' .venvs/airflow-$*
+	$(UV) pip sync --quiet --compile-bytecode --python .venvs/airflow-$*/bin/python --require-hashes requirements/airflow-$*.txt
+	@touch $@
+
+# --- checks ----------------------------------------------------------------------------------------------------------
+
+.PHONY: check
+check: lint test ## Lint, then test: what a change must pass, and what CI runs
+
+.PHONY: lint
+lint: .venv/installed ## Style, types, layers and the trust boundary
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy bench
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: .venv/installed ## Let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: test
+test: test-unit test-integration ## Run every test
+
+.PHONY: test-unit
+test-unit: .venv/installed ## Run the tests that need no Airflow and no PostgreSQL
+	$(PYTEST) tests/unit $(PYTEST_ARGS)
+
+.PHONY: test-integration
+test-integration: .venv/installed $(AIRFLOW_ENVS) ## Run the tests on real Airflows and a real PostgreSQL
+	$(PYTEST) --numprocesses 2 tests/integration $(PYTEST_ARGS)
+
+# --- to look at ------------------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: .venv/installed .venvs/airflow-3.3/installed ## Show a bundle published, broken, kept back and rolled back
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh examples/quickstart/demo.sh
+
+.PHONY: bench
+bench: .venv/installed .venvs/airflow-3.3/installed ## Measure us against Airflow's own processor (about half an hour; BENCH_ARGS=--quick)
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+# --- to keep up to date ----------------------------------------------------------------------------------------------
+
+.PHONY: crd
+crd: .venv/installed ## Write crds/ anew from the models
+	$(BIN)/dagbundle crd > crds/dagbundles.dagbundle.dev.yaml.new
+	mv crds/dagbundles.dagbundle.dev.yaml.new crds/dagbundles.dagbundle.dev.yaml
+
+.PHONY: lock
+lock: .venvs/uv/installed ## Resolve requirements/ anew; LOCK_ARGS=--upgrade takes what is newest
+	$(COMPILE) $(LOCK_ARGS) requirements/uv.in -o requirements/uv.txt
+	$(COMPILE) $(LOCK_ARGS) pyproject.toml -o requirements/runtime.txt
+	$(COMPILE) $(LOCK_ARGS) pyproject.toml --group dev -o requirements/dev.txt
+	for minor in $(AIRFLOWS); do \
+	  $(COMPILE) $(LOCK_ARGS) requirements/airflow-$$minor.in -o requirements/airflow-$$minor.txt || exit 1; done
+
+.PHONY: clean
+clean: ## Remove what was made here
+	rm -rf .venv .venvs .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist bench/out
+	find operator tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
