@@ -41,6 +41,8 @@ class Task:
     """The innermost task group that holds it; empty for the root group."""
     position: int
     """Index in Airflow's task list; kept to rebuild the same order, not part of any hash."""
+    group_position: int
+    """Index among its group's children (tasks and groups are counted together); not part of any hash."""
     sha256: str
     """Hex SHA-256 over the canonical JSON of `data`."""
     data: Json
@@ -55,7 +57,7 @@ class TaskGroup:
     parent_id: str | None
     """None for the root group only."""
     position: int
-    """Index among its parent's children; not part of any hash."""
+    """Index among its parent's children (tasks and groups are counted together); not part of any hash."""
     data: Json
 
 

@@ -1,0 +1,125 @@
+"""What all models share: strict camelCase fields, and errors that name the path and what is allowed there.
+
+pydantic's own messages name a location but not the alternatives; who mistyped a field needs both.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+
+import pydantic
+from pydantic.alias_generators import to_camel
+
+from dagbundle import errors
+
+
+class Model(pydantic.BaseModel):
+    """Base of the resource models: camelCase on the outside, unknown fields refused, no silent conversions."""
+
+    model_config = pydantic.ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", strict=True, frozen=True
+    )
+
+
+ModelT = TypeVar("ModelT", bound=pydantic.BaseModel)
+
+_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
+_QUANTITY = re.compile(r"(\d+)(Ki|Mi|Gi|Ti|k|M|G|T)?")
+_UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+Duration = Annotated[str, pydantic.Field(pattern=r"^(\d+h)?(\d+m)?(\d+s)?$", min_length=2, max_length=16)]
+"""A duration as Flux writes it: `30s`, `5m`, `1h30m`."""
+Quantity = Annotated[str, pydantic.Field(pattern=r"^\d+(Ki|Mi|Gi|Ti|k|M|G|T)?$", max_length=16)]
+"""Bytes as Kubernetes writes them: `512Mi`, `1Gi`, `1000000`."""
+CountOrPercent = Annotated[int, pydantic.Field(ge=0)] | Annotated[str, pydantic.Field(pattern=r"^(100|\d{1,2})%$")]
+"""A number, or a percentage of what is live now, rounded up: `3`, `10%`."""
+
+
+def seconds(duration: str) -> int:
+    """Return a `Duration` in seconds."""
+    match = _DURATION.fullmatch(duration)
+    hours, minutes, secs = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    return hours * 3600 + minutes * 60 + secs
+
+
+def quantity_bytes(quantity: str) -> int:
+    """Return a `Quantity` in bytes."""
+    match = _QUANTITY.fullmatch(quantity)
+    return int(match[1]) * _UNITS.get(match[2] or "", 1) if match else 0
+
+
+def validate(model: type[ModelT], document: object, *, what: str) -> ModelT:
+    """Build a model from a decoded YAML or JSON document.
+
+    Args:
+        model: The model to build.
+        document: Decoded data of any shape.
+        what: What the document is, for messages: `DagBundle in bundle.yaml`.
+
+    Raises:
+        ResourceError: It does not fit; every line of the message names a path, what is wrong and what is allowed there.
+    """
+    if not isinstance(document, Mapping):
+        raise errors.ResourceError(f"{what} is not valid: it is {_type_name(document)}, not a mapping of fields")
+    try:
+        return model.model_validate(dict(document))
+    except pydantic.ValidationError as error:
+        lines = sorted({_describe(model, item) for item in error.errors(include_url=False)})
+        raise errors.ResourceError(
+            f"{what} is not valid:\n" + "\n".join(f"  {line}" for line in lines),
+            hint="correct the fields named above and try again",
+        ) from error
+
+
+def _describe(model: type[pydantic.BaseModel], item: Any) -> str:
+    """Turn one of pydantic's errors into `path: what is wrong (what is allowed)`."""
+    loc: tuple[int | str, ...] = item["loc"]
+    path, owner = _walk(model, loc)
+    kind: str = item["type"]
+    if kind == "extra_forbidden":
+        allowed = sorted(field.alias or name for name, field in owner.model_fields.items()) if owner else []
+        close = difflib.get_close_matches(str(loc[-1]), allowed, n=1)
+        guess = f"; did you mean {close[0]!r}?" if close else ""
+        return f"{path}: unknown field{guess} (allowed: {', '.join(allowed)})"
+    if kind == "missing":
+        return f"{path}: required field is missing"
+    if kind == "literal_error":
+        return f"{path}: {item['input']!r:.100} is not allowed (allowed: {item['ctx']['expected']})"
+    if kind == "string_pattern_mismatch":
+        return f"{path}: {item['input']!r:.100} does not have the form {item['ctx']['pattern']}"
+    if kind == "value_error":
+        return f"{path}: {item['ctx']['error']}"
+    return f"{path}: {item['msg']} (it is {item['input']!r:.100})"
+
+
+def _walk(model: type[pydantic.BaseModel], loc: Sequence[int | str]) -> tuple[str, type[pydantic.BaseModel] | None]:
+    """Follow a location into the models. Returns the path as people write it, and the model that owns the last part."""
+    path = ""
+    owner: type[pydantic.BaseModel] | None = model
+    current: type[pydantic.BaseModel] | None = model
+    for part in loc:
+        if isinstance(part, int):
+            path += f"[{part}]"
+            continue
+        owner = current
+        field = next((f for n, f in owner.model_fields.items() if part in {n, f.alias}), None) if owner else None
+        if field is None and part.startswith("constrained-"):
+            owner = None
+            continue  # pydantic's name of a union's branch, which is no part of the document
+        path += f".{part}" if path else part
+        current = _model_in(field.annotation) if field else None
+    return path or "(the document)", owner
+
+
+def _model_in(annotation: Any) -> type[pydantic.BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        return annotation
+    return next((found for arg in typing.get_args(annotation) if (found := _model_in(arg))), None)
+
+
+def _type_name(value: object) -> str:
+    return {"NoneType": "empty", "list": "a list", "str": "a text"}.get(type(value).__name__, type(value).__name__)

@@ -1,0 +1,362 @@
+"""The trusted end of the wire protocol: turns a hostile byte stream into bounded, ordered, checked records.
+
+The decoder is fed bytes as they arrive, from a pipe locally and from HTTP on a cluster, and does no I/O itself. It
+believes nothing: lines, totals, counts and nesting are bounded before anything is built from them, records must
+come in the only possible order, and a report counts as closed only when its listing, counts and digest are right.
+The format is described in docs/architecture.md; golden files in tests/golden hold both ends to it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic.alias_generators import to_camel
+
+from dagbundle import errors
+
+VERSION = 1
+ACCEPTED_VERSIONS = frozenset({1})
+"""This version and the one before it, once there is one."""
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one report. They are generous: their work is to stop a flood, not a large bundle."""
+
+    line_bytes: int = 96 * 2**20
+    total_bytes: int = 4 * 2**30
+    """Decompressed bytes in all."""
+    files: int = 100_000
+    inflate_ratio: int = 200
+    """Decompressed bytes per compressed byte, above which a gzip stream counts as a bomb (text has about 20)."""
+
+
+class _Record(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+Text = Annotated[str, pydantic.Field(max_length=256 * 1024)]
+Short = Annotated[str, pydantic.Field(max_length=1024)]
+FilePath = Annotated[str, pydantic.Field(min_length=1, max_length=4096)]
+
+
+class ParserInfo(_Record):
+    """Who parsed."""
+
+    name: Short
+    version: Short
+
+
+class Open(_Record):
+    """The first record."""
+
+    type: Literal["open"]
+    protocol: int
+    run: Short
+    attempt: Short
+    parser: ParserInfo
+    python: Short
+    airflow: Short | None
+    fingerprint: Short
+    files: Annotated[int, pydantic.Field(ge=0)]
+
+
+class Dag(_Record):
+    """One serialized DAG; `data` is judged by `rollout.content`."""
+
+    dag_id: Short
+    relative_fileloc: FilePath
+    dag_hash: Short
+    data: dict[str, Any]
+
+
+class FileError(_Record):
+    """One error of a file."""
+
+    kind: Short
+    message: Text
+    line: int | None = None
+
+
+class FileWarning(_Record):
+    """One Python warning of a file."""
+
+    category: Short
+    message: Text
+    line: int | None = None
+
+
+class Output(_Record):
+    """What a file printed: how much, and the tail of it."""
+
+    bytes: Annotated[int, pydantic.Field(ge=0)]
+    text: Text
+
+
+class File(_Record):
+    """One submission."""
+
+    type: Literal["file"]
+    seq: int
+    path: FilePath
+    status: Literal["parsed", "unchanged"]
+    loader: Short = ""
+    duration: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)] = 0.0
+    memory: Annotated[int, pydantic.Field(ge=0, le=2**50)] = 0
+    dags: Annotated[list[Dag], pydantic.Field(max_length=20_000)] = pydantic.Field(default_factory=list)
+    errors: Annotated[list[FileError], pydantic.Field(max_length=1_000)] = pydantic.Field(default_factory=list)
+    warnings: Annotated[list[FileWarning], pydantic.Field(max_length=1_000)] = pydantic.Field(default_factory=list)
+    sources: Annotated[
+        dict[FilePath, Annotated[str, pydantic.Field(max_length=16 * 2**20)]], pydantic.Field(max_length=1_000)
+    ] = pydantic.Field(default_factory=dict)
+    fingerprint: Short = ""
+    closure: dict[str, Any] = pydantic.Field(default_factory=dict)
+    dynamic: Annotated[list[Short], pydantic.Field(max_length=100)] = pydantic.Field(default_factory=list)
+    output: Output | None = None
+
+
+class Counts(_Record):
+    """Totals as the parser counted them."""
+
+    files: int
+    dags: int
+    errors: int
+
+
+class Close(_Record):
+    """The last record of a run that went through."""
+
+    type: Literal["close"]
+    files: Annotated[list[FilePath], pydantic.Field(max_length=100_000)]
+    counts: Counts
+    digest: Short
+
+
+class Fail(_Record):
+    """The last record of a run that could not be carried out as a whole."""
+
+    type: Literal["fail"]
+    kind: Short
+    message: Text
+
+
+Record = Open | File | Close | Fail
+_ADAPTERS: dict[str, type[Record]] = {"open": Open, "file": File, "close": Close, "fail": Fail}
+
+
+class _State(enum.Enum):
+    NEW = "before its first record"
+    OPEN = "between its records"
+    CLOSED = "after its close"
+    FAILED = "after its fail"
+
+
+class ReportDecoder:
+    """Decodes one run's report.
+
+    Args:
+        run: The run that the trusted side started; records of another are refused.
+        attempt: Likewise.
+        limits: Bounds.
+
+    Feed it bytes and take the records; call `finish` when the stream has ended. Every violation raises
+    `ProtocolError`, after which nothing more must be fed: the run did not close.
+    """
+
+    def __init__(self, *, run: str, attempt: str, limits: Limits | None = None) -> None:
+        self._run = run
+        self._attempt = attempt
+        self._limits = limits or Limits()
+        self._state = _State.NEW
+        self._buffer = bytearray()
+        self._searched = 0
+        self._inflater: zlib._Decompress | None = None
+        self._first = b""
+        self._compressed = 0
+        self._total = 0
+        self._digest = hashlib.sha256()
+        self._paths: set[str] = set()
+        self._dags = 0
+        self._errors = 0
+        self._announced = 0
+
+    @property
+    def closed(self) -> bool:
+        """True once a close record arrived whose listing, counts and digest were right."""
+        return self._state is _State.CLOSED
+
+    def feed(self, data: bytes) -> Iterator[Record]:
+        """Take the next bytes and yield the records that they complete, in order."""
+        for chunk in self._plain(data):
+            self._total += len(chunk)
+            if self._total > self._limits.total_bytes:
+                raise errors.ProtocolError(f"the report is longer than {self._limits.total_bytes:,} bytes")
+            self._buffer += chunk
+            yield from self._lines()
+
+    def finish(self) -> None:
+        """Say that the stream has ended. Raises `ProtocolError` unless it ended with a close or a fail."""
+        if self._state not in {_State.CLOSED, _State.FAILED} or self._buffer:
+            raise errors.ProtocolError(
+                f"the report was cut {self._state.value} ({len(self._paths):,} of {self._announced:,} files arrived)",
+                hint="the parser process ended early; look at its output, and at memory limits and kills",
+            )
+
+    def _plain(self, data: bytes) -> Iterator[bytes]:
+        """Inflate if the stream is gzip, in bounded steps."""
+        if self._total == 0 and self._inflater is None:
+            self._first += data
+            if len(self._first) < len(_GZIP_MAGIC) and _GZIP_MAGIC.startswith(self._first):
+                return
+            data, self._first = self._first, b""
+            if data.startswith(_GZIP_MAGIC):
+                self._inflater = zlib.decompressobj(wbits=31)
+        if self._inflater is None:
+            yield data
+            return
+        self._compressed += len(data)
+        produced = self._total
+        while data:
+            try:
+                chunk = self._inflater.decompress(data, 2**20)
+            except zlib.error as error:
+                raise errors.ProtocolError(f"the report's gzip stream is damaged: {error}") from error
+            data = self._inflater.unconsumed_tail
+            produced += len(chunk)
+            if produced > 2**24 and produced > self._compressed * self._limits.inflate_ratio:
+                raise errors.ProtocolError(
+                    f"the report inflates to more than {self._limits.inflate_ratio} times its size: a gzip bomb"
+                )
+            if self._inflater.unused_data:
+                raise errors.ProtocolError("bytes follow the end of the report's gzip stream")
+            yield chunk
+
+    def _lines(self) -> Iterator[Record]:
+        while (end := self._buffer.find(b"\n", self._searched)) >= 0:
+            line = bytes(self._buffer[: end + 1])
+            del self._buffer[: end + 1]
+            self._searched = 0
+            if len(line) > self._limits.line_bytes:
+                self._refuse_line()
+            yield self._record(line)
+        self._searched = len(self._buffer)
+        if len(self._buffer) > self._limits.line_bytes:
+            self._refuse_line()
+
+    def _refuse_line(self) -> None:
+        raise errors.ProtocolError(f"a record is longer than {self._limits.line_bytes:,} bytes")
+
+    def _record(self, line: bytes) -> Record:
+        if self._state in {_State.CLOSED, _State.FAILED}:
+            raise errors.ProtocolError(f"a record came {self._state.value}")
+        try:
+            document = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            # ValueError covers bad JSON, bad UTF-8 and integers beyond Python's own bound
+            raise errors.ProtocolError(f"a record is no JSON that can be read: {error!s:.200}") from error
+        kind = document.get("type") if isinstance(document, dict) else None
+        model = _ADAPTERS.get(kind) if isinstance(kind, str) else None
+        if model is None:
+            raise errors.ProtocolError(f"a record has the unknown type {kind!r:.60}")
+        try:
+            record = model.model_validate(document)
+        except pydantic.ValidationError as error:
+            raise errors.ProtocolError(f"a {kind} record is not valid: {_first_error(error)}") from error
+        except RecursionError as error:
+            raise errors.ProtocolError(f"a {kind} record is nested too deeply") from error
+        self._check(record)
+        self._digest.update(line)
+        return record
+
+    def _check(self, record: Record) -> None:
+        """Hold a record against the order, the run and the totals."""
+        match record:
+            case Open():
+                if self._state is not _State.NEW:
+                    raise errors.ProtocolError("a second open record came: two reports were mixed")
+                if record.protocol not in ACCEPTED_VERSIONS:
+                    raise errors.ProtocolError(
+                        f"the parser speaks protocol {record.protocol}; this side accepts {sorted(ACCEPTED_VERSIONS)}",
+                        hint="use the parser that was released with this version, or the one before it",
+                    )
+                if (record.run, record.attempt) != (self._run, self._attempt):
+                    raise errors.ProtocolError("the report belongs to another run or attempt")
+                if record.files > self._limits.files:
+                    raise errors.ProtocolError(f"{record.files:,} files are more than {self._limits.files:,}")
+                self._announced = record.files
+                self._state = _State.OPEN
+            case Fail() if self._state is _State.NEW or self._state is _State.OPEN:
+                self._state = _State.FAILED
+            case File() if self._state is _State.OPEN:
+                self._check_file(record)
+            case Close() if self._state is _State.OPEN:
+                self._check_close(record)
+                self._state = _State.CLOSED
+            case _:
+                raise errors.ProtocolError(f"a {record.type} record came {self._state.value}")
+
+    def _check_file(self, record: File) -> None:
+        if record.seq != len(self._paths) + 1:
+            raise errors.ProtocolError(
+                f"file record {record.seq} came where {len(self._paths) + 1} was due: "
+                "the report is interleaved, repeated or incomplete"
+            )
+        if record.path in self._paths:
+            raise errors.ProtocolError(f"two records speak of {record.path}")
+        if len(self._paths) >= self._announced:
+            raise errors.ProtocolError(f"more files arrived than the {self._announced:,} that were announced")
+        if not _is_inside(record.path):
+            raise errors.ProtocolError(f"{record.path!r:.200} is no path inside the bundle")
+        self._paths.add(record.path)
+        self._dags += len(record.dags)
+        self._errors += len(record.errors)
+
+    def _check_close(self, record: Close) -> None:
+        if record.digest != self._digest.hexdigest():
+            raise errors.ProtocolError("the close record's digest does not fit what arrived")
+        if len(record.files) != len(self._paths) or set(record.files) != self._paths:
+            raise errors.ProtocolError("the close record's listing does not fit the files that arrived")
+        counts = (record.counts.files, record.counts.dags, record.counts.errors)
+        if counts != (len(self._paths), self._dags, self._errors) or len(self._paths) != self._announced:
+            raise errors.ProtocolError("the close record's counts do not fit what arrived")
+
+
+def _is_inside(path: str) -> bool:
+    """Tell whether a path is relative, normal and free of control characters."""
+    parts = path.split("/")
+    return not (any(part in {"", ".", ".."} for part in parts) or any(ord(char) < 32 for char in path))  # noqa: PLR2004 - control characters
+
+
+def _first_error(error: pydantic.ValidationError) -> str:
+    item = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+
+
+class RunRequest(pydantic.BaseModel):
+    """What the trusted side hands the parser (docs/architecture.md, "The wire protocol")."""
+
+    model_config = pydantic.ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    protocol: int = VERSION
+    run: str
+    attempt: str
+    bundle: str
+    root: str
+    subdir: str
+    exclude: list[str]
+    parser: dict[str, Any]
+    processes: int
+    limits: dict[str, int]
+    run_as_user: int | None
+    force: bool
+    max_unchanged_age: int
+    known: dict[str, dict[str, Any]]

@@ -1,0 +1,67 @@
+"""The status of a DagBundle, as kstatus and `kubectl wait` read it. Only the engine's side writes it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pydantic
+
+from dagbundle.resources import base
+
+
+class Condition(base.Model):
+    """One condition (Kubernetes API conventions)."""
+
+    type: Annotated[Literal["Ready", "Reconciling", "Stalled"], pydantic.Field(description="Which condition.")]
+    status: Annotated[Literal["True", "False", "Unknown"], pydantic.Field(description="Whether it holds.")]
+    reason: Annotated[str, pydantic.Field(max_length=128, description="Why, as one CamelCase word.")]
+    message: Annotated[str, pydantic.Field(max_length=32768, description="Why, for people, and what to do next.")]
+
+
+class Version(base.Model):
+    """Bundle versions: image digest, git commit or content hash."""
+
+    attempted: Annotated[str, pydantic.Field(max_length=256, description="The version that was parsed last.")] = ""
+    published: Annotated[str, pydantic.Field(max_length=256, description="The version that is live.")] = ""
+
+
+class DagCounts(base.Model):
+    """How many DAGs are live, and what the last publish did to them."""
+
+    total: Annotated[int, pydantic.Field(description="Live DAGs.")] = 0
+    added: Annotated[int, pydantic.Field(description="Added by the last publish.")] = 0
+    changed: Annotated[int, pydantic.Field(description="Changed or moved by the last publish.")] = 0
+    removed: Annotated[int, pydantic.Field(description="Removed by the last publish.")] = 0
+    kept: Annotated[int, pydantic.Field(description="Kept at their last good definition: their file is broken.")] = 0
+
+
+class SubdirStatus(base.Model):
+    """What became of one subdir's run."""
+
+    path: Annotated[str, pydantic.Field(max_length=512, description="The subdir.")]
+    phase: Annotated[
+        Literal["Pending", "Running", "Succeeded", "Failed"], pydantic.Field(description="State of its last run.")
+    ]
+    dags: Annotated[int, pydantic.Field(description="DAGs that its files defined.")] = 0
+    import_errors: Annotated[int, pydantic.Field(description="Broken files.")] = 0
+
+
+class Status(base.Model):
+    """The observed state."""
+
+    observed_generation: Annotated[int, pydantic.Field(description="The generation this status speaks of.")] = -1
+    conditions: Annotated[
+        list[Condition],
+        pydantic.Field(max_length=8, description="Ready, and while true Reconciling and Stalled."),
+    ] = pydantic.Field(default_factory=list)
+    revision: Annotated[int, pydantic.Field(description="Counts publishes; `dagbundle history` lists them.")] = 0
+    version: Annotated[Version, pydantic.Field(description="Attempted and published bundle version.")] = pydantic.Field(
+        default_factory=Version
+    )
+    dags: Annotated[DagCounts, pydantic.Field(description="Live DAGs and what the last publish did.")] = pydantic.Field(
+        default_factory=DagCounts
+    )
+    import_errors: Annotated[int, pydantic.Field(description="Broken files of the last rollout.")] = 0
+    subdirs: Annotated[
+        list[SubdirStatus], pydantic.Field(max_length=64, description="The last run of each subdir.")
+    ] = pydantic.Field(default_factory=list)
