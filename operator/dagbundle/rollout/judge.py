@@ -1,0 +1,329 @@
+"""Judges a changeset: state in, judgement out. The one place that decides what a publish adds, keeps and removes.
+
+The rules, each held by a test in tests/unit/rollout:
+
+* A file is the unit: one with any problem is broken as a whole, and `onImportError` says what becomes of its DAGs.
+* A dag_id has one place. Of two parsed files that define it, the one where it is live wins, else the first by path;
+  the others are broken. A parsed file beats a kept one, so a DAG that moves out of a broken file moves.
+* A dag_id of another bundle is that bundle's; this file is broken and waits (a claim).
+* What was live in the scope and is neither parsed nor kept is removed. A run that did not close removes nothing, an
+  empty listing where DAGs were is refused, and the guards bound the rest.
+* With scope Bundle one subdir's failure blocks everything; with scope Subdir it leaves that subdir as it was.
+
+Nothing here does I/O, so every rule is a table of values.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from dagbundle.rollout import policy as policies
+from dagbundle.rollout.model import (
+    BundleKey,
+    Change,
+    Changeset,
+    Claim,
+    DagChange,
+    FileOutcome,
+    FileProblem,
+    Judgement,
+    Live,
+    LiveDag,
+    ParsedDag,
+    Problem,
+    RunOutcome,
+    Verdict,
+)
+
+Place = tuple[str, str]
+"""(subdir, path)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Definition:
+    subdir: str
+    path: str
+    dag: ParsedDag
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocked:
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """What a publish of some subdirs would do."""
+
+    changes: tuple[DagChange, ...]
+    problems: tuple[FileProblem, ...]
+    claims: tuple[Claim, ...]
+
+
+def judge(
+    changeset: Changeset, *, live: Live, owners: Mapping[str, BundleKey], policy: policies.Policy, partial: bool = False
+) -> Judgement:
+    """Judge a changeset against what is live.
+
+    Args:
+        changeset: What was parsed.
+        live: The bundle as it is published now.
+        owners: Live owner of each dag_id that the changeset defines, where there is one (this bundle included).
+        policy: The spec's policy, narrowed by the grant.
+        partial: True when the changeset speaks of some subdirs only; else it is a rollout, and DAGs of subdirs that
+            it does not name are gone from the bundle.
+
+    Returns:
+        A judgement. `changes` is complete for the published scope (unchanged DAGs included) and sorted by dag_id; in
+        one that blocks it says what a publish would have done, as far as that is known.
+    """
+    for hold in live.holds:
+        if hold.template_hash == changeset.template_hash:
+            return _block("Held", f"version {hold.version} was rolled back and is held: {hold.reason}")
+    named = {run.subdir for run in changeset.runs}
+    gone = set() if partial else {dag.subdir for dag in live.dags.values()} - named
+    blocked = {
+        run.subdir: _Blocked("RunFailed", f"the run of subdir {run.subdir} did not finish: {run.failure}")
+        for run in changeset.runs
+        if not run.closed
+    }
+    draft = _Draft((), (), ())
+    while True:
+        if blocked and policy.scope == "Bundle":
+            return _block_all(blocked, draft)
+        scope = (named | gone) - set(blocked)
+        draft = _draft(changeset, live, owners, policy, scope)
+        found = _failures(changeset.runs, draft, live, policy, scope)
+        if not found:
+            break
+        blocked |= found
+    if blocked and not scope & named:
+        return _block_all(blocked, draft)
+    return _verdict(changeset, draft, policy, scope, blocked)
+
+
+def _draft(
+    changeset: Changeset, live: Live, owners: Mapping[str, BundleKey], policy: policies.Policy, scope: Collection[str]
+) -> _Draft:
+    """Work out what publishing `scope` would do, before the guards look at it."""
+    files = {(run.subdir, file.path): file for run in changeset.runs if run.subdir in scope for file in run.files}
+    broken: dict[Place, list[Problem]] = {}
+    claims: list[Claim] = []
+    for (subdir, path), file in files.items():
+        problems = [*file.problems, *_refusals(file, subdir, policy)]
+        for dag in file.dags:
+            owner = owners.get(dag.dag_id)
+            if owner is not None and owner != changeset.bundle:
+                claims.append(Claim(dag.dag_id, subdir, path, owner))
+                problems.append(_owned(dag.dag_id, owner))
+            elif (current := live.dags.get(dag.dag_id)) is not None and current.subdir not in scope:
+                problems.append(
+                    Problem(
+                        "DagIdHeldBySubdir",
+                        f"dag_id {dag.dag_id!r} is live in subdir {current.subdir}, whose run is not published now: "
+                        "it moves once that subdir publishes without it",
+                    )
+                )
+        if problems:
+            broken[subdir, path] = problems
+    definitions = _settle(files, broken, live)
+    changes = [*_defined(definitions, live), *_undefined(definitions, broken, live, policy, scope)]
+    return _Draft(
+        changes=tuple(sorted(changes, key=lambda change: change.dag_id)),
+        problems=tuple(
+            FileProblem(subdir, path, problem)
+            for (subdir, path), problems in sorted(broken.items())
+            for problem in problems
+        ),
+        claims=tuple(sorted(claims, key=lambda claim: (claim.dag_id, claim.path))),
+    )
+
+
+def _refusals(file: FileOutcome, subdir: str, policy: policies.Policy) -> Iterable[Problem]:
+    """Yield what the policies refuse in a file (AIP-43's DagPolicy, on the trusted side)."""
+    prefix = policy.prefixes.get(subdir, "")
+    seen: set[str] = set()
+    for dag in file.dags:
+        if not dag.dag_id.startswith(prefix):
+            yield Problem(
+                "DagIdNotAllowed",
+                f"dag_id {dag.dag_id!r} does not start with {prefix!r}, which subdir {subdir} requires",
+            )
+        elif policy.granted_prefixes and not dag.dag_id.startswith(tuple(policy.granted_prefixes)):
+            yield Problem(
+                "DagIdNotAllowed",
+                f"dag_id {dag.dag_id!r} is outside what the namespace is granted "
+                f"(granted: {', '.join(policy.granted_prefixes)})",
+            )
+        if dag.dag_id in seen:
+            yield Problem("DuplicateDagId", f"dag_id {dag.dag_id!r} is defined twice in this file")
+        seen.add(dag.dag_id)
+
+
+def _owned(dag_id: str, owner: BundleKey) -> Problem:
+    return Problem(
+        "DagIdOwned",
+        f"dag_id {dag_id!r} belongs to bundle {owner.namespace}/{owner.name}: rename it, or have it removed there; "
+        "this file is judged again, without parsing, when that bundle lets go of it",
+    )
+
+
+def _settle(
+    files: Mapping[Place, FileOutcome], broken: dict[Place, list[Problem]], live: Live
+) -> dict[str, _Definition]:
+    """Give every dag_id one place; files that lose one become broken (added to `broken`)."""
+    while True:
+        claimants: dict[str, list[_Definition]] = {}
+        for (subdir, path), file in sorted(files.items(), key=lambda item: (item[0][1], item[0][0])):
+            if (subdir, path) not in broken:
+                for dag in file.dags:
+                    claimants.setdefault(dag.dag_id, []).append(_Definition(subdir, path, dag))
+        lost: dict[Place, list[Problem]] = {}
+        settled: dict[str, _Definition] = {}
+        for dag_id, rivals in claimants.items():
+            current = live.dags.get(dag_id)
+            winner = next(
+                (r for r in rivals if current and (r.subdir, r.path) == (current.subdir, current.path)), rivals[0]
+            )
+            settled[dag_id] = winner
+            for rival in rivals:
+                if rival is not winner:
+                    problem = Problem(
+                        "DuplicateDagId",
+                        f"dag_id {dag_id!r} is also defined in {winner.path}"
+                        + (", where it is live" if current else ", which comes first")
+                        + ": rename one of the two",
+                    )
+                    lost.setdefault((rival.subdir, rival.path), []).append(problem)
+        if not lost:
+            return settled
+        broken |= lost
+
+
+def _defined(definitions: Mapping[str, _Definition], live: Live) -> Iterable[DagChange]:
+    for dag_id, new in definitions.items():
+        current = live.dags.get(dag_id)
+        if current is None:
+            change, before = Change.ADDED, None
+        elif (current.subdir, current.path) != (new.subdir, new.path):
+            change, before = Change.MOVED, current.sha256
+        else:
+            change = Change.UNCHANGED if current.sha256 == new.dag.sha256 else Change.CHANGED
+            before = current.sha256
+        yield DagChange(change, dag_id, new.subdir, new.path, new.dag.sha256, before)
+
+
+def _undefined(
+    definitions: Mapping[str, _Definition],
+    broken: Mapping[Place, object],
+    live: Live,
+    policy: policies.Policy,
+    scope: Collection[str],
+) -> Iterable[DagChange]:
+    """Yield what becomes of live DAGs of the scope that no parsed file defines any more."""
+    for dag_id, current in live.dags.items():
+        if dag_id in definitions or current.subdir not in scope:
+            continue
+        keep = (current.subdir, current.path) in broken and policy.on_import_error != "Deactivate"
+        change = Change.KEPT if keep else Change.REMOVED
+        yield DagChange(change, dag_id, current.subdir, current.path, current.sha256, current.sha256)
+
+
+def _failures(
+    runs: Iterable[RunOutcome], draft: _Draft, live: Live, policy: policies.Policy, scope: Collection[str]
+) -> dict[str, _Blocked]:
+    """Return the subdirs that must not be published, by the guards and by `onImportError: Fail`."""
+    listed = {run.subdir: len(run.files) for run in runs}
+    failures: dict[str, _Blocked] = {}
+    for unit in [frozenset(scope)] if policy.scope == "Bundle" else [frozenset({subdir}) for subdir in sorted(scope)]:
+        failure = _failure(unit, listed, draft, live.dags.values(), policy)
+        if failure:
+            failures |= dict.fromkeys(unit, failure)
+    return failures
+
+
+def _failure(
+    unit: frozenset[str], listed: Mapping[str, int], draft: _Draft, live: Iterable[LiveDag], policy: policies.Policy
+) -> _Blocked | None:
+    removed = [c for c in draft.changes if c.change is Change.REMOVED and c.subdir in unit]
+    broken = sorted({problem.path for problem in draft.problems if problem.subdir in unit})
+    for subdir in sorted(unit):
+        losses = [change.dag_id for change in removed if change.subdir == subdir]
+        if losses and listed.get(subdir) == 0:
+            return _Blocked(
+                "EmptyListing",
+                f"subdir {subdir} has no DAG files at all, but {len(losses)} of its DAGs are live ({_names(losses)}): "
+                "if that is meant, remove the subdir from the spec",
+            )
+    if broken and policy.on_import_error == "Fail":
+        return _Blocked("ImportErrors", f"{len(broken)} broken file(s) and onImportError is Fail: {_names(broken)}")
+    allowed = policies.limit_of(policy.max_import_errors, sum(listed.get(subdir, 0) for subdir in unit))
+    if allowed is not None and len(broken) > allowed:
+        return _Blocked(
+            "TooManyImportErrors",
+            f"{len(broken)} broken files are more than maxImportErrors {policy.max_import_errors} allows ({allowed}): "
+            f"{_names(broken)}",
+        )
+    allowed = policies.limit_of(policy.max_removed_dags, sum(dag.subdir in unit for dag in live))
+    if allowed is not None and len(removed) > allowed:
+        return _Blocked(
+            "TooManyRemovedDags",
+            f"{len(removed)} DAGs would be removed, more than maxRemovedDags {policy.max_removed_dags} allows ({allowed}): "
+            f"{_names([change.dag_id for change in removed])}",
+        )
+    return None
+
+
+def _verdict(
+    changeset: Changeset,
+    draft: _Draft,
+    policy: policies.Policy,
+    scope: Collection[str],
+    blocked: Mapping[str, _Blocked],
+) -> Judgement:
+    broken = sorted({problem.path for problem in draft.problems})
+    kept = sum(change.change is Change.KEPT for change in draft.changes)
+    if blocked:
+        reason = next(iter(blocked.values())).reason
+        held_back = "; ".join(
+            f"subdir {subdir} is as it was: {item.message}" for subdir, item in sorted(blocked.items())
+        )
+        message, ready = f"published without {len(blocked)} subdir(s): {held_back}", False
+    elif broken and policy.on_import_error == "KeepLastGood":
+        reason, ready = "KeptLastGood", False
+        message = f"{len(broken)} broken file(s), {kept} DAG(s) kept at their last good definition: {_names(broken)}"
+    else:
+        reason, ready = "Published", True
+        message = f"version {changeset.version} is published" + (f", {len(broken)} broken file(s)" if broken else "")
+    return Judgement(
+        verdict=Verdict.PUBLISH,
+        reason=reason,
+        message=message,
+        ready=ready,
+        changes=draft.changes,
+        problems=draft.problems,
+        claims=draft.claims,
+        subdirs=tuple(sorted(scope)),
+    )
+
+
+def _block(reason: str, message: str) -> Judgement:
+    return Judgement(verdict=Verdict.BLOCK, reason=reason, message=message, ready=False)
+
+
+def _block_all(blocked: Mapping[str, _Blocked], draft: _Draft) -> Judgement:
+    distinct = list(dict.fromkeys(item.message for _, item in sorted(blocked.items())))
+    return dataclasses.replace(
+        _block(next(iter(blocked.values())).reason, "; ".join(distinct)),
+        changes=draft.changes,
+        problems=draft.problems,
+    )
+
+
+def _names(names: Collection[str]) -> str:
+    shown = sorted(names)
+    few = 5
+    return ", ".join(shown[:few]) + (f" and {len(shown) - few} more" if len(shown) > few else "")
