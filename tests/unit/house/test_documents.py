@@ -1,0 +1,55 @@
+"""What README, CONTRIBUTING and CHANGELOG promise is there."""
+
+import os
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
+TEST_COMMAND = "make check"
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"(?m)^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text()))
+
+
+def name(path: pathlib.Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_every_make_target_that_a_document_names_exists(document: pathlib.Path) -> None:
+    named = set(re.findall(r"(?m)(?:`|^|&& )make ([a-z][a-z-]*)", document.read_text()))
+    assert named - targets() == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_every_file_that_a_document_links_to_exists(document: pathlib.Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_make_help_explains_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert {target for target in targets() if not re.search(rf"(?m)^{target}:.* ## \w", makefile)} == set()
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    ci = ROOT / ".ci" / "run"
+    assert os.access(ci, os.X_OK)
+    assert f"exec {TEST_COMMAND}\n" in ci.read_text()
+    assert f"\n{TEST_COMMAND}" in (ROOT / "README.md").read_text()
+
+
+def test_the_changelog_keeps_to_keep_a_changelog() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text()
+    assert text.startswith("# Changelog\n")
+    assert "[Keep a Changelog](https://keepachangelog.com/en/1.1.0/)" in text
+    versions = re.findall(r"(?m)^## (.*)$", text)
+    assert versions[0] == "[Unreleased]"
+    assert [found for found in versions[1:] if not re.fullmatch(r"\[\d+\.\d+\.\d+\] - \d{4}-\d\d-\d\d", found)] == []
+    kinds = re.findall(r"(?m)^### (.*)$", text)
+    assert kinds
+    assert set(kinds) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
