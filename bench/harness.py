@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SAMPLE_SECONDS = 0.05
@@ -120,6 +121,7 @@ def run(
     folder: pathlib.Path,
     watch_memory: bool = False,
     parsing_depth: int = 1,
+    accepted: AbstractSet[int] = frozenset({0}),
 ) -> Usage:
     """Run a command to its end and return what it used; its output goes to a file, so that no terminal slows it.
 
@@ -129,6 +131,7 @@ def run(
         folder: Working directory; the output is kept there.
         watch_memory: Sample the tree's memory, which costs the run some time.
         parsing_depth: Processes without children that are at least so many levels below the command parse files.
+        accepted: Exit codes after which the figures count.
 
     Raises:
         BenchError: The command failed; the message ends with the last of its output.
@@ -144,7 +147,7 @@ def run(
         wall = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     memory, child_memory = watch.stop() if watch else (0, 0)
-    if process.returncode:
+    if process.returncode not in accepted:
         tail = log.read_text(errors="replace")[-3000:]
         raise BenchError(f"{' '.join(command)} ended with {process.returncode}:\n{tail}")
     return Usage(wall=wall, cpu=used.ru_utime + used.ru_stime, memory=memory, child_memory=child_memory)
