@@ -1,0 +1,168 @@
+"""Bundles and their rollouts: who there is, and which rollout is the newest. Starting one fences every older one."""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dagbundle import errors
+from dagbundle.rollout.model import BundleKey, Json
+from dagbundle.store.records import RolloutRow, RolloutState
+from dagbundle.store.tables import Tables
+
+
+def now() -> datetime.datetime:
+    """Return this moment in UTC, by the trusted side's clock."""
+    return datetime.datetime.now(datetime.UTC)
+
+
+def matches(tables: Tables, bundle: BundleKey) -> sa.ColumnElement[bool]:
+    """Select one bundle by its identity."""
+    table = tables.bundle
+    return sa.and_(
+        table.c.cluster == bundle.cluster, table.c.namespace == bundle.namespace, table.c.name == bundle.name
+    )
+
+
+def key_of(row: sa.Row[tuple[object, ...]]) -> BundleKey:
+    """Read a bundle's identity from a row that has its three columns."""
+    found = row._mapping  # noqa: SLF001 - public in SQLAlchemy despite its name
+    return BundleKey(namespace=found["namespace"], name=found["name"], cluster=found["cluster"])
+
+
+def find(
+    connection: Connection, tables: Tables, bundle: BundleKey, *, lock: bool = False
+) -> sa.Row[tuple[object, ...]]:
+    """Return the bundle's row; with `lock`, nobody else publishes or starts a rollout of it until this transaction ends.
+
+    Raises:
+        NotFoundError: It was never registered.
+    """
+    statement = sa.select(tables.bundle).where(matches(tables, bundle))
+    row = connection.execute(statement.with_for_update() if lock else statement).first()
+    if row is None:
+        raise errors.NotFoundError(f"There is no bundle {bundle}", hint="Apply its DagBundle first")
+    return row
+
+
+def register(connection: Connection, tables: Tables, bundle: BundleKey, airflow_name: str) -> None:
+    """See `DagStore.register_bundle`."""
+    table = tables.bundle
+    row = connection.execute(sa.select(table.c.id, table.c.airflow_name).where(matches(tables, bundle))).first()
+    if row is not None and row.airflow_name == airflow_name:
+        return
+    owner = connection.execute(sa.select(table).where(table.c.airflow_name == airflow_name)).first()
+    if owner is not None:
+        raise errors.OwnershipError(
+            f"Bundle {bundle} cannot be named {airflow_name!r} in Airflow: bundle {key_of(owner)} is",
+            hint="Choose another name, or have the platform grant one",
+        )
+    if row is not None:
+        connection.execute(sa.update(table).where(table.c.id == row.id).values(airflow_name=airflow_name))
+        return
+    connection.execute(
+        sa.insert(table).values(
+            cluster=bundle.cluster,
+            namespace=bundle.namespace,
+            name=bundle.name,
+            airflow_name=airflow_name,
+            revision=0,
+            oldest=0,
+            version="",
+            template_hash="",
+            created_at=now(),
+        )
+    )
+
+
+def start_rollout(
+    connection: Connection,
+    tables: Tables,
+    bundle: BundleKey,
+    rollout_id: str,
+    *,
+    version: str,
+    template_hash: str,
+    subdirs: Sequence[str],
+    spec: Json,
+) -> RolloutRow:
+    """See `DagStore.start_rollout`. Calling it again with the same `rollout_id` changes nothing."""
+    owner = find(connection, tables, bundle, lock=True)
+    table = tables.rollout
+    if owner.rollout != rollout_id:
+        connection.execute(
+            sa.update(table)
+            .where(table.c.bundle_id == owner.id, table.c.state == RolloutState.OPEN)
+            .values(
+                state=RolloutState.SUPERSEDED,
+                reason="Superseded",
+                message=f"A newer rollout, of version {version}, took its place",
+                finished_at=now(),
+            )
+        )
+        connection.execute(
+            sa.insert(table).values(
+                id=rollout_id,
+                bundle_id=owner.id,
+                version=version,
+                template_hash=template_hash,
+                state=RolloutState.OPEN,
+                reason="",
+                message="",
+                base_revision=owner.revision,
+                subdirs=list(subdirs),
+                spec=spec,
+                created_at=now(),
+            )
+        )
+        connection.execute(sa.update(tables.bundle).where(tables.bundle.c.id == owner.id).values(rollout=rollout_id))
+    return rollout(connection, tables, rollout_id)
+
+
+def rollout(connection: Connection, tables: Tables, rollout_id: str) -> RolloutRow:
+    """See `DagStore.rollout`."""
+    table, owner = tables.rollout, tables.bundle
+    row = connection.execute(
+        sa.select(table, owner.c.cluster, owner.c.namespace, owner.c.name)
+        .join(owner, owner.c.id == table.c.bundle_id)
+        .where(table.c.id == rollout_id)
+    ).first()
+    if row is None:
+        raise errors.NotFoundError(f"There is no rollout {rollout_id}")
+    return RolloutRow(
+        id=row.id,
+        bundle=key_of(row),
+        version=row.version,
+        template_hash=row.template_hash,
+        state=RolloutState(row.state),
+        reason=row.reason,
+        message=row.message,
+        base_revision=row.base_revision,
+        revision=row.revision,
+        subdirs=tuple(row.subdirs),
+        spec=row.spec,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+    )
+
+
+def block(connection: Connection, tables: Tables, rollout_id: str, reason: str, message: str) -> None:
+    """See `DagStore.block`."""
+    table = tables.rollout
+    changed = connection.execute(
+        sa.update(table)
+        .where(table.c.id == rollout_id, table.c.state.in_([RolloutState.OPEN, RolloutState.BLOCKED]))
+        .values(state=RolloutState.BLOCKED, reason=reason, message=message, finished_at=now())
+    ).rowcount
+    if not changed:
+        found = rollout(connection, tables, rollout_id)
+        raise errors.ConflictError(f"Rollout {rollout_id} of bundle {found.bundle} is {found.state} already")
+
+
+def new_id() -> str:
+    """Return a fresh identifier for a rollout, a run or a publication."""
+    return uuid.uuid4().hex

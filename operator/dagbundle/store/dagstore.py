@@ -1,0 +1,427 @@
+"""DagStore (AIP-85): the trusted single point that reads, versions, deactivates and publishes DAGs.
+
+The one class that the layers above use. Each method is one transaction; what a call means is told here, how it is done in
+the module that it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from dagbundle import errors
+from dagbundle.rollout.model import (
+    BundleKey,
+    Changeset,
+    DagContent,
+    Hold,
+    Json,
+    Judgement,
+    KnownFile,
+    Live,
+    RunOutcome,
+    StagedFile,
+    Verdict,
+)
+from dagbundle.store import bulk, bundles, memory, publishing, reading, schema, staging, state
+from dagbundle.store.database import Database, Mode
+from dagbundle.store.records import (
+    BundleRow,
+    DagDetails,
+    DagRow,
+    DagVersionRow,
+    ImportErrorRow,
+    Page,
+    PublicationRow,
+    RolloutRow,
+    TaskRow,
+    WaitingClaim,
+    WarningRow,
+)
+
+DEFAULT_LIMIT = 100
+"""Rows of a page unless asked otherwise."""
+
+
+class DagStore:
+    """The store of one database.
+
+    Every method raises `StoreUnavailableError` when the database is locked for too long, restarting or gone (then nothing
+    was changed), besides the errors that its own description names. Safe to use from several threads.
+
+    Attributes:
+        db: The database behind it; for the modules of this package, for backups and for tests.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self.db = db
+
+    @classmethod
+    def open(cls, url: str | None, *, upgrade: bool = False, timeout: float = 15.0) -> Self:
+        """Open the store and make sure that its tables are this program's.
+
+        Args:
+            url: `sqlite:///path` or `postgresql://user@host/database`.
+            upgrade: Create the tables, or bring them up to date, first.
+            timeout: Seconds to wait for other writers.
+
+        Raises:
+            UsageError: No URL, or one of another kind of database.
+            SchemaError: The tables are missing, older or newer.
+        """
+        if not url:
+            raise errors.UsageError("No database was named", hint="Set DAGBUNDLE_DATABASE_URL")
+        db = Database(url, timeout=timeout)
+        try:
+            if upgrade:
+                schema.upgrade(db)
+            else:
+                schema.check(db)
+        except BaseException:
+            db.close()
+            raise
+        return cls(db)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- Bundles ----------------------------------------------------------------------------------------------------
+
+    def register_bundle(self, bundle: BundleKey, airflow_name: str) -> None:
+        """Make a bundle known under its name in Airflow, or give it another one.
+
+        Raises:
+            OwnershipError: Another bundle has that name.
+        """
+        self.db.write(lambda c: bundles.register(c, self.db.tables, bundle, airflow_name))
+
+    def live(self, bundle: BundleKey) -> Live:
+        """Return what is live; revision 0 with nothing in it for a bundle that never published."""
+        return self.db.read(lambda c: state.live(c, self.db.tables, bundle))
+
+    def state_at(self, bundle: BundleKey, revision: int) -> Live:
+        """Return what was live at a revision; the holds are today's.
+
+        Raises:
+            NotFoundError: No such bundle or revision, or what was live then was collected.
+        """
+        return self.db.read(lambda c: state.state_at(c, self.db.tables, bundle, revision))
+
+    def owners(self, dag_ids: Collection[str]) -> dict[str, BundleKey]:
+        """Return which bundles own these dag_ids; the ones that nobody owns are left out."""
+        dag = self.db.tables.dag
+        return self.db.read(lambda c: state.owners(c, self.db.tables, bulk.is_in(c, dag.c.dag_id, dag_ids)))
+
+    def known_files(self, bundle: BundleKey, subdir: str) -> dict[str, KnownFile]:
+        """Return what is remembered of a subdir's files, by path."""
+        return self.db.read(lambda c: memory.known_files(c, self.db.tables, bundle, subdir))
+
+    # --- Rollouts and staging -----------------------------------------------------------------------------------------
+
+    def start_rollout(
+        self, bundle: BundleKey, *, version: str, template_hash: str, subdirs: Sequence[str], spec: Json
+    ) -> RolloutRow:
+        """Start a rollout; every unfinished one of this bundle is superseded and can neither stage nor publish any more.
+
+        Args:
+            bundle: A registered bundle.
+            version: The bundle version.
+            template_hash: Hash of the resolved spec and version.
+            subdirs: All subdirs of the bundle; what is live or remembered of others goes when this one is published.
+            spec: The resolved spec, kept for people.
+
+        Raises:
+            NotFoundError: The bundle is not registered.
+        """
+        rollout_id = bundles.new_id()
+        return self.db.write(
+            lambda c: bundles.start_rollout(
+                c,
+                self.db.tables,
+                bundle,
+                rollout_id,
+                version=version,
+                template_hash=template_hash,
+                subdirs=subdirs,
+                spec=spec,
+            )
+        )
+
+    def rollout(self, rollout_id: str) -> RolloutRow:
+        """Return a rollout. Raises `NotFoundError`."""
+        return self.db.read(lambda c: bundles.rollout(c, self.db.tables, rollout_id))
+
+    def open_run(self, rollout_id: str, subdir: str, *, attempt: str, airflow: str | None, python: str) -> str:
+        """Open a run and return its id. A newer attempt at the same subdir discards and fences the older one.
+
+        Args:
+            rollout_id: An open rollout.
+            subdir: Which part of the bundle.
+            attempt: Names this attempt; the same one again finds the same run.
+            airflow: The version of Airflow in the run's environment; None where there is none.
+            python: The version of Python there.
+
+        Raises:
+            NotFoundError: No such rollout.
+            ConflictError: The rollout is over or superseded, or the attempt is fenced.
+        """
+        return self.db.write(
+            lambda c: staging.open_run(
+                c, self.db.tables, rollout_id, subdir, attempt=attempt, airflow=airflow, python=python
+            ),
+            mode=Mode.STAGE,
+        )
+
+    def stage(self, run_id: str, attempt: str, files: Sequence[StagedFile]) -> None:
+        """Stage what a run reports of some files, all or none of them. The same report twice is taken once.
+
+        An `outcome.unchanged` file takes what is remembered of it.
+
+        Raises:
+            ConflictError: A newer attempt or a newer rollout took its place, or the run is closed.
+            ProtocolError: A file was reported before, differently; nothing is remembered of an unchanged one; or a
+                DAG's content is missing.
+            ContentError: A text cannot be stored.
+            NotFoundError: No such run.
+        """
+        self.db.write(lambda c: staging.stage(c, self.db.tables, run_id, attempt, files), mode=Mode.STAGE)
+
+    def close_run(self, run_id: str, attempt: str, listing: Sequence[str]) -> None:
+        """Close a run: from here on its result counts. Closing it again with the same listing changes nothing.
+
+        Raises:
+            ProtocolError: The listing is not exactly what was staged.
+            ConflictError: A newer attempt or a newer rollout took its place.
+            NotFoundError: No such run.
+        """
+        self.db.write(lambda c: staging.close_run(c, self.db.tables, run_id, attempt, listing), mode=Mode.STAGE)
+
+    def fail_run(self, run_id: str, attempt: str, failure: str) -> None:
+        """Record why a run did not close. Raises like `close_run`."""
+        self.db.write(lambda c: staging.fail_run(c, self.db.tables, run_id, attempt, failure), mode=Mode.STAGE)
+
+    def outcomes(self, rollout_id: str) -> tuple[RunOutcome, ...]:
+        """Return what a rollout's current runs reported, by subdir."""
+        return self.db.read(lambda c: staging.outcomes(c, self.db.tables, rollout_id))
+
+    # --- Publishing ---------------------------------------------------------------------------------------------------
+
+    def publish(self, rollout_id: str, changeset: Changeset, judgement: Judgement) -> int:
+        """Publish a judged changeset in one transaction and return the bundle's revision.
+
+        It can be called again for the newest rollout, also after it was published or blocked: what is waiting for another
+        bundle's dag_id is judged again without parsing. When nothing differs from what is live, the revision
+        stays; only what is remembered of parsed files is renewed.
+
+        Raises:
+            ConflictError: Somebody else published first, a newer rollout took its place, or a run is not closed.
+            OwnershipError: A dag_id belongs to another bundle; the message names it.
+            NotFoundError: The bundle is not registered.
+        """
+        token = bundles.new_id()
+        return self.db.write(lambda c: publishing.publish(c, self.db.tables, rollout_id, changeset, judgement, token))
+
+    def block(self, rollout_id: str, reason: str, message: str) -> None:
+        """Record why a rollout is not published.
+
+        Raises:
+            ConflictError: It is published or superseded already.
+            NotFoundError: No such rollout.
+        """
+        self.db.write(lambda c: bundles.block(c, self.db.tables, rollout_id, reason, message))
+
+    def republish(self, bundle: BundleKey, *, to_revision: int, base_revision: int, hold: Hold | None) -> int:
+        """Make what was live at a revision live again, as a new revision, without parsing (a rollback).
+
+        Args:
+            bundle: The bundle.
+            to_revision: What to restore, with its kept DAGs, import errors and bundle versions.
+            base_revision: The revision that the caller looked at.
+            hold: The version that must not come back until somebody resumes; None for no hold.
+
+        Raises:
+            ConflictError: The bundle is not at `base_revision` any more.
+            OwnershipError: A dag_id belongs to another bundle by now; the message names it.
+            NotFoundError: No such bundle or revision, or it was collected.
+        """
+        token = bundles.new_id()
+        return self.db.write(
+            lambda c: publishing.republish(
+                c,
+                self.db.tables,
+                bundle,
+                to_revision=to_revision,
+                base_revision=base_revision,
+                hold=hold,
+                token=token,
+            )
+        )
+
+    def resume(self, bundle: BundleKey) -> tuple[Hold, ...]:
+        """Clear a bundle's holds and return them. Raises `NotFoundError`."""
+        return self.db.write(lambda c: publishing.resume(c, self.db.tables, bundle))
+
+    def waiting_claims(self, dag_ids: Collection[str]) -> tuple[WaitingClaim, ...]:
+        """Return who waits for these dag_ids, to be judged again when their owner lets go."""
+        return self.db.read(lambda c: reading.waiting_claims(c, self.db.tables, dag_ids))
+
+    # --- AIP-85's DagStore ----------------------------------------------------------------------------------------------
+
+    def submit_dags(
+        self,
+        bundle: BundleKey,
+        files: Sequence[StagedFile],
+        *,
+        version: str,
+        template_hash: str,
+        judge: Callable[[Live, Changeset, Mapping[str, BundleKey]], Judgement],
+        python: str,
+        airflow: str | None = None,
+        subdir: str = ".",
+    ) -> int:
+        """Submit a whole bundle's DAGs: start a rollout, stage, close, judge, publish. The convenient way in for callers
+        that have all files at hand.
+
+        Args:
+            bundle: A registered bundle.
+            files: Every file of the bundle; DAGs of files that are not among them go.
+            version: The bundle version.
+            template_hash: Hash of the resolved spec and version.
+            judge: Decides, given what is live, the changeset and who owns its dag_ids.
+            python: The version of Python that parsed them.
+            airflow: The version of Airflow that serialized them.
+            subdir: The bundle's only subdir.
+
+        Raises:
+            StoreError: The judgement is to block, with its message; or as `publish` and `stage` raise.
+        """
+        started = self.start_rollout(
+            bundle, version=version, template_hash=template_hash, subdirs=[subdir], spec={"submitted": True}
+        )
+        run_id = self.open_run(started.id, subdir, attempt="submit", airflow=airflow, python=python)
+        self.stage(run_id, "submit", files)
+        self.close_run(run_id, "submit", [file.outcome.path for file in files])
+        live = self.live(bundle)
+        runs = self.outcomes(started.id)
+        changeset = Changeset(
+            bundle=bundle, version=version, template_hash=template_hash, base_revision=live.revision, runs=runs
+        )
+        dag_ids = {dag.dag_id for run in runs for file in run.files for dag in file.dags}
+        judgement = judge(live, changeset, self.owners(dag_ids))
+        if judgement.verdict is Verdict.BLOCK:
+            self.block(started.id, judgement.reason, judgement.message)
+            raise errors.StoreError(f"Bundle {bundle} was not published ({judgement.reason}): {judgement.message}")
+        return self.publish(started.id, changeset, judgement)
+
+    def deactivate_dags(self, dag_ids: Iterable[str]) -> tuple[str, ...]:
+        """Remove DAGs whoever owns them, as a revision of each bundle that loses some; the next publish may bring them back.
+
+        Returns:
+            The dag_ids that were live, sorted; others are not missed.
+        """
+        wanted = frozenset(dag_ids)
+        gone: list[str] = []
+        for bundle in sorted(set(self.owners(wanted).values())):
+            gone.extend(self._deactivate(bundle, wanted))
+        return tuple(sorted(gone))
+
+    def deactivate_subpaths_dags(self, bundle: BundleKey, filepaths: Iterable[str]) -> tuple[str, ...]:
+        """Remove the DAGs of some files or folders of a bundle, as a revision of its own.
+
+        Args:
+            bundle: The bundle; paths mean nothing without it.
+            filepaths: Relative to the bundle's root, `/` separated; `.` is all of it.
+
+        Returns:
+            The dag_ids that were live there, sorted.
+        """
+        places = [path.rstrip("/") for path in filepaths]
+        dag_ids = frozenset(
+            dag_id
+            for dag_id, dag in self.live(bundle).dags.items()
+            if any(place in {".", dag.path} or dag.path.startswith(f"{place}/") for place in places)
+        )
+        return self._deactivate(bundle, dag_ids)
+
+    def _deactivate(self, bundle: BundleKey, dag_ids: frozenset[str]) -> tuple[str, ...]:
+        token = bundles.new_id()
+        return self.db.write(lambda c: publishing.deactivate(c, self.db.tables, bundle, dag_ids, token))
+
+    # --- Reading --------------------------------------------------------------------------------------------------------
+
+    def get_serialized_dag(self, dag_id: str, task_id: str | None = None) -> Json:
+        """Return a live DAG as Airflow serialized it, or "the dag with only one task" (AIP-45).
+
+        With `task_id` the cost does not depend on the DAG's size, and Airflow can deserialize what comes back.
+
+        Raises:
+            NotFoundError: No such live DAG, or no such task in it.
+        """
+        return self.db.read(lambda c: reading.serialized_dag(c, self.db.tables, dag_id, task_id))
+
+    def get_dag(self, dag_id: str) -> DagDetails:
+        """Return what is known of a live DAG. Raises `NotFoundError`."""
+        return self.db.read(lambda c: reading.dag(c, self.db.tables, dag_id))
+
+    def content(self, sha256: str) -> DagContent:
+        """Return a stored content, live or not. Raises `NotFoundError`."""
+        found = self.contents([sha256])
+        if sha256 not in found:
+            raise errors.NotFoundError(f"There is no content {sha256}")
+        return found[sha256]
+
+    def contents(self, shas: Collection[str]) -> dict[str, DagContent]:
+        """Return stored contents by their SHA-256; the ones that are not stored are left out."""
+        return self.db.read(lambda c: reading.contents(c, self.db.tables, shas))
+
+    def source(self, dag_id: str) -> str:
+        """Return the source text of a live DAG's file. Raises `NotFoundError` (also when none was submitted)."""
+        return self.db.read(lambda c: reading.source(c, self.db.tables, dag_id))
+
+    def list_bundles(self, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None) -> Page[BundleRow]:
+        """List bundles by (cluster, namespace, name)."""
+        return self.db.read(lambda c: reading.list_bundles(c, self.db.tables, limit=limit, cursor=cursor))
+
+    def list_dags(
+        self, bundle: BundleKey | None = None, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
+    ) -> Page[DagRow]:
+        """List live DAGs by dag_id, of one bundle or all. Raises `NotFoundError` for an unknown bundle."""
+        return self.db.read(lambda c: reading.list_dags(c, self.db.tables, bundle, limit=limit, cursor=cursor))
+
+    def list_versions(
+        self, dag_id: str, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
+    ) -> Page[DagVersionRow]:
+        """List a dag_id's definitions, the newest first, in whichever bundle."""
+        return self.db.read(lambda c: reading.list_versions(c, self.db.tables, dag_id, limit=limit, cursor=cursor))
+
+    def list_errors(
+        self, bundle: BundleKey | None = None, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
+    ) -> Page[ImportErrorRow]:
+        """List the import errors that are visible now, the longest standing first. Raises `NotFoundError`."""
+        return self.db.read(lambda c: reading.list_errors(c, self.db.tables, bundle, limit=limit, cursor=cursor))
+
+    def list_warnings(
+        self, bundle: BundleKey | None = None, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
+    ) -> Page[WarningRow]:
+        """List the parse warnings that are visible now, the longest standing first. Raises `NotFoundError`."""
+        return self.db.read(lambda c: reading.list_warnings(c, self.db.tables, bundle, limit=limit, cursor=cursor))
+
+    def list_tasks(self, dag_id: str, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None) -> Page[TaskRow]:
+        """List a live DAG's tasks by task_id. Raises `NotFoundError`."""
+        return self.db.read(lambda c: reading.list_tasks(c, self.db.tables, dag_id, limit=limit, cursor=cursor))
+
+    def history(
+        self, bundle: BundleKey, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
+    ) -> Page[PublicationRow]:
+        """List a bundle's revisions, the newest first. Raises `NotFoundError`."""
+        return self.db.read(lambda c: reading.history(c, self.db.tables, bundle, limit=limit, cursor=cursor))

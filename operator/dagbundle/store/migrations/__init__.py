@@ -1,0 +1,1 @@
+"""Alembic's migrations of our own tables; `dagbundle.store.schema` runs them."""

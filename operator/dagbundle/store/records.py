@@ -1,0 +1,212 @@
+"""What the store answers with beyond the domain's own values: rows for lists, details and histories.
+
+Frozen dataclasses, so that the command line and later the read API show exactly what is here. All times are aware, in UTC.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from dagbundle.rollout.model import BundleKey, Json, ParseWarning, Problem
+
+T = TypeVar("T")
+
+
+class RolloutState(enum.StrEnum):
+    """Where a rollout is."""
+
+    OPEN = "Open"
+    PUBLISHED = "Published"
+    BLOCKED = "Blocked"
+    SUPERSEDED = "Superseded"
+
+
+class RunState(enum.StrEnum):
+    """Where a run is."""
+
+    OPEN = "Open"
+    CLOSED = "Closed"
+    FAILED = "Failed"
+    FENCED = "Fenced"
+    """A newer attempt took its place."""
+
+
+class PublicationKind(enum.StrEnum):
+    """Why a revision exists."""
+
+    PUBLISH = "Publish"
+    ROLLBACK = "Rollback"
+    DEACTIVATE = "Deactivate"
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list."""
+
+    items: tuple[T, ...]
+    next_cursor: str | None = None
+    """Pass it to get the next page; None on the last one. Opaque."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutRow:
+    """One rollout as the store keeps it."""
+
+    id: str
+    bundle: BundleKey
+    version: str
+    template_hash: str
+    state: RolloutState
+    reason: str
+    message: str
+    base_revision: int
+    """The bundle's revision when it started."""
+    revision: int | None
+    """The revision that it published; None until then."""
+    subdirs: tuple[str, ...]
+    spec: Json
+    created_at: datetime.datetime
+    finished_at: datetime.datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingClaim:
+    """A dag_id that a bundle defines but another one owned when it was judged."""
+
+    bundle: BundleKey
+    dag_id: str
+    subdir: str
+    path: str
+    rollout_id: str
+    """Its rollout's outcomes are still staged: it can be judged again without parsing."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundleRow:
+    """One bundle in a list."""
+
+    bundle: BundleKey
+    airflow_name: str
+    revision: int
+    version: str
+    template_hash: str
+    dags: int
+    import_errors: int
+    holds: int
+
+
+@dataclass(frozen=True, slots=True)
+class DagRow:
+    """One live DAG in a list."""
+
+    dag_id: str
+    bundle: BundleKey
+    subdir: str
+    path: str
+    sha256: str
+    number: int
+    """Its version's number, counted per dag_id."""
+    bundle_version: str
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DagDetails:
+    """One live DAG with what is known of its definition."""
+
+    dag_id: str
+    bundle: BundleKey
+    airflow_name: str
+    subdir: str
+    path: str
+    relative_fileloc: str
+    sha256: str
+    dag_hash: str
+    number: int
+    bundle_version: str
+    kept: bool
+    task_count: int
+    since_revision: int
+    since: datetime.datetime
+    """When this definition was published."""
+
+
+@dataclass(frozen=True, slots=True)
+class DagVersionRow:
+    """One definition of a DAG that is or was live during `[from_revision, to_revision)` of its bundle."""
+
+    dag_id: str
+    number: int
+    bundle: BundleKey
+    subdir: str
+    path: str
+    sha256: str
+    bundle_version: str
+    """The bundle version that it first came with."""
+    from_revision: int
+    to_revision: int | None
+    """None while it is live."""
+    created_at: datetime.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ImportErrorRow:
+    """One import error that is visible now."""
+
+    bundle: BundleKey
+    subdir: str
+    path: str
+    problem: Problem
+    since_revision: int
+    since: datetime.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WarningRow:
+    """One parse warning that is visible now."""
+
+    bundle: BundleKey
+    subdir: str
+    path: str
+    warning: ParseWarning
+    since_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """One task in a list, without its data."""
+
+    task_id: str
+    group_id: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublicationRow:
+    """One revision of a bundle."""
+
+    bundle: BundleKey
+    revision: int
+    kind: PublicationKind
+    rollout_id: str | None
+    restored: int | None
+    """The revision that a rollback made live again."""
+    version: str
+    template_hash: str
+    counts: Mapping[str, int]
+    """DAGs by what happened to them: added, changed, moved, unchanged, kept, removed; and visible import errors."""
+    created_at: datetime.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """How many rows a collection deleted."""
+
+    rollouts: int = 0
+    versions: int = 0
+    contents: int = 0
+    sources: int = 0

@@ -1,0 +1,207 @@
+"""What is live, or was at a revision: the same queries for reading, publishing and rolling back.
+
+Everything that a team sees of a bundle is kept in half-open intervals of revisions `[from_revision, to_revision)`; NULL
+means live. So the state at any revision is a condition on those two columns, and nothing is copied to remember it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dagbundle import errors
+from dagbundle.rollout.model import BundleKey, Hold, Live, LiveDag
+from dagbundle.store import bundles
+from dagbundle.store.tables import Tables
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """Where one DAG's definition is, as a publish compares it."""
+
+    dag_id: str
+    subdir: str
+    path: str
+    content_id: int
+    sha256: str
+    relative_fileloc: str
+    source: str | None
+    number: int
+
+    @property
+    def place(self) -> tuple[str, str, int]:
+        """What makes it another version when it differs."""
+        return (self.subdir, self.path, self.content_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """The bundle version that a DAG runs when that is not its bundle's."""
+
+    bundle_version: str
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An import error or a parse warning with its place."""
+
+    subdir: str
+    path: str
+    kind: str
+    message: str
+    line: int | None
+
+
+def during(table: sa.Table, revision: int | None) -> sa.ColumnElement[bool]:
+    """Select the rows that were live at `revision`, or that are now."""
+    if revision is None:
+        return table.c.to_revision.is_(None)
+    return sa.and_(
+        table.c.from_revision <= revision,
+        sa.or_(table.c.to_revision.is_(None), table.c.to_revision > revision),
+    )
+
+
+def definitions(
+    connection: Connection, tables: Tables, bundle_id: int, revision: int | None = None
+) -> dict[str, Definition]:
+    """Return a bundle's definitions by dag_id, as they are live now or were at `revision`."""
+    table = tables.dag if revision is None else tables.dag_version
+    content = tables.dag_content
+    statement = (
+        sa.select(
+            table.c.dag_id,
+            table.c.subdir,
+            table.c.path,
+            table.c.content_id,
+            content.c.sha256,
+            content.c.relative_fileloc,
+            table.c.source,
+            table.c.number,
+        )
+        .join(content, content.c.id == table.c.content_id)
+        .where(table.c.bundle_id == bundle_id)
+    )
+    if revision is not None:
+        statement = statement.where(during(table, revision))
+    return {row[0]: Definition(*row) for row in connection.execute(statement)}
+
+
+def pins(connection: Connection, tables: Tables, bundle_id: int, revision: int | None = None) -> dict[str, Pin]:
+    """Return a bundle's pins by dag_id, as they hold now or did at `revision`."""
+    table = tables.pin
+    rows = connection.execute(
+        sa.select(table.c.dag_id, table.c.bundle_version, table.c.kept).where(
+            table.c.bundle_id == bundle_id, during(table, revision)
+        )
+    )
+    return {row.dag_id: Pin(row.bundle_version, row.kept) for row in rows}
+
+
+def findings(
+    connection: Connection, table: sa.Table, bundle_id: int, revision: int | None = None
+) -> dict[Finding, int]:
+    """Return a bundle's import errors or warnings with their rows' ids, visible now or at `revision`."""
+    rows = connection.execute(
+        sa.select(table.c.subdir, table.c.path, table.c.kind, table.c.message, table.c.line, table.c.id).where(
+            table.c.bundle_id == bundle_id, during(table, revision)
+        )
+    )
+    return {Finding(*row[:5]): row[5] for row in rows}
+
+
+def live(connection: Connection, tables: Tables, bundle: BundleKey) -> Live:
+    """See `DagStore.live`."""
+    owner = connection.execute(sa.select(tables.bundle).where(bundles.matches(tables, bundle))).first()
+    if owner is None:
+        return Live(bundle=bundle)
+    return Live(
+        bundle=bundle,
+        revision=owner.revision,
+        version=owner.version,
+        template_hash=owner.template_hash,
+        dags=_dags(definitions(connection, tables, owner.id), pins(connection, tables, owner.id), str(owner.version)),
+        holds=holds(connection, tables, owner.id),
+    )
+
+
+def state_at(connection: Connection, tables: Tables, bundle: BundleKey, revision: int) -> Live:
+    """See `DagStore.state_at`."""
+    owner = bundles.find(connection, tables, bundle)
+    then = publication(connection, tables, owner, revision) if revision else None
+    return Live(
+        bundle=bundle,
+        revision=revision,
+        version=then.version if then else "",
+        template_hash=then.template_hash if then else "",
+        dags=_dags(
+            definitions(connection, tables, owner.id, revision),
+            pins(connection, tables, owner.id, revision),
+            then.version if then else "",
+        ),
+        holds=holds(connection, tables, owner.id),
+    )
+
+
+def publication(connection: Connection, tables: Tables, owner: sa.Row[Any], revision: int) -> sa.Row[Any]:
+    """Return the row of one revision.
+
+    Raises:
+        NotFoundError: There is no such revision, or what was live at it was collected.
+    """
+    table = tables.publication
+    row = connection.execute(
+        sa.select(table).where(table.c.bundle_id == owner.id, table.c.revision == revision)
+    ).first()
+    key = bundles.key_of(owner)
+    if row is None:
+        raise errors.NotFoundError(
+            f"Bundle {key} has no revision {revision}; it is at {owner.revision}", hint=f"Run: dagbundle history {key}"
+        )
+    if revision < owner.oldest:
+        raise errors.NotFoundError(
+            f"What was live in bundle {key} at revision {revision} was collected; the oldest kept is {owner.oldest}"
+        )
+    return row
+
+
+def holds(connection: Connection, tables: Tables, bundle_id: int) -> tuple[Hold, ...]:
+    """Return a bundle's holds, oldest first."""
+    table = tables.hold
+    rows = connection.execute(
+        sa.select(table.c.template_hash, table.c.version, table.c.reason)
+        .where(table.c.bundle_id == bundle_id)
+        .order_by(table.c.created_at, table.c.template_hash)
+    )
+    return tuple([Hold(row.template_hash, row.version, row.reason) for row in rows])
+
+
+def owners(connection: Connection, tables: Tables, condition: sa.ColumnElement[bool]) -> dict[str, BundleKey]:
+    """Return the bundles that own live DAGs which meet a condition, by dag_id."""
+    dag, bundle = tables.dag, tables.bundle
+    rows = connection.execute(
+        sa.select(dag.c.dag_id, bundle.c.cluster, bundle.c.namespace, bundle.c.name)
+        .join(bundle, bundle.c.id == dag.c.bundle_id)
+        .where(condition)
+    )
+    return {row.dag_id: bundles.key_of(row) for row in rows}
+
+
+def _dags(found: Mapping[str, Definition], pinned: Mapping[str, Pin], version: str) -> dict[str, LiveDag]:
+    dags = {}
+    for dag_id, item in found.items():
+        pin = pinned.get(dag_id)
+        dags[dag_id] = LiveDag(
+            dag_id=dag_id,
+            subdir=item.subdir,
+            path=item.path,
+            sha256=item.sha256,
+            bundle_version=pin.bundle_version if pin else version,
+            kept=pin.kept if pin else False,
+        )
+    return dags
