@@ -1,0 +1,106 @@
+"""The command line of the parser: what the trusted side starts, as a zipapp or from an unpacked directory.
+
+run REQUEST.json    carry out a run request; the report goes to the descriptor in DAGBUNDLE_REPORT_FD, else to stdout
+next-execution      read a serialized DAG on stdin, print when it would run next
+version             print this package's version
+
+Exit codes: 0 the report is closed, 1 it ends with `fail`, 2 the request or the command line cannot be used,
+143 or 130 stopped by SIGTERM or SIGINT, and the report is cut.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if __package__ in {None, ""}:  # started as a directory or as a zip file whose root is this package
+    _here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [os.path.dirname(_here), *(path for path in sys.path if os.path.abspath(path) != _here)]
+
+import signal
+
+from dagbundle_parser import __version__
+from dagbundle_parser.errors import RequestError, RunError
+from dagbundle_parser.pool import Stopped
+from dagbundle_parser.protocol import ReportWriter
+from dagbundle_parser.request import RunRequest
+from dagbundle_parser.runner import carry_out
+
+REPORT_FD = "DAGBUNDLE_REPORT_FD"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code.
+
+    Args:
+        arguments: without the program's name; the process's own by default.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    _forget_own_path()
+    match arguments:
+        case ["run", request]:
+            return _run(request)
+        case ["next-execution"]:
+            from dagbundle_parser.next_execution import main as next_execution  # noqa: PLC0415 - imports Airflow
+
+            return next_execution()
+        case ["version"]:
+            print(__version__)
+            return 0
+    print(__doc__, file=sys.stderr)
+    return 2
+
+
+def _run(path: str) -> int:
+    sys.dont_write_bytecode = True
+    try:
+        request = RunRequest.read(path)
+        descriptor = _take_report_descriptor()
+    except RequestError as error:
+        print(f"dagbundle_parser: {error}", file=sys.stderr)
+        return 2
+    writer = ReportWriter(descriptor)
+    try:
+        carry_out(request, writer)
+    except RunError as error:
+        writer.fail(error.kind, str(error))
+        print(f"dagbundle_parser: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        print("dagbundle_parser: the reader of the report is gone", file=sys.stderr)
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        writer.fail("InternalError", f"the parser failed, please report it: {type(error).__name__}: {error}")
+        raise
+    except Stopped as stopped:
+        writer.abandon()
+        return 128 + stopped.number
+    return 0
+
+
+def _take_report_descriptor() -> int:
+    """The report's descriptor, which nothing else shares: not by number, not by inheritance."""
+    value = os.environ.pop(REPORT_FD, None)
+    if value is None:
+        descriptor = os.dup(1)
+        os.dup2(2, 1)  # what imports print must not get into the report
+    else:
+        try:
+            descriptor = int(value)
+            os.fstat(descriptor)
+        except (ValueError, OSError) as error:
+            raise RequestError(f"{REPORT_FD}={value!r} is not an open descriptor: {error}") from error
+    os.set_inheritable(descriptor, False)
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
+def _forget_own_path() -> None:
+    """Take this package's place off sys.path: a tenant's `import` must not find what lies beside it."""
+    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if sys.path and os.path.abspath(sys.path[0]) == own:
+        del sys.path[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

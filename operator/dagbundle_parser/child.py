@@ -1,0 +1,233 @@
+"""What a child does: confine itself, load its files, and send one frame per file to the parent.
+
+Everything that a file could rewrite and a frame needs is looked up here, before any file runs. The parent believes
+nothing that a child sends: a frame that does not check out is an error of the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import faulthandler
+import fcntl
+import importlib
+import importlib.util
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from dagbundle_parser.closure import Recorder
+from dagbundle_parser.errors import FileProblem, FileTimeout, bounded
+from dagbundle_parser.loaders.base import AbstractDagLoader, LoadedDag, LoadedWarning, LoadResult, SourceFile
+from dagbundle_parser.problems import problem_of
+from dagbundle_parser.request import Limits
+from dagbundle_parser.sandbox import Sandbox
+
+HEADER = struct.Struct(">16scIQ")
+"""A frame's header: the child's token, its kind, the file's place in the batch, the body's length in bytes."""
+RESULT, GIVEN_BACK = b"R", b"G"
+
+_MAX_ENTRIES = 200
+_MAX_DESCRIPTORS = 4096
+_UNSKIPPABLE = frozenset({"Timeout", "MemoryLimit", "ReportTooLarge"})
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """What all children of a run share."""
+
+    limits: Limits
+    sandbox: Sandbox
+    fingerprint: str
+    covered: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+    """A file and who loads it."""
+
+    file: SourceFile
+    loader: AbstractDagLoader
+
+
+def run_child(
+    work: Work, batch: Sequence[Assignment], *, slot: int, token: bytes, results: int, output: int, shared: bool
+) -> NoReturn:
+    """Load a batch; never returns and never raises.
+
+    Args:
+        work: what all children share.
+        batch: one file, or several plain ones if `shared`.
+        slot: which of the children that run at once this is.
+        token: what the parent knows this child's frames by.
+        results: the descriptor to send frames to.
+        output: the descriptor that becomes stdout and stderr.
+        shared: give a file back instead of reporting anything but a clean result.
+    """
+    status = 70
+    try:
+        results = _arrange_descriptors(results, output)
+        _reset_signals()
+        work.sandbox.enter(slot)
+        root = batch[0].file.root
+        child = _Child(work, token, results, root)
+        _distrust_bytecode(root)
+        if root not in sys.path:
+            sys.path.append(root)  # at the end, as stock Airflow does
+        for place, assignment in enumerate(batch):
+            if not child.handle(place, assignment, shared=shared):
+                break
+        status = 0
+    except BaseException as error:  # noqa: BLE001 - the child must end here; the parent sees that a frame is missing
+        os.write(2, f"\ndagbundle: the child failed: {type(error).__name__}: {error}\n".encode("utf-8", "replace"))
+    finally:
+        os._exit(status)
+
+
+class _Child:
+    """Loads files and sends frames, with functions looked up before any file ran."""
+
+    def __init__(self, work: Work, token: bytes, results: int, root: str) -> None:
+        self._work, self._token, self._results = work, token, results
+        self._encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+        self._write, self._clock, self._pack = os.write, time.monotonic, HEADER.pack
+        self._setitimer, self._timer = signal.setitimer, signal.ITIMER_REAL
+        self._usage, self._self = resource.getrusage, resource.RUSAGE_SELF
+        self._recorder = Recorder(root, work.covered)
+
+    def handle(self, place: int, assignment: Assignment, *, shared: bool) -> bool:
+        """Load one file and send its frame; False if the batch must not go on."""
+        file, loader = assignment.file, assignment.loader
+        started, before = self._clock(), self._usage(self._self).ru_maxrss
+        traces = loader.traces() if shared else ()
+        self._recorder.start()
+        result = self._load(file, loader)
+        closure, dynamic = self._recorder.finish()
+        if shared and (result.errors or loader.traces() != traces):
+            self._send(GIVEN_BACK, place, b"")
+            return False
+        if result.dynamic or any(error.kind in _UNSKIPPABLE for error in result.errors):
+            closure = {}
+        record: dict[str, Any] = {
+            "path": file.path,
+            "status": "parsed",
+            "loader": loader.name,
+            "duration": round(self._clock() - started, 6),
+            "memory": max(0, self._usage(self._self).ru_maxrss - before) * 1024,
+            "dags": [_dag_record(dag) for dag in sorted(result.dags, key=lambda dag: dag.dag_id)],
+            "errors": [error.as_record() for error in result.errors[:_MAX_ENTRIES]],
+            "warnings": [_warning_record(warning) for warning in result.warnings[:_MAX_ENTRIES]],
+            "sources": result.sources,
+            "fingerprint": self._work.fingerprint,
+            "closure": closure,
+            "dynamic": sorted(dynamic | result.dynamic),
+        }
+        self._send(RESULT, place, self._body(record, file))
+        return True
+
+    def _load(self, file: SourceFile, loader: AbstractDagLoader) -> LoadResult:
+        seconds = self._work.limits.file_seconds
+        try:
+            try:
+                signal.signal(signal.SIGALRM, _timer(file, seconds))
+                self._setitimer(self._timer, seconds)
+                return loader.load(file)
+            finally:
+                self._setitimer(self._timer, 0)
+        except BaseException as error:  # noqa: BLE001 - a DAG file may raise anything, SystemExit too
+            return LoadResult(errors=[problem_of(error, file)])
+
+    def _body(self, record: dict[str, Any], file: SourceFile) -> bytes:
+        limit = self._work.limits.report_bytes
+        try:
+            body = self._encode(record).encode("ascii")
+        except (ValueError, TypeError, RecursionError, MemoryError) as error:
+            problem = problem_of(error, file, doing=f"the DAGs of {file.path} cannot be written as JSON")
+        else:
+            if len(body) <= limit:
+                return body
+            problem = FileProblem(
+                "ReportTooLarge",
+                f"the DAGs of {file.path} take {len(body)} bytes when serialized, more than the {limit} that one file "
+                "may report: split the file, move large literals out of its DAGs, or raise the limit",
+            )
+        broken = {"dags": [], "errors": [problem.as_record()], "warnings": [], "sources": {}, "closure": {}}
+        return self._encode({**record, **broken}).encode("ascii")
+
+    def _send(self, kind: bytes, place: int, body: bytes) -> None:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except Exception:  # noqa: BLE001, S110 - a file may have put anything in their place
+            pass
+        for part in (self._pack(self._token, kind, place, len(body)), body):
+            view = memoryview(part)
+            while view:
+                view = view[self._write(self._results, view) :]
+
+
+def _dag_record(dag: LoadedDag) -> dict[str, Any]:
+    return {
+        "dag_id": dag.dag_id,
+        "relative_fileloc": dag.relative_fileloc,
+        "dag_hash": dag.dag_hash,
+        "data": dag.data,
+    }
+
+
+def _warning_record(warning: LoadedWarning) -> dict[str, Any]:
+    return {"category": warning.category, "message": bounded(warning.message, 4096), "line": warning.line}
+
+
+def _timer(file: SourceFile, seconds: float) -> Callable[[int, object], None]:
+    def expired(_signal: int, _frame: object) -> None:
+        raise FileTimeout(timeout_text(file.path, seconds))
+
+    return expired
+
+
+def timeout_text(path: str, seconds: float) -> str:
+    """What is said of a file that took too long."""
+    return (
+        f"{path} was not done after {seconds:g} seconds and was stopped: move slow work (queries, downloads, loops) "
+        "into tasks, or raise the time limit per file (limits.fileSeconds)"
+    )
+
+
+def _arrange_descriptors(results: int, output: int) -> int:
+    """stdin from nowhere, stdout and stderr to `output`, and of the others only `results`, whose number may change."""
+    nowhere = os.open(os.devnull, os.O_RDONLY)
+    high = fcntl.fcntl(results, fcntl.F_DUPFD_CLOEXEC, 10)
+    os.dup2(nowhere, 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.closerange(3, high)
+    os.closerange(high + 1, _MAX_DESCRIPTORS)
+    return high
+
+
+def _reset_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    faulthandler.enable(2, all_threads=False)  # a crash in C then says in which line of the file
+
+
+def _distrust_bytecode(root: str) -> None:
+    """Neither read nor write .pyc files of the bundle: a stale one hides its source, from Python and from the hook."""
+    sys.dont_write_bytecode = True
+    external: Any = importlib._bootstrap_external  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
+    original, prefix = external.cache_from_source, root.rstrip("/") + "/"
+
+    def cache_from_source(path: Any, *args: Any, **kwargs: Any) -> Any:
+        if os.fspath(path).startswith(prefix):
+            raise NotImplementedError  # importlib takes it for an implementation without bytecode files
+        return original(path, *args, **kwargs)
+
+    external.cache_from_source = cache_from_source

@@ -1,0 +1,195 @@
+"""Which files of a subdir hold DAGs: Airflow's own rules, without importing Airflow.
+
+Equal to Airflow's lister where that is safe (a test compares them). Where it differs, it is on purpose: a link that
+leaves the bundle is an error instead of being followed, a folder that cannot be read is an error instead of silently
+having no DAGs, and a folder that is linked twice is listed once instead of ending the whole listing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import posixpath
+import stat
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from dagbundle_parser.errors import FileProblem
+from dagbundle_parser.ignorefile import IGNORE_FILE, IgnoreRule, is_ignored, read_rules
+from dagbundle_parser.loaders.base import AbstractDagLoader, Candidate
+from dagbundle_parser.settings import AirflowSettings
+
+@dataclasses.dataclass(frozen=True)
+class ListedFile:
+    """A path that gets a file record.
+
+    Attributes:
+        path: relative to the bundle's root, `/` separated.
+        loader: who loads it; None where `problem` says why nobody does.
+        problem: why the file cannot be parsed at all.
+        digest: SHA-256 of the content, in hex, where listing it had to read it.
+        open_to_others: whether any user may read it.
+    """
+
+    path: str
+    loader: AbstractDagLoader | None
+    problem: FileProblem | None = None
+    digest: str | None = None
+    open_to_others: bool = True
+
+
+class Lister:
+    """Lists one subdir.
+
+    Args:
+        root: the bundle's root, absolute.
+        settings: how Airflow is configured to list.
+        loaders: asked in order; the first that claims a file gets it.
+    """
+
+    def __init__(self, root: str, settings: AirflowSettings, loaders: Sequence[AbstractDagLoader]) -> None:
+        self._root = root
+        self._real_root = os.path.realpath(root)
+        self._settings = settings
+        self._loaders = loaders
+        self._found: dict[str, ListedFile] = {}
+        self._visited: set[str] = set()
+        self._links: list[tuple[str, list[IgnoreRule]]] = []
+        self._subdir = ""
+        self._exclude: frozenset[str] = frozenset()
+
+    def list(self, subdir: str = ".", exclude: Sequence[str] = ()) -> list[ListedFile]:
+        """All files of `subdir` that hold DAGs or cannot be read, sorted by path.
+
+        Args:
+            subdir: relative to the root.
+            exclude: folders that belong to others, relative to the root.
+        """
+        self._subdir = "" if subdir == "." else subdir
+        self._exclude = frozenset(exclude)
+        self._walk("", [])
+        while self._links:  # after the real folders, so that a folder is listed where it lies, not where it is linked
+            path, rules = self._links.pop(0)
+            self._walk(path, rules)
+        return sorted(self._found.values(), key=lambda file: file.path)
+
+    def _walk(self, directory: str, rules: list[IgnoreRule]) -> None:
+        absolute = posixpath.join(self._root, directory) if directory else self._root
+        real = os.path.realpath(absolute)
+        if real in self._visited:
+            return
+        self._visited.add(real)
+        try:
+            with os.scandir(absolute) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except OSError as error:
+            self._problem(directory or ".", "UnreadableDirectory", f"the folder cannot be listed: {error.strerror}")
+            return
+        rules = self._own_rules(directory, entries, rules)
+        for entry in entries:
+            path = f"{directory}/{entry.name}" if directory else entry.name
+            if entry.name != IGNORE_FILE and self._wanted(path):
+                self._entry(path, entry, rules)
+
+    def _own_rules(
+        self, directory: str, entries: list[os.DirEntry[str]], rules: list[IgnoreRule]
+    ) -> list[IgnoreRule]:
+        for entry in entries:
+            if entry.name == IGNORE_FILE and entry.is_file() and self._inside(entry.path):
+                try:
+                    text = Path(entry.path).read_text(encoding="utf-8")
+                    own = read_rules(text, directory=directory, syntax=self._settings.ignore_syntax)
+                except (OSError, ValueError) as error:
+                    path = posixpath.join(directory, IGNORE_FILE)
+                    self._problem(path, "UnreadableIgnoreFile", f"{path} cannot be used: {error}")
+                else:
+                    return rules + own
+        return rules
+
+    def _wanted(self, path: str) -> bool:
+        """Whether `path` lies in the subdir (or on the way to it) and in no folder that belongs to others."""
+        if path in self._exclude:
+            return False
+        subdir = self._subdir
+        return not subdir or path == subdir or path.startswith(subdir + "/") or subdir.startswith(path + "/")
+
+    def _in_subdir(self, path: str) -> bool:
+        return not self._subdir or path.startswith(self._subdir + "/") or path == self._subdir
+
+    def _inside(self, absolute: str) -> bool:
+        real = os.path.realpath(absolute)
+        return real == self._real_root or real.startswith(self._real_root.rstrip("/") + "/")
+
+    def _entry(self, path: str, entry: os.DirEntry[str], rules: list[IgnoreRule]) -> None:
+        try:
+            info = entry.stat()
+        except OSError:
+            return  # a link to nothing, or one that is gone by now; Airflow passes it over, too
+        if stat.S_ISDIR(info.st_mode):
+            self._directory(path, entry, rules)
+        elif stat.S_ISREG(info.st_mode) and self._in_subdir(path) and not is_ignored(path, rules, is_dir=False):
+            self._file(path, entry, info)
+
+    def _directory(self, path: str, entry: os.DirEntry[str], rules: list[IgnoreRule]) -> None:
+        if entry.name.startswith("..") or is_ignored(path, rules, is_dir=True):
+            return  # `..data` is how Kubernetes mounts a ConfigMap: its files are linked beside it
+        if not entry.is_symlink():
+            self._walk(path, rules)
+        elif self._inside(entry.path):
+            self._links.append((path, rules))
+        elif self._in_subdir(path):
+            self._outside(path, "folder")
+
+    def _file(self, path: str, entry: os.DirEntry[str], info: os.stat_result) -> None:
+        suffix = posixpath.splitext(path)[1].lower()
+        loaders = [loader for loader in self._loaders if loader.may_claim(suffix)]
+        if not loaders:
+            return
+        if entry.is_symlink() and not self._inside(entry.path):
+            if any(suffix in loader.suffixes for loader in loaders):
+                self._outside(path, "file")
+            return
+        candidate = _ContentOf(path, entry.path, suffix, info.st_size, self._settings)
+        others = bool(info.st_mode & stat.S_IROTH)
+        try:
+            loader = next((loader for loader in loaders if loader.claims(candidate)), None)
+        except OSError as error:
+            self._problem(path, "UnreadableFile", f"{path} cannot be read: {error.strerror}")
+            return
+        if loader is not None:
+            digest = candidate.digest()
+            self._found[path] = ListedFile(path, loader, digest=digest, open_to_others=others)
+
+    def _outside(self, path: str, what: str) -> None:
+        target = os.path.realpath(posixpath.join(self._root, path))
+        self._problem(
+            path,
+            "SymlinkOutsideBundle",
+            f"{path} is a link to {target}, outside of the bundle, and is not followed: "
+            f"put the {what} itself into the bundle, or name it in {IGNORE_FILE}",
+        )
+
+    def _problem(self, path: str, kind: str, message: str) -> None:
+        self._found.setdefault(path, ListedFile(path, None, FileProblem(kind, message)))
+
+
+class _ContentOf(Candidate):
+    """A file that is being listed; its content is read once, when a loader first asks for it."""
+
+    def __init__(self, path: str, absolute: str, suffix: str, size: int, settings: AirflowSettings) -> None:
+        self.path, self.suffix, self.size, self.safe_mode = path, suffix, size, settings.safe_mode
+        self._absolute = absolute
+        self._content: bytes | None = None
+
+    def content(self) -> bytes:
+        if self._content is None:
+            self._content = Path(self._absolute).read_bytes()
+        return self._content
+
+    def is_zip(self) -> bool:
+        return zipfile.is_zipfile(self._absolute)
+
+    def digest(self) -> str | None:
+        return None if self._content is None else hashlib.sha256(self._content).hexdigest()

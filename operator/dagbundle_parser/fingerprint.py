@@ -1,0 +1,98 @@
+"""The fingerprint of all that every file's result depends on and no single file's closure names.
+
+Python, the installed distributions, Airflow's configuration and plugins, the environment, the time zone, the bundle's
+absolute path. It is made without importing Airflow and without reading distributions' metadata one by one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from dagbundle_parser import PROTOCOL, __version__
+from dagbundle_parser.request import RunRequest
+from dagbundle_parser.settings import AirflowSettings
+
+_VOLATILE = frozenset(
+    {"PWD", "OLDPWD", "SHLVL", "_", "HOSTNAME", "TERM", "COLUMNS", "LINES", "WINDOWID", "INVOCATION_ID",
+     "JOURNAL_STREAM", "XDG_SESSION_ID", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID"}
+)  # fmt: skip
+"""Variables that differ between runs of the same deployment; a DAG should not depend on them."""
+_VOLATILE_PREFIXES = ("DAGBUNDLE_", "SSH_")
+_MAX_TREE_FILES = 2000
+
+
+def fingerprint(request: RunRequest, settings: AirflowSettings, environ: Mapping[str, str] = os.environ) -> str:
+    """The fingerprint as SHA-256 in hex.
+
+    Args:
+        request: for the bundle's name and root and for the user that files are run as.
+        settings: where Airflow's configuration lies.
+        environ: the environment, before Airflow's import adds to it.
+    """
+    digest = hashlib.sha256()
+    for part in _parts(request, settings, environ):
+        digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()
+
+
+def _parts(request: RunRequest, settings: AirflowSettings, environ: Mapping[str, str]) -> Iterator[str]:
+    yield f"parser {__version__} {PROTOCOL}"
+    yield f"python {sys.version} {platform.machine()} {sys.prefix}"
+    yield f"bundle {request.bundle} {request.root}"
+    yield f"user {os.geteuid()} {request.run_as_user}"
+    yield f"zone {time.tzname} {os.path.realpath('/etc/localtime')}"
+    for name, value in sorted(environ.items()):
+        if name not in _VOLATILE and not name.startswith(_VOLATILE_PREFIXES):
+            yield f"env {name}={value}"
+    yield f"config {_content(settings.config_file)}"
+    yield from _tree(settings.plugins_folder)
+    yield from _tree(os.path.join(settings.home, "config"))
+    for directory in sys.path:
+        if directory != request.root:
+            yield from _distributions(directory)
+
+
+def _distributions(directory: str) -> Iterator[str]:
+    """Names and versions, which are in the folders' names; reinstalling one changes its RECORD's time or size."""
+    yield f"path {directory}"
+    try:
+        names = sorted(os.listdir(directory or "."))
+    except OSError:
+        return
+    for name in names:
+        path = os.path.join(directory, name)
+        if name.endswith((".dist-info", ".egg-info")):
+            yield f"dist {name} {_stamp(os.path.join(path, 'RECORD'))}"
+        elif name.endswith((".pth", ".egg-link")):
+            yield f"link {name} {_content(path)}"
+
+
+def _tree(directory: str) -> Iterator[str]:
+    count = 0
+    for root, folders, files in os.walk(directory):
+        folders[:] = sorted(folder for folder in folders if folder != "__pycache__")
+        for name in sorted(files):
+            count += 1
+            path = os.path.join(root, name)
+            yield f"file {path} {_content(path) if count <= _MAX_TREE_FILES else _stamp(path)}"
+
+
+def _content(path: str) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return "absent"
+
+
+def _stamp(path: str) -> str:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return "absent"
+    return f"{info.st_size} {info.st_mtime_ns}"

@@ -1,0 +1,34 @@
+"""Bundle parsers, and how they are found: the built-in one always, third parties' through entry points."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+from dagbundle_parser.errors import RunError
+from dagbundle_parser.parsers.base import AbstractBundleParser
+from dagbundle_parser.parsers.single_pass import SinglePassBundleParser
+
+GROUP = "dagbundle.parsers"
+
+
+def find_parser(name: str) -> type[AbstractBundleParser]:
+    """The bundle parser called `name`.
+
+    Raises:
+        RunError: `UnknownParser` naming those there are, or `ParserFailed` if it cannot be imported.
+    """
+    if name == SinglePassBundleParser.name:
+        return SinglePassBundleParser
+    entries = {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
+    if name not in entries:
+        there = ", ".join(sorted({SinglePassBundleParser.name, *entries}))
+        raise RunError("UnknownParser", f"there is no bundle parser {name!r} in this image; there are: {there}")
+    try:
+        found = entries[name].load()
+    except Exception as error:  # a third party's module may raise anything while it is imported
+        raise RunError(
+            "ParserFailed", f"the bundle parser {name!r} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, AbstractBundleParser)):
+        raise RunError("ParserFailed", f"the bundle parser {name!r} is no AbstractBundleParser")
+    return found

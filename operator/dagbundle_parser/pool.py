@@ -1,0 +1,386 @@
+"""The pool: forks children of the warmed process, watches them, and makes a record of whatever becomes of each file.
+
+Event-driven, by one selector: results and output of every child, and a signal descriptor for children's deaths.
+Nothing that a child does may end or block it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import selectors
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+from dagbundle_parser.child import GIVEN_BACK, HEADER, RESULT, Assignment, Work, run_child, timeout_text
+from dagbundle_parser.errors import FileProblem
+from dagbundle_parser.protocol import encode
+
+GRACE_SECONDS = 1.0
+"""How long after its time limit a file's child is killed, so that it can first report where it hangs."""
+_CHUNK = 1 << 18
+_SLACK = 1 << 20
+
+
+class Stopped(BaseException):  # noqa: N818 - like KeyboardInterrupt, no error to be handled on the way
+    """SIGTERM or SIGINT arrived; all children are gone."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@dataclasses.dataclass(frozen=True)
+class FileRecord:
+    """A file's record, ready to be written.
+
+    Attributes:
+        path: relative to the root.
+        body: a JSON object without `type` and `seq`, encoded.
+    """
+
+    path: str
+    body: bytes
+    dags: int
+    errors: int
+
+
+@dataclasses.dataclass
+class _Running:
+    pid: int
+    slot: int
+    batch: Sequence[Assignment]
+    shared: bool
+    token: bytes
+    results: int
+    output: int
+    deadline: float
+    buffer: bytearray = dataclasses.field(default_factory=bytearray)
+    frames: list[tuple[bytes, bytes]] = dataclasses.field(default_factory=list)
+    damage: str = ""
+    tail: bytearray = dataclasses.field(default_factory=bytearray)
+    printed: int = 0
+    late: bool = False
+    status: int | None = None
+
+    @property
+    def complete(self) -> bool:
+        return len(self.frames) == len(self.batch) or any(kind == GIVEN_BACK for kind, _ in self.frames)
+
+
+class Pool:
+    """Runs files in children.
+
+    Args:
+        work: what all children share.
+        processes: how many children run at once.
+    """
+
+    def __init__(self, work: Work, processes: int) -> None:
+        self._work = work
+        self._slots = list(range(processes))
+        self._running: dict[int, _Running] = {}
+        self._selector = selectors.DefaultSelector()
+        self._stop = 0
+
+    def run(self, batches: Iterable[Sequence[Assignment]]) -> Iterator[FileRecord]:
+        """Load every file of every batch and yield its record, in the order in which they get done.
+
+        Args:
+            batches: one file each, or several plain ones that may share a child.
+
+        Raises:
+            Stopped: SIGTERM or SIGINT arrived.
+        """
+        waiting: deque[tuple[Sequence[Assignment], bool]] = deque((batch, len(batch) > 1) for batch in batches)
+        with self._signals():
+            try:
+                while waiting or self._running:
+                    while waiting and self._slots:
+                        self._fork(*waiting.popleft())
+                    for child in self._wait():
+                        yield from self._settle(child, waiting)
+            finally:
+                self._kill_all()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        os.set_blocking(write, False)
+
+        def stop(number: int, _frame: FrameType | None) -> None:
+            self._stop = number
+
+        old = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        old[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+        wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        self._selector.register(read, selectors.EVENT_READ, None)
+        try:
+            yield
+        finally:
+            self._selector.unregister(read)
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in old.items():
+                signal.signal(number, handler)
+            os.close(read)
+            os.close(write)
+
+    def _fork(self, batch: Sequence[Assignment], shared: bool) -> None:  # noqa: FBT001 - a pair from the queue
+        results, results_end = os.pipe()
+        if shared:  # a plain file prints nothing: what it prints all the same, the child sees by itself
+            output, output_end = -1, os.memfd_create("output") if hasattr(os, "memfd_create") else os.dup(2)
+        else:
+            output, output_end = os.pipe()
+        token, slot = os.urandom(16), self._slots.pop()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            run_child(
+                self._work, batch, slot=slot, token=token, results=results_end, output=output_end, shared=shared
+            )
+        os.close(results_end)
+        os.close(output_end)
+        deadline = time.monotonic() + self._work.limits.file_seconds + GRACE_SECONDS
+        child = _Running(pid, slot, batch, shared, token, results, output, deadline)
+        self._running[pid] = child
+        for descriptor in (results, output):
+            if descriptor >= 0:
+                os.set_blocking(descriptor, False)
+                self._selector.register(descriptor, selectors.EVENT_READ, child)
+
+    def _wait(self) -> list[_Running]:
+        """Wait for an event; return the children that have ended."""
+        now = time.monotonic()
+        timeout = max(0.0, min(child.deadline for child in self._running.values()) - now)
+        for key, _ in self._selector.select(timeout):
+            if key.data is None:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(key.fd, 4096)
+            else:
+                self._read(key.data, key.fd)
+        if self._stop:
+            raise Stopped(self._stop)
+        now = time.monotonic()
+        for child in self._running.values():
+            if child.deadline <= now and not child.complete:
+                child.late = True
+                _kill(child.pid)
+            elif child.complete or child.damage:
+                _kill(child.pid)
+        return self._reap()
+
+    def _reap(self) -> list[_Running]:
+        ended = []
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            child = self._running.pop(pid, None)
+            if child is not None:
+                child.status = status
+                ended.append(child)
+        for child in ended:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
+            self._work.sandbox.sweep(child.slot, dict.fromkeys(self._running, 0))
+            for descriptor in (child.results, child.output):
+                if descriptor >= 0:
+                    while self._read(child, descriptor):
+                        pass
+                    self._forget(descriptor)
+            self._slots.append(child.slot)
+        return ended
+
+    def _read(self, child: _Running, descriptor: int) -> bool:
+        """Take what there is; False when there is nothing more for now."""
+        try:
+            data = os.read(descriptor, _CHUNK)
+        except BlockingIOError:
+            return False
+        if not data:
+            if child.status is None:
+                with contextlib.suppress(KeyError):
+                    self._selector.unregister(descriptor)
+            return False
+        if descriptor == child.output:
+            child.printed += len(data)
+            child.tail += data
+            del child.tail[: max(0, len(child.tail) - self._work.limits.output_bytes)]
+        else:
+            child.buffer += data
+            self._take_frames(child)
+        return True
+
+    def _take_frames(self, child: _Running) -> None:
+        while not child.damage and len(child.buffer) >= HEADER.size and not child.complete:
+            token, kind, place, length = HEADER.unpack_from(child.buffer)
+            if token != child.token or kind not in {RESULT, GIVEN_BACK} or place != len(child.frames):
+                child.damage = "something else wrote into its report"
+                return
+            if length > self._work.limits.report_bytes + _SLACK:
+                child.damage = f"its report claims to have {length} bytes"
+                return
+            end = HEADER.size + length
+            if len(child.buffer) < end:
+                return
+            child.frames.append((kind, bytes(child.buffer[HEADER.size : end])))
+            del child.buffer[:end]
+            child.deadline = time.monotonic() + self._work.limits.file_seconds + GRACE_SECONDS
+        if child.buffer and child.complete:
+            child.buffer.clear()
+
+    def _settle(
+        self, child: _Running, waiting: deque[tuple[Sequence[Assignment], bool]]
+    ) -> Iterator[FileRecord]:
+        """Make records of what a child that has ended left, and queue again what it could not do."""
+        done = 0
+        for assignment, (kind, body) in zip(child.batch, child.frames):  # noqa: B905 - frames may be fewer
+            if kind == GIVEN_BACK:
+                break
+            record = self._checked(child, assignment, body)
+            if record is None:
+                break
+            done += 1
+            yield record
+        rest = child.batch[done:]
+        if not rest:
+            return
+        if child.shared:  # whoever failed is tried alone, the others without it
+            waiting.appendleft((rest[1:], len(rest) > 2)) if rest[1:] else None  # noqa: PLR2004
+            waiting.appendleft((rest[:1], False))
+        else:
+            yield self._broken(child, rest[0])
+
+    def _checked(self, child: _Running, assignment: Assignment, body: bytes) -> FileRecord | None:
+        """The record that a frame's body is, or None if it is none."""
+        try:
+            record: Any = json.loads(body)
+        except (ValueError, RecursionError):
+            child.damage = child.damage or "its report is not JSON"
+            return None
+        lists = ("dags", "errors", "warnings")
+        if (
+            not isinstance(record, dict)
+            or not body.isascii()
+            or b"\n" in body
+            or record.get("path") != assignment.file.path
+            or record.get("status") != "parsed"
+            or not _UNCLAIMED.isdisjoint(record)
+            or not all(isinstance(record.get(name), list) for name in lists)
+        ):
+            child.damage = child.damage or "its report is not what the parser writes"
+            return None
+        whole = body[:-1] + b',"output":' + encode(self._output(child)) + b"}"
+        return FileRecord(assignment.file.path, whole, len(record["dags"]), len(record["errors"]))
+
+    @staticmethod
+    def _output(child: _Running) -> dict[str, object]:
+        return {"bytes": child.printed, "text": child.tail.decode("utf-8", "replace")}
+
+    def _broken(self, child: _Running, assignment: Assignment) -> FileRecord:
+        """The record of a file whose child did not send one."""
+        path = assignment.file.path
+        problem = self._diagnose(child, assignment)
+        record = {
+            "path": path,
+            "status": "parsed",
+            "loader": assignment.loader.name,
+            "duration": 0.0,
+            "memory": 0,
+            "dags": [],
+            "errors": [problem.as_record()],
+            "warnings": [],
+            "sources": {},
+            "fingerprint": self._work.fingerprint,
+            "closure": {},
+            "dynamic": [],
+            "output": self._output(child),
+        }
+        return FileRecord(path, encode(record), 0, 1)
+
+    def _diagnose(self, child: _Running, assignment: Assignment) -> FileProblem:
+        path, limits = assignment.file.path, self._work.limits
+        line = _crash_line(child.tail.decode("utf-8", "replace"), assignment.file.absolute)
+        if child.late:
+            text = timeout_text(path, limits.file_seconds)
+            return FileProblem("Timeout", f"{text}. It did not react to the time limit's signal either", line)
+        if child.damage or child.buffer:
+            return FileProblem(
+                "DamagedReport",
+                f"what {path} sent back cannot be used: {child.damage or 'it is cut'}. A DAG file must not write to "
+                "descriptors that it did not open, or close them",
+                line,
+            )
+        status = child.status or 0
+        if os.WIFSIGNALED(status):
+            return _signal_problem(path, os.WTERMSIG(status), limits.file_memory_bytes, line)
+        code = os.WEXITSTATUS(status)
+        return FileProblem(
+            "ProcessExited",
+            f"{path} ended its process with exit code {code} while it was imported (os._exit, or a library that does "
+            "so), so its DAGs are unknown: a DAG file must not end its process",
+            line,
+        )
+
+    def _kill_all(self) -> None:
+        for child in self._running.values():
+            _kill(child.pid)
+        while self._running:
+            pid = next(iter(self._running))
+            os.waitpid(pid, 0)
+            child = self._running.pop(pid)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+            self._work.sandbox.sweep(child.slot, dict.fromkeys(self._running, 0))
+            for descriptor in (child.results, child.output):
+                if descriptor >= 0:
+                    self._forget(descriptor)
+            self._slots.append(child.slot)
+
+    def _forget(self, descriptor: int) -> None:
+        with contextlib.suppress(KeyError):  # at its end it was taken out of the selector already
+            self._selector.unregister(descriptor)
+        os.close(descriptor)
+
+
+_UNCLAIMED = frozenset({"type", "seq", "output"})
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _crash_line(output: str, absolute: str) -> int | None:
+    """The line of the file that faulthandler named in the last of what the child printed."""
+    found = re.findall(rf'File "{re.escape(absolute)}", line (\d+)', output)
+    return int(found[0]) if found else None
+
+
+def _signal_problem(path: str, number: int, memory: int, line: int | None) -> FileProblem:
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    if number == signal.SIGKILL:
+        text = (
+            f"{path}: its process was killed (SIGKILL), most likely because the machine or the container ran out of "
+            f"memory; a file may use {memory} bytes. Read less at import time, or give the parser more memory"
+        )
+        return FileProblem("ProcessKilled", text, line)
+    return FileProblem(
+        "ProcessCrashed",
+        f"{path}: its process died of {name} while the file was imported, so its DAGs are unknown: a library written "
+        "in C crashed, or the file sent itself that signal. What it printed last names the place",
+        line,
+    )

@@ -1,0 +1,106 @@
+"""Makes an error's text out of an exception: what a DAG's author needs, and no frame that is not theirs."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from typing import TYPE_CHECKING
+
+from dagbundle_parser.errors import FileProblem, FileTimeout
+
+if TYPE_CHECKING:
+    from dagbundle_parser.loaders.base import SourceFile
+
+_OWN_FRAMES = ("/dagbundle_parser/", "importlib", "/airflow/dag_processing/", "/airflow/models/dagbag.py")
+_LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
+_KIND = re.compile(r"^(?P<kind>[A-Za-z_][\w.]*)(?::|$)", re.MULTILINE)
+_FRAMES = 20
+
+
+def problem_of(error: BaseException, file: SourceFile, *, doing: str = "") -> FileProblem:
+    """An exception that a file raised, as an error record.
+
+    Args:
+        error: what was raised.
+        file: whose fault it is; its frames are the ones that stay in the traceback.
+        doing: what was being done, when that was not importing the file.
+    """
+    line = _line_of(error, file)
+    if isinstance(error, MemoryError):
+        return FileProblem("MemoryLimit", _with_trace(f"{file.path} ran out of memory: {_MEMORY_HINT}", error, file), line)
+    if isinstance(error, FileTimeout):
+        return FileProblem("Timeout", _with_trace(str(error), error, file), line)
+    if isinstance(error, RecursionError):
+        text = f"{doing or file.path}: nested or recursive too deeply ({error}): flatten what nests"
+        return FileProblem("RecursionError", _with_trace(text, error, file), line)
+    if isinstance(error, SystemExit):
+        text = (
+            f"{file.path} called sys.exit({'' if error.code is None else repr(error.code)}) while it was imported, "
+            "so its DAGs are unknown: a DAG file must not end its process"
+        )
+        return FileProblem("SystemExit", _with_trace(text, error, file), line)
+    kind = type(error).__name__
+    text = _text_of(error)
+    if isinstance(error, (SyntaxError, UnicodeDecodeError)) or (isinstance(error, ValueError) and "null byte" in text):
+        return FileProblem(kind, f"{file.path} is not valid Python: {text}", line)
+    return FileProblem(kind, _with_trace(f"{doing}: {kind}: {text}" if doing else f"{kind}: {text}", error, file), line)
+
+
+_MEMORY_HINT = "read less at import time, move the work into a task, or raise the limit of memory per file"
+
+
+def problem_of_text(text: str, file: SourceFile) -> FileProblem:
+    """An error of which Airflow only left a formatted traceback."""
+    lines = [int(match["line"]) for match in _LINE.finditer(text) if match["file"] == file.absolute]
+    kinds = [match["kind"] for match in _KIND.finditer(text)]
+    kind = kinds[-1].rpartition(".")[2] if kinds else "ImportError"
+    return FileProblem(kind, text.strip(), lines[-1] if lines else None)
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a DAG file's exception may fail at being printed, too
+        text = "(its message cannot be printed)"
+    if isinstance(error, SyntaxError) and error.text:
+        return f"{error.msg} in line {error.lineno}: {error.text.strip()[:200]}"
+    return text
+
+
+def _line_of(error: BaseException, file: SourceFile) -> int | None:
+    """The innermost line of the DAG file that the exception, or what it was raised from, passed through."""
+    if isinstance(error, SyntaxError):
+        return error.lineno if error.filename in {file.absolute, None} else _frame_line(error, file)
+    line = _frame_line(error, file)
+    if line is None and isinstance(error, UnicodeDecodeError) and isinstance(error.object, bytes):
+        return error.object.count(b"\n", 0, error.start) + 1
+    return line
+
+
+def _frame_line(error: BaseException, file: SourceFile) -> int | None:
+    found, current, steps = None, error.__traceback__, 0
+    while current is not None and steps < 100_000:  # noqa: PLR2004 - a bound, should a traceback be a circle
+        if current.tb_frame.f_code.co_filename == file.absolute:
+            found = current.tb_lineno
+        current, steps = current.tb_next, steps + 1
+    return found
+
+
+def _with_trace(text: str, error: BaseException, file: SourceFile) -> str:
+    try:
+        frames = traceback.extract_tb(error.__traceback__)
+    except Exception:  # noqa: BLE001 - reading sources for a traceback may fail in a damaged process
+        return text
+    own = [frame for frame in frames if not any(part in frame.filename for part in _OWN_FRAMES)]
+    first = next((i for i, frame in enumerate(own) if frame.filename == file.absolute), None)
+    if first is None:
+        own = []
+    else:
+        own = own[first:]
+    if len(own) > _FRAMES:
+        own = [*own[: _FRAMES // 2], *own[-_FRAMES // 2 :]]
+    if not own:
+        return text
+    prefix = file.root.rstrip("/") + "/"
+    shown = "".join(traceback.format_list(own)).replace(prefix, "")
+    return f"{text}\nTraceback (most recent call last):\n{shown}".rstrip()

@@ -1,0 +1,176 @@
+"""Carries out a run request: puts the pieces together in the order that keeps an unchanged pass cheap.
+
+Listing, fingerprint and skips come first and import nothing; loaders warm up only when a file must be loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dagbundle_parser.child import Assignment, Work
+from dagbundle_parser.closure import Prober
+from dagbundle_parser.discovery import ListedFile, Lister
+from dagbundle_parser.errors import FileProblem, RunError
+from dagbundle_parser.fingerprint import fingerprint
+from dagbundle_parser.loaders import find_loaders
+from dagbundle_parser.loaders.airflow import version as airflow_version
+from dagbundle_parser.loaders.base import AbstractDagLoader, SourceFile
+from dagbundle_parser.parsers import find_parser
+from dagbundle_parser.parsers.base import BundleAccess
+from dagbundle_parser.pool import FileRecord, Pool
+from dagbundle_parser.protocol import ReportWriter, encode
+from dagbundle_parser.request import RunRequest
+from dagbundle_parser.sandbox import Sandbox
+from dagbundle_parser.settings import AirflowSettings
+from dagbundle_parser.store_client import DagStoreClient
+from dagbundle_parser.warmup import installed_directories, no_garbage_collection, quiet_descriptors
+
+_SHARED_BATCH = 24
+
+
+def carry_out(request: RunRequest, writer: ReportWriter) -> None:
+    """Carry out a run and report it, up to and including the `close` record.
+
+    Raises:
+        RunError: it cannot be carried out as a whole; the caller ends the report with it.
+        Stopped: SIGTERM or SIGINT arrived; the caller leaves the report cut.
+    """
+    parser = find_parser(request.parser_type)
+    run = Run(request)
+    store = DagStoreClient(request, writer)
+    access = BundleAccess(
+        list_files=run.list_files,
+        is_unchanged=run.is_unchanged,
+        load=run.load,
+        facts=run.facts,
+        config=request.parser_config,
+    )
+    parser(access, store).run()
+
+
+class Run:
+    """One run's bundle, as parsers see it through BundleAccess.
+
+    Args:
+        request: what to do.
+        loaders: those to ask, instead of all that are installed.
+    """
+
+    def __init__(self, request: RunRequest, loaders: Sequence[AbstractDagLoader] | None = None) -> None:
+        self._request = request
+        self._loaders = find_loaders() if loaders is None else loaders
+        self._settings = AirflowSettings.read()
+        self._fingerprint = fingerprint(request, self._settings)
+        self._prober = Prober(request.root)
+        self.facts = {
+            "python": platform.python_version(),
+            "airflow": airflow_version(),
+            "fingerprint": self._fingerprint,
+        }
+
+    def list_files(self) -> list[ListedFile]:
+        """List the run's subdir.
+
+        Raises:
+            RunError: `BundleNotFound` or `SubdirNotFound`.
+        """
+        root, subdir = Path(self._request.root), self._request.subdir
+        if not root.is_dir():
+            raise RunError("BundleNotFound", f"the bundle's root {root} is not a folder on this machine")
+        if not (root / subdir).is_dir():
+            raise RunError("SubdirNotFound", f"the bundle has no folder {subdir!r}: correct spec.subdirs")
+        real = os.path.realpath(root / subdir)
+        if subdir != "." and not real.startswith(os.path.realpath(root).rstrip("/") + "/"):
+            raise RunError("SubdirNotFound", f"the folder {subdir!r} is a link that leaves the bundle")
+        files = Lister(self._request.root, self._settings, self._loaders).list(subdir, self._request.exclude)
+        self._prober = Prober(self._request.root, {file.path: file.digest for file in files if file.digest})
+        return files
+
+    def is_unchanged(self, file: ListedFile) -> bool:
+        """Whether what the store remembers of a file still holds (docs/architecture.md, Skipping)."""
+        known = self._request.known.get(file.path)
+        return (
+            known is not None
+            and not self._request.force
+            and known.fingerprint == self._fingerprint
+            and known.age <= self._request.max_unchanged_age
+            and self._prober.holds(known.closure)
+        )
+
+    def load(self, files: Sequence[ListedFile]) -> Iterator[FileRecord]:
+        """Load files in children and yield their records, in the order in which they get done.
+
+        Raises:
+            RunError: a loader cannot work here, or children cannot be confined.
+        """
+        assignments = []
+        for file in files:
+            if file.loader is None:
+                yield self._unloadable(file)
+            else:
+                source = SourceFile(file.path, self._request.root, self._request.bundle)
+                assignments.append(Assignment(source, file.loader))
+        if not assignments:
+            return
+        with no_garbage_collection(), quiet_descriptors():
+            self._warm_up(assignments)
+        pool = Pool(self._work(files, len(assignments)), self._processes(len(assignments)))
+        yield from pool.run(self._batches(assignments))
+
+    def _warm_up(self, assignments: Sequence[Assignment]) -> None:
+        by_loader: dict[int, list[Assignment]] = {}
+        for assignment in assignments:
+            by_loader.setdefault(id(assignment.loader), []).append(assignment)
+        for group in by_loader.values():
+            group[0].loader.warm_up([assignment.file for assignment in group])
+
+    def _processes(self, files: int) -> int:
+        return min(self._request.processes, files)
+
+    def _work(self, files: Sequence[ListedFile], count: int) -> Work:
+        limits = self._request.limits
+        needed = [self._request.root, *sys.path, sys.executable, os.__file__]
+        needed += [f"{self._request.root}/{file.path}" for file in files if not file.open_to_others]
+        sandbox = Sandbox(
+            run_as_user=self._request.run_as_user,
+            memory_bytes=limits.file_memory_bytes,
+            processes=limits.processes_per_file,
+            slots=self._processes(count),
+            needed=needed,
+        )
+        own = str(Path(__file__).parent.parent) + "/"
+        return Work(limits, sandbox, self._fingerprint, (*installed_directories(), own))
+
+    def _batches(self, assignments: Sequence[Assignment]) -> list[list[Assignment]]:
+        alone: list[list[Assignment]] = []
+        plain: list[Assignment] = []
+        for assignment in assignments:
+            if assignment.loader.is_plain(assignment.file):
+                plain.append(assignment)
+            else:
+                alone.append([assignment])
+        size = max(1, min(_SHARED_BATCH, -(-len(plain) // max(1, self._request.processes))))
+        return alone + [plain[i : i + size] for i in range(0, len(plain), size)]
+
+    def _unloadable(self, file: ListedFile) -> FileRecord:
+        problem = file.problem or FileProblem("NoLoader", f"no loader takes {file.path}")
+        record = {
+            "path": file.path,
+            "status": "parsed",
+            "loader": "none",
+            "duration": 0.0,
+            "memory": 0,
+            "dags": [],
+            "errors": [problem.as_record()],
+            "warnings": [],
+            "sources": {},
+            "fingerprint": self._fingerprint,
+            "closure": {},
+            "dynamic": [],
+            "output": {"bytes": 0, "text": ""},
+        }
+        return FileRecord(file.path, encode(record), 0, 1)

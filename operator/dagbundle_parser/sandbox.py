@@ -1,0 +1,246 @@
+"""What a child may do: its user, its limits, its descriptors; and how the parent gets rid of all that a child leaves.
+
+As root, children become a spare user, one per slot, so that one kill reaches all that a file started and a file cannot
+signal the parser. Otherwise children are the same user, and only limits and the parent's process tree hold them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import pwd
+import resource
+import signal
+import stat
+import sys
+from collections.abc import Iterable
+
+from dagbundle_parser.errors import RunError
+
+_SPARE_UID = 60_700  # systemd's list of ranges leaves 60578 to 61183 to nobody
+_NOBODY = 65_534
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 1, 4, 8
+_PR_SET_SECCOMP_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 38, 36
+_CAP_DAC_READ_SEARCH = 2
+_CAPABILITY_VERSION_3 = 0x2008_0522
+
+
+class _CapHeader(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _CapData(ctypes.Structure):
+    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+
+
+_LINUX = sys.platform.startswith("linux")
+# Looked up now: in a child the audit hook would take ctypes for the DAG file's doing.
+_libc = ctypes.CDLL(None, use_errno=True) if _LINUX else None
+
+
+def _prctl(option: int, value: int) -> bool:
+    return _libc is not None and _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) == 0
+
+
+class Sandbox:
+    """How the children of one run are held.
+
+    Args:
+        run_as_user: the UID that children become, as root; None for a spare one each.
+        memory_bytes: what a child may add to the parent's address space.
+        processes: how many processes and threads a child may have.
+        slots: how many children run at once.
+        needed: paths that children must be able to read.
+
+    Raises:
+        RunError: `CannotDropPrivileges`: root without the right to become somebody else.
+    """
+
+    def __init__(
+        self, *, run_as_user: int | None, memory_bytes: int, processes: int, slots: int, needed: Iterable[str]
+    ) -> None:
+        self._root = os.geteuid() == 0
+        self._run_as_user = run_as_user
+        self._memory = memory_bytes
+        self._parent = os.getpid()
+        self._own_uid_per_slot = self._root and run_as_user is None
+        self._base = _SPARE_UID
+        if self._root and run_as_user == 0:
+            raise RunError("CannotDropPrivileges", "runAsUser is 0: DAG files are not run as root; choose another UID")
+        if self._root:
+            self._check_identity(slots)
+        self._keep_reading = self._root and not all(open_to_others(path) for path in needed)
+        own = 0 if self._own_uid_per_slot else _tasks_of(self.uid(0))
+        self._processes = own + processes * (1 if self._own_uid_per_slot else slots)
+        # Orphans become our children, so that they can be found; and no child may look into our descriptors.
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        _prctl(_PR_SET_DUMPABLE, 0)
+
+    def uid(self, slot: int) -> int:
+        """The user that the child in `slot` runs as."""
+        if not self._root:
+            return os.geteuid()
+        if self._run_as_user is not None:
+            return self._run_as_user
+        return _NOBODY if self._base == _NOBODY else self._base + slot
+
+    def _check_identity(self, slots: int) -> None:
+        wanted = [self.uid(slot) for slot in range(slots)]
+        if all(_can_become(uid) for uid in wanted):
+            return
+        if self._run_as_user is None and _can_become(_NOBODY):
+            self._base, self._own_uid_per_slot = _NOBODY, False
+            return
+        raise RunError(
+            "CannotDropPrivileges",
+            f"the parser runs as root and cannot become user {wanted[0]}, so DAG files would run as root: "
+            "run it as another user (runAsNonRoot), or give it the capabilities SETUID, SETGID and KILL",
+        )
+
+    def enter(self, slot: int) -> None:
+        """Confine the calling process, a fresh child, for good."""
+        os.setsid()
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        limit = _address_space() + self._memory
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        with contextlib.suppress(OSError, ValueError):  # a hard limit that is lower already
+            resource.setrlimit(resource.RLIMIT_NPROC, (self._processes, self._processes))
+        if self._root:
+            _become(self.uid(slot), keep_reading=self._keep_reading)
+        _prctl(_PR_SET_SECCOMP_NO_NEW_PRIVS, 1)
+        _prctl(_PR_SET_DUMPABLE, 1)
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # after the change of user, which clears it
+        if os.getppid() != self._parent:
+            os._exit(1)
+
+    def sweep(self, slot: int, running: dict[int, int]) -> None:
+        """Kill what a child that has ended left running.
+
+        Args:
+            slot: where the child ran.
+            running: the pids of the children that are still wanted.
+        """
+        if not _orphans(running):
+            return
+        if self._own_uid_per_slot:
+            _kill_all_of(self.uid(slot))
+            return
+        if running:
+            return  # whose it is cannot be told; the last one to end takes all along
+        while orphans := _orphans(running):
+            for pid in orphans:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+            for pid in orphans:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
+
+
+def _become(uid: int, *, keep_reading: bool) -> None:
+    if keep_reading:
+        _prctl(_PR_SET_KEEPCAPS, 1)
+    try:
+        gid = pwd.getpwuid(uid).pw_gid or uid
+    except KeyError:
+        gid = uid
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    if keep_reading and _libc is not None:
+        bit = 1 << _CAP_DAC_READ_SEARCH
+        header = _CapHeader(_CAPABILITY_VERSION_3, 0)
+        data = (_CapData * 2)(_CapData(bit, bit, 0), _CapData(0, 0, 0))
+        _libc.capset(ctypes.byref(header), data)
+
+
+def _can_become(uid: int) -> bool:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become(uid, keep_reading=False)
+        except BaseException:  # noqa: BLE001 - whatever happened, the answer is no
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def _kill_all_of(uid: int) -> None:
+    """Kill every process of a user at once, which not even a fork bomb outruns."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become(uid, keep_reading=False)
+            os.kill(-1, signal.SIGKILL)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def _orphans(running: dict[int, int]) -> list[int]:
+    """Children of this process that are not in `running`, the dead ones aside."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:  # noqa: PTH123 - a hot path
+            pids = [int(word) for word in file.read().split()]
+    except OSError:
+        pids = [pid for pid, parent in _all_processes() if parent == os.getpid()]
+    return [pid for pid in pids if pid not in running]
+
+
+def _all_processes() -> list[tuple[int, int]]:
+    found = []
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else []:
+        if name.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                text = open(f"/proc/{name}/stat", encoding="ascii", errors="replace").read()  # noqa: PTH123, SIM115
+                found.append((int(name), int(text.rpartition(")")[2].split()[1])))
+    return found
+
+
+def _tasks_of(uid: int) -> int:
+    """How many threads a user runs now: RLIMIT_NPROC counts them all."""
+    count = 0
+    for pid, _ in _all_processes():
+        with contextlib.suppress(OSError):
+            if os.stat(f"/proc/{pid}").st_uid == uid:
+                count += len(os.listdir(f"/proc/{pid}/task"))
+    return count
+
+
+def _address_space() -> int:
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - a hot path
+            return int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 1 << 32
+
+
+def open_to_others(path: str, _known: dict[str, bool] = {}) -> bool:  # noqa: B006 - a cache
+    """Whether any user may read `path`: it, and every folder above it. What does not exist hides nothing."""
+    if not path:
+        return True
+    path = os.path.realpath(path)
+    parent = os.path.dirname(path)
+    if parent not in _known:
+        _known[parent] = all(
+            _has(folder, stat.S_IXOTH) for folder in [parent, *(str(p) for p in _parents(parent))]
+        )
+    readable = _has(path, stat.S_IROTH)
+    if os.path.isdir(path):
+        readable = readable and _has(path, stat.S_IXOTH)
+    return readable and _known[parent]
+
+
+def _parents(path: str) -> list[str]:
+    found = []
+    while path != os.path.dirname(path):
+        path = os.path.dirname(path)
+        found.append(path)
+    return found
+
+
+def _has(path: str, bit: int) -> bool:
+    try:
+        return bool(os.stat(path).st_mode & bit)
+    except OSError:
+        return True

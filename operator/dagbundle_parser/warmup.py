@@ -1,0 +1,126 @@
+"""What DAG files import from installed distributions is imported once, in the process that children are forked from.
+
+Only installed modules: a module of the bundle runs tenant code and may differ per file, so it never runs here.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import gc
+import importlib
+import importlib.machinery
+import os
+import site
+import sys
+import sysconfig
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dagbundle_parser.loaders.base import SourceFile
+
+_MAX_PARSED_BYTES = 1 << 20
+_SHOWN_NOISE_BYTES = 8192
+
+
+def installed_directories() -> tuple[str, ...]:
+    """Where the standard library and installed distributions lie, each with a trailing slash."""
+    paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    paths.update(site.getsitepackages())
+    paths.update(path for path in sys.path if path.rstrip("/").endswith(("site-packages", "dist-packages")))
+    real = {str(Path(path).resolve()) for path in paths}
+    return tuple(sorted(f"{path.rstrip('/')}/" for path in paths | real))
+
+
+def imported_names(source: bytes) -> set[str]:
+    """The absolute names that a Python file imports at any place; empty where it does not parse."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an invalid escape is the file's own warning, told when it is loaded
+            tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set()
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+    return names
+
+
+def import_installed(files: Sequence[SourceFile]) -> None:
+    """Import what the files import, where it is installed; a module that fails to is left to the file to report."""
+    wanted: set[str] = set()
+    for file in files:
+        with contextlib.suppress(OSError):
+            path = Path(file.absolute)
+            if file.path.endswith(".py") and path.stat().st_size <= _MAX_PARSED_BYTES:
+                wanted |= imported_names(path.read_bytes())
+    roots = {file.root for file in files}
+    directories = installed_directories()
+    with warnings.catch_warnings(), _without(roots):
+        warnings.simplefilter("ignore")
+        for name in sorted(wanted):
+            if name not in sys.modules and _is_installed(name.partition(".")[0], directories):
+                with contextlib.suppress(Exception):
+                    importlib.import_module(name)
+
+
+def _is_installed(name: str, directories: tuple[str, ...]) -> bool:
+    if name in sys.modules or name in sys.stdlib_module_names:
+        return name not in {"antigravity", "this", "__main__", "idlelib", "turtledemo", "tkinter"}
+    try:
+        spec = importlib.machinery.PathFinder.find_spec(name)
+    except (ImportError, ValueError, AttributeError):
+        return False
+    if spec is None:
+        return False
+    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or [])
+    return any(str(place).startswith(directories) for place in places)
+
+
+@contextlib.contextmanager
+def _without(roots: set[str]) -> Iterator[None]:
+    """Keep bundles off sys.path meanwhile."""
+    before = list(sys.path)
+    sys.path[:] = [path for path in before if path not in roots]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+@contextlib.contextmanager
+def quiet_descriptors() -> Iterator[None]:
+    """Keep what imports print, by whatever means, until it is known whether they fail; then the end of it is shown."""
+    with tempfile.TemporaryFile() as noise:
+        saved = os.dup(1), os.dup(2)
+        try:
+            os.dup2(noise.fileno(), 1)
+            os.dup2(noise.fileno(), 2)
+            yield
+        except BaseException:
+            noise.seek(max(0, noise.seek(0, os.SEEK_END) - _SHOWN_NOISE_BYTES))
+            os.write(saved[1], noise.read())
+            raise
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, descriptor in enumerate(saved, start=1):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+
+
+@contextlib.contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Imports make many objects and no garbage; what is there afterwards is frozen, so that children share it."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
