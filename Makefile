@@ -19,7 +19,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 AIRFLOWS := 3.0 3.1 3.2 3.3
 AIRFLOW_ENVS := $(AIRFLOWS:%=.venvs/airflow-%/installed)
-# Which Pythons each release runs on; uv takes the machine's own where it fits, else it brings one.
+# Which Pythons each release runs on; uv takes PYTHON where it fits, else another of the machine's, else it brings one.
 PYTHON_FOR_3.0 := >=3.11,<3.13
 PYTHON_FOR_3.1 := >=3.11,<3.14
 PYTHON_FOR_3.2 := >=3.11,<3.15
@@ -51,7 +51,8 @@ airflow-envs: $(AIRFLOW_ENVS) ## Make .venvs/airflow-3.0 to -3.3: what tenants' 
 	@touch $@
 
 $(AIRFLOW_ENVS): .venvs/airflow-%/installed: .venvs/uv/installed requirements/airflow-%.txt
-	test -x .venvs/airflow-$*/bin/python || $(UV) venv --quiet --python '$(PYTHON_FOR_$*)' .venvs/airflow-$*
+	test -x .venvs/airflow-$*/bin/python || PATH="$$(.venvs/uv/bin/python -c 'import sys; print(sys.base_prefix)')/bin:$$PATH" \
+	  $(UV) venv --quiet --python '$(PYTHON_FOR_$*)' .venvs/airflow-$*
 	$(UV) pip sync --quiet --compile-bytecode --python .venvs/airflow-$*/bin/python --require-hashes requirements/airflow-$*.txt
 	@touch $@
 
