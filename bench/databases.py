@@ -14,7 +14,7 @@ from bench import harness
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,24 +50,15 @@ class Database:
 class Server:
     """Hands out fresh databases of one kind."""
 
-    def __init__(self, url: str | None) -> None:
-        self._url = url
+    def __init__(self, create: Callable[[], str] | None) -> None:
+        self._create = create
         self._numbers = itertools.count(1)
 
     def fresh(self, folder: pathlib.Path) -> Database:
         """Make an empty database; SQLite's file is put into the folder."""
-        number = next(self._numbers)
-        if self._url is None:
-            return Database(f"sqlite:///{folder}/database_{number}.db")
-        url = sqlalchemy.make_url(self._url)
-        engine = sqlalchemy.create_engine(url.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
-        try:
-            with engine.connect() as connection:
-                connection.execute(sqlalchemy.text(f"CREATE DATABASE bench_{number}"))
-        finally:
-            engine.dispose()
-        fresh = url.set(drivername="postgresql", database=f"bench_{number}")
-        return Database(fresh.render_as_string(hide_password=False))
+        if self._create is None:
+            return Database(f"sqlite:///{folder}/database_{next(self._numbers)}.db")
+        return Database(self._create())
 
 
 @contextlib.contextmanager
@@ -76,8 +67,8 @@ def server(kind: str) -> Iterator[Server]:
     if kind == "sqlite":
         yield Server(None)
         return
-    sys.path.insert(0, str(harness.ROOT / "tests"))
+    sys.path.append(str(harness.ROOT / "tests"))
     from support import postgres  # noqa: PLC0415 - the tests' own way to a real server, found only now
 
-    with postgres.running_postgres() as url:
-        yield Server(url)
+    with postgres.running_postgres() as running:
+        yield Server(running.create_database)

@@ -13,13 +13,13 @@ import sys
 import time
 import tracemalloc
 
-from dagbundle.store import DagStore, Database
+from dagbundle.store import DagStore
 
 
 def main() -> None:
     """Measure."""
     url, dag_id, task_id, repeat = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
-    store = DagStore(Database(url))
+    store = DagStore.open(url)
     store.get_serialized_dag("small", "task_0")
     seconds = []
     for _ in range(repeat):
