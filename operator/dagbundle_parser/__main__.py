@@ -4,8 +4,8 @@ run REQUEST.json    carry out a run request; the report goes to the descriptor i
 next-execution      read a serialized DAG on stdin, print when it would run next
 version             print this package's version
 
-Exit codes: 0 the report is closed, 1 it ends with `fail`, 2 the request or the command line cannot be used,
-143 or 130 stopped by SIGTERM or SIGINT, and the report is cut.
+Exit codes: 0 the report is whole (it ends with `close` or `fail`), 1 the parser itself failed, 2 the request or the
+command line cannot be used, 143 or 130 stopped by SIGTERM or SIGINT and the report is cut, 141 nobody reads it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,19 @@ from dagbundle_parser.runner import carry_out
 REPORT_FD = "DAGBUNDLE_REPORT_FD"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code.
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line.
 
     Args:
         arguments: without the program's name; the process's own by default.
+
+    Raises:
+        SystemExit: with the exit code, always.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    sys.exit(_main(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(arguments: list[str]) -> int:
     _forget_own_path()
     match arguments:
         case ["run", request]:
@@ -103,4 +109,4 @@ def _forget_own_path() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

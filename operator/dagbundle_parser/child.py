@@ -32,7 +32,10 @@ HEADER = struct.Struct(">16scIQ")
 """A frame's header: the child's token, its kind, the file's place in the batch, the body's length in bytes."""
 RESULT, GIVEN_BACK = b"R", b"G"
 
+MAX_DEPTH = 200
+"""How deeply a serialized DAG may nest lists and objects."""
 _MAX_ENTRIES = 200
+_MAX_DAGS = 20_000
 _MAX_DESCRIPTORS = 4096
 _UNSKIPPABLE = frozenset({"Timeout", "MemoryLimit", "ReportTooLarge"})
 
@@ -111,6 +114,9 @@ class _Child:
         if shared and (result.errors or loader.traces() != traces):
             self._send(GIVEN_BACK, place, b"")
             return False
+        if len(result.dags) > _MAX_DAGS:
+            text = f"{file.path} holds {len(result.dags)} DAGs, more than the {_MAX_DAGS} that one file may: split it"
+            result = LoadResult(errors=[FileProblem("TooManyDags", text)])
         if result.dynamic or any(error.kind in _UNSKIPPABLE for error in result.errors):
             closure = {}
         record: dict[str, Any] = {
@@ -146,6 +152,7 @@ class _Child:
         limit = self._work.limits.report_bytes
         try:
             body = self._encode(record).encode("ascii")
+            _check_depth(record["dags"])
         except (ValueError, TypeError, RecursionError, MemoryError) as error:
             problem = problem_of(error, file, doing=f"the DAGs of {file.path} cannot be written as JSON")
         else:
@@ -171,6 +178,25 @@ class _Child:
                 view = view[self._write(self._results, view) :]
 
 
+def _check_depth(dags: list[dict[str, Any]]) -> None:
+    """Refuse what readers of JSON, which recurse, might not get through.
+
+    Raises:
+        RecursionError: lists and objects are nested deeper than MAX_DEPTH.
+    """
+    level: list[Any] = [dag["data"] for dag in dags]
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return
+        level = [
+            value
+            for container in level
+            for value in (container.values() if isinstance(container, dict) else container)
+            if isinstance(value, (dict, list))
+        ]
+    raise RecursionError(f"more than {MAX_DEPTH} lists and objects inside of each other")
+
+
 def _dag_record(dag: LoadedDag) -> dict[str, Any]:
     return {
         "dag_id": dag.dag_id,
@@ -181,7 +207,7 @@ def _dag_record(dag: LoadedDag) -> dict[str, Any]:
 
 
 def _warning_record(warning: LoadedWarning) -> dict[str, Any]:
-    return {"category": warning.category, "message": bounded(warning.message, 4096), "line": warning.line}
+    return {"category": warning.category[:200], "message": bounded(warning.message, 4096), "line": warning.line}
 
 
 def _timer(file: SourceFile, seconds: float) -> Callable[[int, object], None]:

@@ -90,6 +90,9 @@ class Lister:
         rules = self._own_rules(directory, entries, rules)
         for entry in entries:
             path = f"{directory}/{entry.name}" if directory else entry.name
+            if not entry.name.isprintable():
+                self._unprintable(path, entry, rules)
+                continue
             if entry.name != IGNORE_FILE and self._wanted(path):
                 self._entry(path, entry, rules)
 
@@ -161,6 +164,13 @@ class Lister:
         if loader is not None:
             digest = candidate.digest()
             self._found[path] = ListedFile(path, loader, digest=digest, open_to_others=others)
+
+    def _unprintable(self, path: str, entry: os.DirEntry[str], rules: list[IgnoreRule]) -> None:
+        """A name that no record can carry: with control characters, or not UTF-8."""
+        wanted = entry.is_dir() or any(entry.name.lower().endswith(loader.suffixes) for loader in self._loaders)
+        if wanted and self._in_subdir(path) and not is_ignored(path, rules, is_dir=entry.is_dir()):
+            shown = ascii(path)[1:-1]
+            self._problem(shown, "UnusableName", f"{shown}: a name may hold only printable characters: rename it")
 
     def _outside(self, path: str, what: str) -> None:
         target = os.path.realpath(posixpath.join(self._root, path))

@@ -2,7 +2,7 @@
 
 ParserError                 anything that ends a run
 ├── RequestError            the run request cannot be used; nothing was reported (exit code 2)
-└── RunError                the run cannot be carried out; becomes the report's `fail` record (exit code 1)
+└── RunError                the run cannot be carried out; becomes the report's `fail` record 
 
 FileProblem                 not an exception: one entry of a file record's `errors`
 FileTimeout                 raised inside a child by its timer, so that the traceback shows where the file hangs
@@ -57,7 +57,7 @@ class FileProblem:
 
     def as_record(self) -> dict[str, object]:
         """The entry of a file record's `errors`."""
-        return {"kind": self.kind, "message": bounded(self.message), "line": self.line}
+        return {"kind": self.kind[:200], "message": bounded(self.message), "line": self.line}
 
 
 def bounded(text: str, limit: int = MAX_MESSAGE_BYTES) -> str:

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from dagbundle_parser.child import GIVEN_BACK, HEADER, RESULT, Assignment, Work, run_child, timeout_text
-from dagbundle_parser.errors import FileProblem
+from dagbundle_parser.errors import FileProblem, RunError
 from dagbundle_parser.protocol import encode
 
 GRACE_SECONDS = 1.0
@@ -104,8 +104,8 @@ class Pool:
         with self._signals():
             try:
                 while waiting or self._running:
-                    while waiting and self._slots:
-                        self._fork(*waiting.popleft())
+                    while waiting and self._slots and self._fork(*waiting[0]):
+                        waiting.popleft()
                     for child in self._wait():
                         yield from self._settle(child, waiting)
             finally:
@@ -134,7 +134,8 @@ class Pool:
             os.close(read)
             os.close(write)
 
-    def _fork(self, batch: Sequence[Assignment], shared: bool) -> None:  # noqa: FBT001 - a pair from the queue
+    def _fork(self, batch: Sequence[Assignment], shared: bool) -> bool:  # noqa: FBT001 - a pair from the queue
+        """Start a child; False if that must wait until another one has ended."""
         results, results_end = os.pipe()
         if shared:  # a plain file prints nothing: what it prints all the same, the child sees by itself
             output, output_end = -1, os.memfd_create("output") if hasattr(os, "memfd_create") else os.dup(2)
@@ -143,7 +144,15 @@ class Pool:
         token, slot = os.urandom(16), self._slots.pop()
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            for descriptor in filter(lambda number: number >= 0, (results, results_end, output, output_end)):
+                os.close(descriptor)
+            self._slots.append(slot)
+            if self._running:
+                return False
+            raise RunError("CannotFork", f"no process can be started for a file: {error.strerror}") from error
         if pid == 0:
             run_child(
                 self._work, batch, slot=slot, token=token, results=results_end, output=output_end, shared=shared
@@ -157,6 +166,7 @@ class Pool:
             if descriptor >= 0:
                 os.set_blocking(descriptor, False)
                 self._selector.register(descriptor, selectors.EVENT_READ, child)
+        return True
 
     def _wait(self) -> list[_Running]:
         """Wait for an event; return the children that have ended."""
@@ -193,9 +203,7 @@ class Pool:
                 child.status = status
                 ended.append(child)
         for child in ended:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.pid, signal.SIGKILL)
-            self._work.sandbox.sweep(child.slot, dict.fromkeys(self._running, 0))
+            self._work.sandbox.sweep(child.slot, child.pid, self._running)
             for descriptor in (child.results, child.output):
                 if descriptor >= 0:
                     while self._read(child, descriptor):
@@ -342,9 +350,7 @@ class Pool:
             pid = next(iter(self._running))
             os.waitpid(pid, 0)
             child = self._running.pop(pid)
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
-            self._work.sandbox.sweep(child.slot, dict.fromkeys(self._running, 0))
+            self._work.sandbox.sweep(child.slot, pid, self._running)
             for descriptor in (child.results, child.output):
                 if descriptor >= 0:
                     self._forget(descriptor)

@@ -57,6 +57,7 @@ class RunRequest:
         subdir: the part to parse, relative to the root; `.` is all of it.
         exclude: folders that belong to other subdirs, relative to the root.
         known: what the store remembers, by path relative to the root.
+        files: parse only these, by path relative to the root; empty parses all.
         max_unchanged_age: seconds after which a file is parsed again even if nothing has changed.
     """
 
@@ -74,6 +75,7 @@ class RunRequest:
     force: bool = False
     max_unchanged_age: float = 3600.0
     known: Mapping[str, KnownFile] = dataclasses.field(default_factory=dict)
+    files: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, path: str) -> RunRequest:
@@ -122,6 +124,7 @@ class RunRequest:
             force=fields.boolean("force", default=False),
             max_unchanged_age=fields.number("maxUnchangedAge", 3600.0),
             known=_known(fields.mapping("known", {})),
+            files=frozenset(_relative(item, "files") for item in fields.texts("files")),
         )
 
 

@@ -88,7 +88,11 @@ class Run:
             raise RunError("SubdirNotFound", f"the folder {subdir!r} is a link that leaves the bundle")
         files = Lister(self._request.root, self._settings, self._loaders).list(subdir, self._request.exclude)
         self._prober = Prober(self._request.root, {file.path: file.digest for file in files if file.digest})
-        return files
+        return self._only_requested(files) if self._request.files else files
+
+    def _only_requested(self, files: Sequence[ListedFile]) -> list[ListedFile]:
+        listed = {file.path: file for file in files}
+        return [listed.get(path) or _not_listed(path, self._request) for path in sorted(self._request.files)]
 
     def is_unchanged(self, file: ListedFile) -> bool:
         """Whether what the store remembers of a file still holds (docs/architecture.md, Skipping)."""
@@ -174,3 +178,14 @@ class Run:
             "output": {"bytes": 0, "text": ""},
         }
         return FileRecord(file.path, encode(record), 0, 1)
+
+
+def _not_listed(path: str, request: RunRequest) -> ListedFile:
+    if not Path(request.root, path).exists():
+        text = f"{path} does not exist in the bundle"
+    else:
+        text = (
+            f"{path} is not listed: it lies outside of the subdir {request.subdir!r}, .airflowignore names it, or it "
+            "does not look like it holds DAGs (Python that mentions airflow and dag, YAML with tasks, a zip archive)"
+        )
+    return ListedFile(path, None, FileProblem("NotListed", text))

@@ -12,13 +12,14 @@ import os
 import pwd
 import resource
 import signal
+import socket
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from dagbundle_parser.errors import RunError
 
-_SPARE_UID = 60_700  # systemd's list of ranges leaves 60578 to 61183 to nobody
+_SPARE_UIDS = range(60_578, 61_184)  # what systemd's table of UID ranges gives to nobody
 _NOBODY = 65_534
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 1, 4, 8
 _PR_SET_SECCOMP_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 38, 36
@@ -65,7 +66,7 @@ class Sandbox:
         self._memory = memory_bytes
         self._parent = os.getpid()
         self._own_uid_per_slot = self._root and run_as_user is None
-        self._base = _SPARE_UID
+        self._uids, self._claims = _claim_uids(slots) if self._own_uid_per_slot else ([_NOBODY] * slots, [])
         if self._root and run_as_user == 0:
             raise RunError("CannotDropPrivileges", "runAsUser is 0: DAG files are not run as root; choose another UID")
         if self._root:
@@ -83,14 +84,14 @@ class Sandbox:
             return os.geteuid()
         if self._run_as_user is not None:
             return self._run_as_user
-        return _NOBODY if self._base == _NOBODY else self._base + slot
+        return self._uids[slot]
 
     def _check_identity(self, slots: int) -> None:
         wanted = [self.uid(slot) for slot in range(slots)]
         if all(_can_become(uid) for uid in wanted):
             return
         if self._run_as_user is None and _can_become(_NOBODY):
-            self._base, self._own_uid_per_slot = _NOBODY, False
+            self._uids, self._own_uid_per_slot = [_NOBODY] * slots, False
             return
         raise RunError(
             "CannotDropPrivileges",
@@ -114,25 +115,27 @@ class Sandbox:
         if os.getppid() != self._parent:
             os._exit(1)
 
-    def sweep(self, slot: int, running: dict[int, int]) -> None:
+    def sweep(self, slot: int, ended: int, running: Collection[int]) -> None:
         """Kill what a child that has ended left running.
 
         Args:
             slot: where the child ran.
+            ended: its pid.
             running: the pids of the children that are still wanted.
         """
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(ended, signal.SIGKILL)
         if not _orphans(running):
             return
         if self._own_uid_per_slot:
             _kill_all_of(self.uid(slot))
             return
-        if running:
-            return  # whose it is cannot be told; the last one to end takes all along
-        while orphans := _orphans(running):
-            for pid in orphans:
+        # Whose an orphan of another session is cannot be told; it goes when no other child runs.
+        while targets := [pid for pid in _orphans(running) if not running or _session_of(pid) == ended]:
+            for pid in targets:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
-            for pid in orphans:
+            for pid in targets:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(pid, 0)
 
@@ -177,7 +180,31 @@ def _kill_all_of(uid: int) -> None:
     os.waitpid(pid, 0)
 
 
-def _orphans(running: dict[int, int]) -> list[int]:
+def _claim_uids(count: int) -> tuple[list[int], list[socket.socket]]:
+    """Spare UIDs that no other parser on this machine uses now; each is held by an abstract socket's name."""
+    uids: list[int] = []
+    claims: list[socket.socket] = []
+    for uid in _SPARE_UIDS:
+        if len(uids) == count:
+            return uids, claims
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind(f"\0dagbundle-parser-uid-{uid}")
+        except OSError:
+            claim.close()
+        else:
+            uids.append(uid)
+            claims.append(claim)
+    raise RunError("TooManyProcesses", f"fewer than {count} spare UIDs are free: ask for fewer processes")
+
+
+def _session_of(pid: int) -> int:
+    with contextlib.suppress(ProcessLookupError):
+        return os.getsid(pid)
+    return -1
+
+
+def _orphans(running: Collection[int]) -> list[int]:
     """Children of this process that are not in `running`, the dead ones aside."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:  # noqa: PTH123 - a hot path

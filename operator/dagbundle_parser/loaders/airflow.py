@@ -8,12 +8,14 @@ file runs. Nothing here may reach a database: stock Airflow's own block is put i
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import importlib.metadata
 import json
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -74,6 +76,16 @@ class _CapturingLog:
     info = warning = error = debug
 
 
+class _NoSegfaultHandler:
+    """Stands in for the module `signal` where Airflow handles SIGSEGV in Python, which makes a crash a busy loop."""
+
+    SIGSEGV = signal.SIGSEGV
+
+    @staticmethod
+    def signal(_number: int, _handler: object) -> None:
+        """Leave the signal alone: the crash then ends the child, and faulthandler says where it was."""
+
+
 class _RecordingSet(set[Any]):
     """The set that DAGs register in, which also remembers those that it holds to be equal to one it has."""
 
@@ -129,6 +141,7 @@ class AirflowAdapter:
         self._dagbag = self._import_dagbag()
         serialization = importlib.import_module("airflow.serialization.serialized_objects")
         serializer = getattr(serialization, "DagSerialization", None) or serialization.SerializedDAG
+        self._serializer: Any = serializer
         self._to_dict: Callable[[Any], dict[str, Any]] = serializer.to_dict
         model = importlib.import_module("airflow.models.serialized_dag").SerializedDagModel
         self._hash: Callable[[dict[str, Any]], str] = model.hash
@@ -155,12 +168,11 @@ class AirflowAdapter:
         """A DagBag that keeps exceptions and sees two DAGs with one id, of which stock Airflow keeps either."""
         base: Any = getattr(self._dagbag, "BundleDagBag", None) or cast("Any", self._dagbag).DagBag
         adapter = self
-        try:
-            importer = importlib.import_module("airflow.dag_processing.importers.python_importer")
-        except ModuleNotFoundError:
-            pass  # before 3.2 DagBag did it all by itself
-        else:
-            cast("Any", importer).log = self._log
+        loading: Any = self._dagbag
+        with contextlib.suppress(ModuleNotFoundError):  # before 3.2 DagBag did it all by itself
+            loading = importlib.import_module("airflow.dag_processing.importers.python_importer")
+            loading.log = self._log
+        loading.signal = _NoSegfaultHandler
 
         class Bag(base):  # type: ignore[misc,valid-type]
             @property
@@ -288,6 +300,23 @@ class AirflowAdapter:
             dag_hash=str(self._hash(data)),
             data=data,
         )
+
+    def next_runs(self, data: dict[str, Any], count: int) -> list[Any]:
+        """The next runs of a serialized DAG, as Airflow's DagRunInfo; fewer than `count` where its schedule ends."""
+        dag = self._serializer.from_dict(data)
+        timetable, restriction = dag.timetable, dag._time_restriction  # noqa: SLF001 - no public way
+        runs: list[Any] = []
+        while len(runs) < count:
+            last = runs[-1] if runs else None
+            if hasattr(timetable, "next_dagrun_info_v2"):  # 3.2 and newer
+                run = timetable.next_dagrun_info_v2(last_dagrun_info=last, restriction=restriction)
+            else:
+                interval = last.data_interval if last else None
+                run = timetable.next_dagrun_info(last_automated_data_interval=interval, restriction=restriction)
+            if run is None:
+                break
+            runs.append(run)
+        return runs
 
     def _import_problems(self, texts: dict[str, str], file: SourceFile) -> list[FileProblem]:
         caught = self._log.caught

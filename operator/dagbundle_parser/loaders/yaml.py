@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
@@ -78,6 +79,7 @@ class YamlDagLoader(AbstractDagLoader):
     @staticmethod
     def _build(dagfactory: Any, file: SourceFile) -> list[Any]:
         namespace: dict[str, Any] = {}
+        logging.disable(logging.INFO)  # it says at each call which folder it does not look into
         dagfactory.load_yaml_dags(
             globals_dict=namespace, config_filepath=file.absolute, defaults_config_path=file.root
         )
