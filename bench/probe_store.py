@@ -2,8 +2,8 @@
 
     python -m bench.probe_store DATABASE_URL DAG_ID TASK_ID REPEAT
 
-Prints the seconds of each reading and the most bytes that one allocated, as JSON, like `probe_airflow.py`. A small DAG
-is read first, so that imports and the connection are not in the figures.
+Prints the seconds of each reading, the most bytes that one allocated, and what was read, as JSON. A small DAG is read
+first, so that imports and the connection are not in the figures.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ def main() -> None:
         store.get_serialized_dag(dag_id, task_id)
         seconds.append(time.perf_counter() - started)
     tracemalloc.start()
-    store.get_serialized_dag(dag_id, task_id)
-    print(json.dumps({"seconds": seconds, "memory": tracemalloc.get_traced_memory()[1]}))
+    document = store.get_serialized_dag(dag_id, task_id)
+    memory = tracemalloc.get_traced_memory()[1]
+    print(json.dumps({"seconds": seconds, "memory": memory, "document": document}))
 
 
 if __name__ == "__main__":
