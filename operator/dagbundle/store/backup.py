@@ -12,7 +12,7 @@ from dagbundle.store import database
 
 
 def backup_sqlite(db: database.Database, target: pathlib.Path) -> None:
-    """Copy a SQLite store, consistent as of one moment, while others go on reading and writing (SQLite's online backup).
+    """Copy a SQLite store as of one moment, while others go on reading and writing (SQLite's online backup).
 
     Args:
         db: The store's database.

@@ -1,8 +1,8 @@
 """Many rows in one statement: what makes a publish cost the database's time and not the driver's.
 
 SQLite takes rows fastest through the driver's `executemany`; PostgreSQL through COPY, or, where a conflict must be
-answered, as one JSON document that the server turns into rows. Either way the number of statements does not depend on the
-number of rows.
+answered, as one JSON document that the server turns into rows. Either way the number of statements does not depend on
+the number of rows.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def insert_missing_numbered(
 def update(
     connection: Connection, table: sa.Table, key: Sequence[str], values: Sequence[str], rows: Sequence[Row]
 ) -> int:
-    """Set `values` in the rows named by `key`, and return how many there were. A row is its key's values, then the new ones.
+    """Set `values` in the rows named by `key`, and return how many there were.
+
+    Each of `rows` is its key's values, then the new ones.
 
     Raises:
         ContentError: A text holds NUL or a lone surrogate.
@@ -160,7 +162,8 @@ def _shape(table: sa.Table, columns: tuple[str, ...]) -> str:
 def _server_type(kind: sa.types.TypeEngine[Any]) -> str:
     if isinstance(kind, sa.JSON | sa.Text):
         return "text"
-    return str(kind.compile(dialect=postgresql.dialect()))
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
+    return str(kind.compile(dialect=dialect))
 
 
 def _document(columns: Sequence[str], rows: Sequence[Row]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import uuid
 from collections.abc import Sequence
 
@@ -12,12 +12,12 @@ from sqlalchemy.engine import Connection
 from dagbundle import errors
 from dagbundle.rollout.model import BundleKey, Json
 from dagbundle.store.records import RolloutRow, RolloutState
-from dagbundle.store.tables import Tables
+from dagbundle.store.tables import AnyRow, Tables
 
 
-def now() -> datetime.datetime:
+def now() -> dt.datetime:
     """Return this moment in UTC, by the trusted side's clock."""
-    return datetime.datetime.now(datetime.UTC)
+    return dt.datetime.now(dt.UTC)
 
 
 def matches(tables: Tables, bundle: BundleKey) -> sa.ColumnElement[bool]:
@@ -28,16 +28,14 @@ def matches(tables: Tables, bundle: BundleKey) -> sa.ColumnElement[bool]:
     )
 
 
-def key_of(row: sa.Row[tuple[object, ...]]) -> BundleKey:
+def key_of(row: AnyRow) -> BundleKey:
     """Read a bundle's identity from a row that has its three columns."""
     found = row._mapping  # noqa: SLF001 - public in SQLAlchemy despite its name
     return BundleKey(namespace=found["namespace"], name=found["name"], cluster=found["cluster"])
 
 
-def find(
-    connection: Connection, tables: Tables, bundle: BundleKey, *, lock: bool = False
-) -> sa.Row[tuple[object, ...]]:
-    """Return the bundle's row; with `lock`, nobody else publishes or starts a rollout of it until this transaction ends.
+def find(connection: Connection, tables: Tables, bundle: BundleKey, *, lock: bool = False) -> AnyRow:
+    """Return the bundle's row; with `lock`, nobody else publishes it or starts a rollout until this transaction ends.
 
     Raises:
         NotFoundError: It was never registered.
@@ -123,14 +121,15 @@ def start_rollout(
     return rollout(connection, tables, rollout_id)
 
 
-def rollout(connection: Connection, tables: Tables, rollout_id: str) -> RolloutRow:
-    """See `DagStore.rollout`."""
+def rollout(connection: Connection, tables: Tables, rollout_id: str, *, lock: bool = False) -> RolloutRow:
+    """See `DagStore.rollout`; with `lock`, no attempt at one of its subdirs is replaced until this transaction ends."""
     table, owner = tables.rollout, tables.bundle
-    row = connection.execute(
+    statement = (
         sa.select(table, owner.c.cluster, owner.c.namespace, owner.c.name)
         .join(owner, owner.c.id == table.c.bundle_id)
         .where(table.c.id == rollout_id)
-    ).first()
+    )
+    row = connection.execute(statement.with_for_update(of=table) if lock else statement).first()
     if row is None:
         raise errors.NotFoundError(f"There is no rollout {rollout_id}")
     return RolloutRow(
@@ -148,6 +147,12 @@ def rollout(connection: Connection, tables: Tables, rollout_id: str) -> RolloutR
         created_at=row.created_at,
         finished_at=row.finished_at,
     )
+
+
+def latest_rollout(connection: Connection, tables: Tables, bundle: BundleKey) -> RolloutRow | None:
+    """See `DagReader.latest_rollout`."""
+    newest = connection.execute(sa.select(tables.bundle.c.rollout).where(matches(tables, bundle))).scalar()
+    return None if newest is None else rollout(connection, tables, newest)
 
 
 def block(connection: Connection, tables: Tables, rollout_id: str, reason: str, message: str) -> None:

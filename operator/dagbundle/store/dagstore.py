@@ -1,99 +1,29 @@
 """DagStore (AIP-85): the trusted single point that reads, versions, deactivates and publishes DAGs.
 
-The one class that the layers above use. Each method is one transaction; what a call means is told here, how it is done in
-the module that it names.
+The one class that the layers above use. Each method is one transaction; what a call means is told here, how it is done
+in the module that it names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from types import TracebackType
-from typing import Self
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from dagbundle import errors
-from dagbundle.rollout.model import (
-    BundleKey,
-    Changeset,
-    DagContent,
-    Hold,
-    Json,
-    Judgement,
-    KnownFile,
-    Live,
-    RunOutcome,
-    StagedFile,
-    Verdict,
-)
-from dagbundle.store import bulk, bundles, memory, publishing, reading, schema, staging, state
-from dagbundle.store.database import Database, Mode
-from dagbundle.store.records import (
-    BundleRow,
-    DagDetails,
-    DagRow,
-    DagVersionRow,
-    ImportErrorRow,
-    Page,
-    PublicationRow,
-    RolloutRow,
-    TaskRow,
-    WaitingClaim,
-    WarningRow,
-)
-
-DEFAULT_LIMIT = 100
-"""Rows of a page unless asked otherwise."""
+from dagbundle.rollout.model import BundleKey, Changeset, Hold, Json, Judgement, Live, StagedFile, Verdict
+from dagbundle.store import backup, bundles, garbage, publishing, staging
+from dagbundle.store.database import Mode
+from dagbundle.store.reader import DagReader
+from dagbundle.store.records import Garbage, RolloutRow
 
 
-class DagStore:
+class DagStore(DagReader):
     """The store of one database.
 
-    Every method raises `StoreUnavailableError` when the database is locked for too long, restarting or gone (then nothing
-    was changed), besides the errors that its own description names. Safe to use from several threads.
+    Every method raises `StoreUnavailableError` when the database is locked for too long, restarting or gone (then
+    nothing was changed), besides the errors that its own description names. Safe to use from several threads.
 
-    Attributes:
-        db: The database behind it; for the modules of this package, for backups and for tests.
     """
-
-    def __init__(self, db: Database) -> None:
-        self.db = db
-
-    @classmethod
-    def open(cls, url: str | None, *, upgrade: bool = False, timeout: float = 15.0) -> Self:
-        """Open the store and make sure that its tables are this program's.
-
-        Args:
-            url: `sqlite:///path` or `postgresql://user@host/database`.
-            upgrade: Create the tables, or bring them up to date, first.
-            timeout: Seconds to wait for other writers.
-
-        Raises:
-            UsageError: No URL, or one of another kind of database.
-            SchemaError: The tables are missing, older or newer.
-        """
-        if not url:
-            raise errors.UsageError("No database was named", hint="Set DAGBUNDLE_DATABASE_URL")
-        db = Database(url, timeout=timeout)
-        try:
-            if upgrade:
-                schema.upgrade(db)
-            else:
-                schema.check(db)
-        except BaseException:
-            db.close()
-            raise
-        return cls(db)
-
-    def close(self) -> None:
-        """Close all connections."""
-        self.db.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     # --- Bundles ----------------------------------------------------------------------------------------------------
 
@@ -105,33 +35,12 @@ class DagStore:
         """
         self.db.write(lambda c: bundles.register(c, self.db.tables, bundle, airflow_name))
 
-    def live(self, bundle: BundleKey) -> Live:
-        """Return what is live; revision 0 with nothing in it for a bundle that never published."""
-        return self.db.read(lambda c: state.live(c, self.db.tables, bundle))
-
-    def state_at(self, bundle: BundleKey, revision: int) -> Live:
-        """Return what was live at a revision; the holds are today's.
-
-        Raises:
-            NotFoundError: No such bundle or revision, or what was live then was collected.
-        """
-        return self.db.read(lambda c: state.state_at(c, self.db.tables, bundle, revision))
-
-    def owners(self, dag_ids: Collection[str]) -> dict[str, BundleKey]:
-        """Return which bundles own these dag_ids; the ones that nobody owns are left out."""
-        dag = self.db.tables.dag
-        return self.db.read(lambda c: state.owners(c, self.db.tables, bulk.is_in(c, dag.c.dag_id, dag_ids)))
-
-    def known_files(self, bundle: BundleKey, subdir: str) -> dict[str, KnownFile]:
-        """Return what is remembered of a subdir's files, by path."""
-        return self.db.read(lambda c: memory.known_files(c, self.db.tables, bundle, subdir))
-
     # --- Rollouts and staging -----------------------------------------------------------------------------------------
 
     def start_rollout(
         self, bundle: BundleKey, *, version: str, template_hash: str, subdirs: Sequence[str], spec: Json
     ) -> RolloutRow:
-        """Start a rollout; every unfinished one of this bundle is superseded and can neither stage nor publish any more.
+        """Start a rollout; every unfinished one of this bundle is superseded: it neither stages nor publishes any more.
 
         Args:
             bundle: A registered bundle.
@@ -156,10 +65,6 @@ class DagStore:
                 spec=spec,
             )
         )
-
-    def rollout(self, rollout_id: str) -> RolloutRow:
-        """Return a rollout. Raises `NotFoundError`."""
-        return self.db.read(lambda c: bundles.rollout(c, self.db.tables, rollout_id))
 
     def open_run(self, rollout_id: str, subdir: str, *, attempt: str, airflow: str | None, python: str) -> str:
         """Open a run and return its id. A newer attempt at the same subdir discards and fences the older one.
@@ -210,18 +115,14 @@ class DagStore:
         """Record why a run did not close. Raises like `close_run`."""
         self.db.write(lambda c: staging.fail_run(c, self.db.tables, run_id, attempt, failure), mode=Mode.STAGE)
 
-    def outcomes(self, rollout_id: str) -> tuple[RunOutcome, ...]:
-        """Return what a rollout's current runs reported, by subdir."""
-        return self.db.read(lambda c: staging.outcomes(c, self.db.tables, rollout_id))
-
     # --- Publishing ---------------------------------------------------------------------------------------------------
 
     def publish(self, rollout_id: str, changeset: Changeset, judgement: Judgement) -> int:
         """Publish a judged changeset in one transaction and return the bundle's revision.
 
-        It can be called again for the newest rollout, also after it was published or blocked: what is waiting for another
-        bundle's dag_id is judged again without parsing. When nothing differs from what is live, the revision
-        stays; only what is remembered of parsed files is renewed.
+        It can be called again for the newest rollout, also after it was published or blocked: what is waiting for
+        another bundle's dag_id is judged again without parsing. When nothing differs from what is live, the
+        revision stays; only what is remembered of parsed files is renewed.
 
         Raises:
             ConflictError: Somebody else published first, a newer rollout took its place, or a run is not closed.
@@ -229,7 +130,9 @@ class DagStore:
             NotFoundError: The bundle is not registered.
         """
         token = bundles.new_id()
-        return self.db.write(lambda c: publishing.publish(c, self.db.tables, rollout_id, changeset, judgement, token))
+        return self.db.write(
+            lambda c: publishing.publish(c, self.db.tables, rollout_id, changeset, judgement, token=token)
+        )
 
     def block(self, rollout_id: str, reason: str, message: str) -> None:
         """Record why a rollout is not published.
@@ -271,11 +174,7 @@ class DagStore:
         """Clear a bundle's holds and return them. Raises `NotFoundError`."""
         return self.db.write(lambda c: publishing.resume(c, self.db.tables, bundle))
 
-    def waiting_claims(self, dag_ids: Collection[str]) -> tuple[WaitingClaim, ...]:
-        """Return who waits for these dag_ids, to be judged again when their owner lets go."""
-        return self.db.read(lambda c: reading.waiting_claims(c, self.db.tables, dag_ids))
-
-    # --- AIP-85's DagStore ----------------------------------------------------------------------------------------------
+    # --- AIP-85 ---------------------------------------------------------------------------------------------------------
 
     def submit_dags(
         self,
@@ -289,8 +188,7 @@ class DagStore:
         airflow: str | None = None,
         subdir: str = ".",
     ) -> int:
-        """Submit a whole bundle's DAGs: start a rollout, stage, close, judge, publish. The convenient way in for callers
-        that have all files at hand.
+        """Submit a whole bundle's DAGs: start a rollout, stage, close, judge, publish.
 
         Args:
             bundle: A registered bundle.
@@ -324,7 +222,9 @@ class DagStore:
         return self.publish(started.id, changeset, judgement)
 
     def deactivate_dags(self, dag_ids: Iterable[str]) -> tuple[str, ...]:
-        """Remove DAGs whoever owns them, as a revision of each bundle that loses some; the next publish may bring them back.
+        """Remove DAGs, whoever owns them, as a revision of each bundle that loses some.
+
+        The next publish may bring them back.
 
         Returns:
             The dag_ids that were live, sorted; others are not missed.
@@ -357,71 +257,24 @@ class DagStore:
         token = bundles.new_id()
         return self.db.write(lambda c: publishing.deactivate(c, self.db.tables, bundle, dag_ids, token))
 
-    # --- Reading --------------------------------------------------------------------------------------------------------
+    # --- Upkeep -------------------------------------------------------------------------------------------------------
 
-    def get_serialized_dag(self, dag_id: str, task_id: str | None = None) -> Json:
-        """Return a live DAG as Airflow serialized it, or "the dag with only one task" (AIP-45).
+    def collect_garbage(self, *, keep_revisions: int) -> Garbage:
+        """Delete what nothing needs any more: rollouts that are over, and content and sources without a reader.
 
-        With `task_id` the cost does not depend on the DAG's size, and Airflow can deserialize what comes back.
+        Args:
+            keep_revisions: How many revisions of each bundle stay restorable, the live one included; older ones
+                leave its history.
 
         Raises:
-            NotFoundError: No such live DAG, or no such task in it.
+            UsageError: `keep_revisions` is less than 1.
         """
-        return self.db.read(lambda c: reading.serialized_dag(c, self.db.tables, dag_id, task_id))
+        return self.db.write(lambda c: garbage.collect(c, self.db.tables, keep_revisions=keep_revisions))
 
-    def get_dag(self, dag_id: str) -> DagDetails:
-        """Return what is known of a live DAG. Raises `NotFoundError`."""
-        return self.db.read(lambda c: reading.dag(c, self.db.tables, dag_id))
+    def backup(self, target: pathlib.Path) -> None:
+        """Copy a SQLite store into a new file, as of one moment, while others go on using it.
 
-    def content(self, sha256: str) -> DagContent:
-        """Return a stored content, live or not. Raises `NotFoundError`."""
-        found = self.contents([sha256])
-        if sha256 not in found:
-            raise errors.NotFoundError(f"There is no content {sha256}")
-        return found[sha256]
-
-    def contents(self, shas: Collection[str]) -> dict[str, DagContent]:
-        """Return stored contents by their SHA-256; the ones that are not stored are left out."""
-        return self.db.read(lambda c: reading.contents(c, self.db.tables, shas))
-
-    def source(self, dag_id: str) -> str:
-        """Return the source text of a live DAG's file. Raises `NotFoundError` (also when none was submitted)."""
-        return self.db.read(lambda c: reading.source(c, self.db.tables, dag_id))
-
-    def list_bundles(self, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None) -> Page[BundleRow]:
-        """List bundles by (cluster, namespace, name)."""
-        return self.db.read(lambda c: reading.list_bundles(c, self.db.tables, limit=limit, cursor=cursor))
-
-    def list_dags(
-        self, bundle: BundleKey | None = None, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
-    ) -> Page[DagRow]:
-        """List live DAGs by dag_id, of one bundle or all. Raises `NotFoundError` for an unknown bundle."""
-        return self.db.read(lambda c: reading.list_dags(c, self.db.tables, bundle, limit=limit, cursor=cursor))
-
-    def list_versions(
-        self, dag_id: str, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
-    ) -> Page[DagVersionRow]:
-        """List a dag_id's definitions, the newest first, in whichever bundle."""
-        return self.db.read(lambda c: reading.list_versions(c, self.db.tables, dag_id, limit=limit, cursor=cursor))
-
-    def list_errors(
-        self, bundle: BundleKey | None = None, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
-    ) -> Page[ImportErrorRow]:
-        """List the import errors that are visible now, the longest standing first. Raises `NotFoundError`."""
-        return self.db.read(lambda c: reading.list_errors(c, self.db.tables, bundle, limit=limit, cursor=cursor))
-
-    def list_warnings(
-        self, bundle: BundleKey | None = None, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
-    ) -> Page[WarningRow]:
-        """List the parse warnings that are visible now, the longest standing first. Raises `NotFoundError`."""
-        return self.db.read(lambda c: reading.list_warnings(c, self.db.tables, bundle, limit=limit, cursor=cursor))
-
-    def list_tasks(self, dag_id: str, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None) -> Page[TaskRow]:
-        """List a live DAG's tasks by task_id. Raises `NotFoundError`."""
-        return self.db.read(lambda c: reading.list_tasks(c, self.db.tables, dag_id, limit=limit, cursor=cursor))
-
-    def history(
-        self, bundle: BundleKey, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
-    ) -> Page[PublicationRow]:
-        """List a bundle's revisions, the newest first. Raises `NotFoundError`."""
-        return self.db.read(lambda c: reading.history(c, self.db.tables, bundle, limit=limit, cursor=cursor))
+        Raises:
+            UsageError: The store is on PostgreSQL (use pg_dump), or `target` exists.
+        """
+        backup.backup_sqlite(self.db, target)

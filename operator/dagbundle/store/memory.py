@@ -1,6 +1,7 @@
 """What is remembered of files between rollouts, so that an unchanged one is not parsed again.
 
-The memory is copied from the submissions inside the database, when they are published: what was refused is not remembered.
+The memory is copied from the submissions inside the database, when they are published: what was refused is not
+remembered.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def remember(
     tables: Tables,
     bundle_id: int,
     rollout: RolloutRow,
+    *,
     revision: int,
     subdirs: Collection[str],
 ) -> None:

@@ -1,11 +1,12 @@
 """What the store answers with beyond the domain's own values: rows for lists, details and histories.
 
-Frozen dataclasses, so that the command line and later the read API show exactly what is here. All times are aware, in UTC.
+Frozen dataclasses, so that the command line and later the read API show exactly what is here. All times are aware, in
+UTC.
 """
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,8 +70,8 @@ class RolloutRow:
     """The revision that it published; None until then."""
     subdirs: tuple[str, ...]
     spec: Json
-    created_at: datetime.datetime
-    finished_at: datetime.datetime | None
+    created_at: dt.datetime
+    finished_at: dt.datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ class DagDetails:
     kept: bool
     task_count: int
     since_revision: int
-    since: datetime.datetime
+    since: dt.datetime
     """When this definition was published."""
 
 
@@ -150,7 +151,7 @@ class DagVersionRow:
     from_revision: int
     to_revision: int | None
     """None while it is live."""
-    created_at: datetime.datetime
+    created_at: dt.datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ class ImportErrorRow:
     path: str
     problem: Problem
     since_revision: int
-    since: datetime.datetime
+    since: dt.datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,7 @@ class PublicationRow:
     template_hash: str
     counts: Mapping[str, int]
     """DAGs by what happened to them: added, changed, moved, unchanged, kept, removed; and visible import errors."""
-    created_at: datetime.datetime
+    created_at: dt.datetime
 
 
 @dataclass(frozen=True, slots=True)

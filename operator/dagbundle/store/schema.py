@@ -7,7 +7,7 @@ versions that this program knows, which a test holds to the migrations in `migra
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import os
 import pathlib
 from typing import TYPE_CHECKING
@@ -114,7 +114,7 @@ def _migrate(db: database.Database, found: str | None, revision: str, *, up: boo
     if db.file is not None:
         database.private_file(db.file)
         if found is not None:
-            now = datetime.datetime.now(datetime.UTC)
+            now = dt.datetime.now(dt.UTC)
             saved = db.file.with_name(f"{db.file.name}.{found}.{now:%Y%m%dT%H%M%S%f}Z.backup")
             backup.backup_sqlite(db, saved)
     config = alembic_config()

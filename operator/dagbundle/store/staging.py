@@ -28,7 +28,7 @@ from dagbundle.rollout.model import (
 from dagbundle.store import bulk
 from dagbundle.store.bundles import new_id, now
 from dagbundle.store.records import RolloutState, RunState
-from dagbundle.store.tables import REMEMBERED, Tables
+from dagbundle.store.tables import REMEMBERED, AnyRow, Tables
 
 CONTENT_LOCK = 0x6461_6763
 """Advisory lock on PostgreSQL: shared by who refers to content, exclusive for who collects garbage."""
@@ -78,7 +78,7 @@ def stage(connection: Connection, tables: Tables, run_id: str, attempt: str, fil
     """See `DagStore.stage`."""
     run = _require_run(connection, tables, run_id, attempt)
     hold_content(connection)
-    rows = {}
+    rows: dict[str, tuple[Any, ...]] = {}
     for file in files:
         row = _submission(run_id, file)
         if rows.setdefault(row[1], row) != row:
@@ -281,7 +281,7 @@ def _store_sources(connection: Connection, tables: Tables, files: Iterable[Stage
     bulk.insert_missing(connection, tables.source_code, ("sha256", "text"), sorted(texts.items()))
 
 
-def _copy_remembered(connection: Connection, tables: Tables, run: sa.Row[Any], paths: Collection[str]) -> None:
+def _copy_remembered(connection: Connection, tables: Tables, run: AnyRow, paths: Collection[str]) -> None:
     """Stage skipped files by copying what is remembered of them, inside the database."""
     source, target = tables.source_file, tables.submission
     remembered = [source.c[name] for name in REMEMBERED]
@@ -293,11 +293,12 @@ def _copy_remembered(connection: Connection, tables: Tables, run: sa.Row[Any], p
                 source.c.subdir == run.subdir,
                 bulk.is_in(connection, source.c.path, paths),
             ),
-        )
+        ),
+        execution_options={"preserve_rowcount": True},
     ).rowcount
     if copied != len(paths):
         raise errors.ProtocolError(
-            f"{len(paths) - copied} files of {run.subdir} were reported as unchanged, but nothing is remembered of them",
+            f"{len(paths) - copied} files of {run.subdir} were reported as unchanged, but none of them is remembered",
             hint="Apply again; if it persists, apply with --force",
         )
 
@@ -319,7 +320,7 @@ def _require_run(
     attempt: str,
     *,
     states: tuple[RunState, ...] = (RunState.OPEN,),
-) -> sa.Row[Any]:
+) -> AnyRow:
     """Return the run's row, locked, with its bundle; refuse a fenced attempt and a rollout that is over."""
     run, rollout = tables.parse_run, tables.rollout
     statement = (
@@ -335,7 +336,7 @@ def _require_run(
     return row
 
 
-def _require_current(row: sa.Row[Any], attempt: str) -> None:
+def _require_current(row: AnyRow, attempt: str) -> None:
     if row.attempt != attempt or row.state == RunState.FENCED:
         raise errors.ConflictError(
             f"Attempt {attempt} at {row.subdir} is not the current one: a newer attempt took its place"

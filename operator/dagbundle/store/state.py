@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -16,7 +15,7 @@ from sqlalchemy.engine import Connection
 from dagbundle import errors
 from dagbundle.rollout.model import BundleKey, Hold, Live, LiveDag
 from dagbundle.store import bundles
-from dagbundle.store.tables import Tables
+from dagbundle.store.tables import AnyRow, Tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +147,7 @@ def state_at(connection: Connection, tables: Tables, bundle: BundleKey, revision
     )
 
 
-def publication(connection: Connection, tables: Tables, owner: sa.Row[Any], revision: int) -> sa.Row[Any]:
+def publication(connection: Connection, tables: Tables, owner: AnyRow, revision: int) -> AnyRow:
     """Return the row of one revision.
 
     Raises:
@@ -190,6 +189,11 @@ def owners(connection: Connection, tables: Tables, condition: sa.ColumnElement[b
         .where(condition)
     )
     return {row.dag_id: bundles.key_of(row) for row in rows}
+
+
+def pin_of(live: sa.Table, pin: sa.Table) -> sa.ColumnElement[bool]:
+    """Join a live DAG with its pin, where it has one."""
+    return sa.and_(pin.c.dag_id == live.c.dag_id, pin.c.bundle_id == live.c.bundle_id, pin.c.to_revision.is_(None))
 
 
 def _dags(found: Mapping[str, Definition], pinned: Mapping[str, Pin], version: str) -> dict[str, LiveDag]:

@@ -7,9 +7,9 @@ Migrations repeat these definitions frozen in time; a test holds the two togethe
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import functools
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -30,27 +30,31 @@ Big = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 """64 bits on both; only this spelling makes a SQLite primary key the row id."""
 
 
-class UtcDateTime(sa.types.TypeDecorator[datetime.datetime]):
+AnyRow: TypeAlias = "sa.Row[*tuple[Any, ...]]"
+"""A row whose columns are known by name."""
+
+
+class UtcDateTime(sa.types.TypeDecorator[dt.datetime]):
     """A moment in UTC. Refuses naive values, and gives back aware ones on SQLite too, which keeps no zone."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime.datetime | None, dialect: sa.Dialect) -> datetime.datetime | None:
+    def process_bind_param(self, value: dt.datetime | None, dialect: sa.Dialect) -> dt.datetime | None:
         """Turn an aware time into what the database keeps."""
         if value is None:
             return None
         if value.tzinfo is None:
             raise ValueError("a time without a zone cannot be stored")
-        utc = value.astimezone(datetime.UTC)
+        utc = value.astimezone(dt.UTC)
         return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
 
-    def process_result_value(self, value: Any | None, dialect: sa.Dialect) -> datetime.datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
+    def process_result_value(self, value: Any | None, dialect: sa.Dialect) -> dt.datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
         """Give every time back as aware UTC."""
         if value is None:
             return None
-        moment: datetime.datetime = value
-        return moment.replace(tzinfo=datetime.UTC) if moment.tzinfo is None else moment.astimezone(datetime.UTC)
+        moment: dt.datetime = value
+        return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
 
 
 class Tables:
