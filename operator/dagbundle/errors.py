@@ -9,6 +9,7 @@
     └── StoreError                  the database said no
         ├── SchemaError             the database's tables are missing, older or newer than this program
         ├── ConflictError           somebody else published first: judge again on what is live now
+        │   └── SupersededError     a newer rollout of the bundle began: this one must not publish any more
         ├── OwnershipError          a dag_id belongs to another bundle
         ├── NotFoundError           no such bundle, DAG, version, task or revision
         └── StoreUnavailableError   locked, restarting or gone; nothing was changed, the call can be repeated
@@ -63,6 +64,10 @@ class SchemaError(StoreError):
 
 class ConflictError(StoreError):
     """Somebody else published first."""
+
+
+class SupersededError(ConflictError):
+    """A newer rollout of the bundle began."""
 
 
 class OwnershipError(StoreError):

@@ -360,3 +360,5 @@ class RunRequest(pydantic.BaseModel):
     force: bool
     max_unchanged_age: int
     known: dict[str, dict[str, Any]]
+    files: list[str] = pydantic.Field(default_factory=list)
+    """Parse only these; empty parses every file of the subdir."""

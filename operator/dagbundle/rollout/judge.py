@@ -264,14 +264,14 @@ def _failure(
     if allowed is not None and len(broken) > allowed:
         return _Blocked(
             "TooManyImportErrors",
-            f"{len(broken)} broken files are more than maxImportErrors {policy.max_import_errors} allows ({allowed}): "
+            f"{len(broken)} broken files; maxImportErrors {policy.max_import_errors} allows {allowed}: "
             f"{_names(broken)}",
         )
     allowed = policies.limit_of(policy.max_removed_dags, sum(dag.subdir in unit for dag in live))
     if allowed is not None and len(removed) > allowed:
         return _Blocked(
             "TooManyRemovedDags",
-            f"{len(removed)} DAGs would be removed, more than maxRemovedDags {policy.max_removed_dags} allows ({allowed}): "
+            f"{len(removed)} DAGs would be removed; maxRemovedDags {policy.max_removed_dags} allows {allowed}: "
             f"{_names([change.dag_id for change in removed])}",
         )
     return None
@@ -308,6 +308,18 @@ def _verdict(
         claims=draft.claims,
         subdirs=tuple(sorted(scope)),
     )
+
+
+def compare(before: Live, after: Live) -> tuple[DagChange, ...]:
+    """Say what became of each DAG between two states of one bundle: after a rollback, or for a look at history."""
+    files = [_Definition(dag.subdir, dag.path, ParsedDag(dag.dag_id, dag.sha256)) for dag in after.dags.values()]
+    defined = _defined({item.dag.dag_id: item for item in files}, before)
+    removed = [
+        DagChange(Change.REMOVED, dag_id, dag.subdir, dag.path, dag.sha256, dag.sha256)
+        for dag_id, dag in before.dags.items()
+        if dag_id not in after.dags
+    ]
+    return tuple(sorted([*defined, *removed], key=lambda change: change.dag_id))
 
 
 def _block(reason: str, message: str) -> Judgement:

@@ -1,0 +1,143 @@
+"""`apply` and `diff`: the main job, from files to a published revision, and what it would change."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dagbundle import errors
+from dagbundle.cli import inputs, options, output, progress
+from dagbundle.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from dagbundle.engine import engine
+    from dagbundle.resources import bundle as bundle_models
+    from dagbundle.rollout import policy
+    from dagbundle.runtime.local import LocalRuntime
+    from dagbundle.store import DagStore
+
+
+def apply(
+    file: options.File,
+    local: Annotated[bool, typer.Option("--local", help="Parse on this machine (the only runtime so far).")] = False,
+    folder: options.Folder = None,
+    grants: options.GrantsFile = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Parse and judge, write nothing.")] = False,
+    check_determinism: Annotated[
+        bool,
+        typer.Option("--check-determinism", help="Parse twice under different hash seeds; name the fields that drift."),
+    ] = False,
+    force: options.Force = False,
+    python: options.Python = None,
+    database_url: options.DatabaseUrl = None,
+    quiet: options.Quiet = False,
+    out: options.Output = output.Format.TEXT,
+) -> None:
+    """Parse a bundle's DAGs in isolation, judge the result, and publish it whole or not at all."""
+    from dagbundle.cli import report  # noqa: PLC0415 - imports the engine
+    from dagbundle.engine import determinism  # noqa: PLC0415 - likewise
+
+    if not local:
+        raise errors.UsageError("only --local is there so far", hint="add --local to parse on this machine")
+    prepared = _Prepared(file, folder, grants, python)
+    if check_determinism:
+        with progress.shown(quiet=quiet) as watch:
+            drifts = determinism.check(prepared.resource, prepared.runtime_with_seed, watch=watch)
+        report.drift(drifts, out)
+        if drifts:
+            raise typer.Exit(Exit.DIFFERENT)
+    with report.opened_store(database_url) as store:
+        applied = prepared.run(store, dry_run=dry_run, force=force, quiet=quiet)
+        report.applied(applied, store, out, details=dry_run)
+    raise typer.Exit(report.exit_of(applied))
+
+
+def reserialize(
+    file: options.File,
+    folder: options.Folder = None,
+    grants: options.GrantsFile = None,
+    python: options.Python = None,
+    database_url: options.DatabaseUrl = None,
+    quiet: options.Quiet = False,
+    out: options.Output = output.Format.TEXT,
+) -> None:
+    """Apply with every file parsed again."""
+    apply(
+        file, local=True, folder=folder, grants=grants, force=True, python=python, database_url=database_url,
+        quiet=quiet, out=out,
+    )  # fmt: skip
+
+
+def diff(
+    bundle: Annotated[
+        str | None, typer.Argument(help="The bundle, as NAMESPACE/NAME, to compare two revisions of.")
+    ] = None,
+    from_revision: Annotated[int | None, typer.Option("--from", help="Revision to compare from.")] = None,
+    to_revision: Annotated[
+        int | None, typer.Option("--to", help="Revision to compare to. Default: what is live.")
+    ] = None,
+    file: Annotated[
+        pathlib.Path | None, typer.Option("--file", "-f", help="Compare what is live with this DagBundle's files.")
+    ] = None,
+    folder: options.Folder = None,
+    grants: options.GrantsFile = None,
+    python: options.Python = None,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="End with 1 when there are differences.")] = False,
+    database_url: options.DatabaseUrl = None,
+    quiet: options.Quiet = False,
+    out: options.Output = output.Format.TEXT,
+) -> None:
+    """Show what changed, task by task: between two revisions of a bundle, or between what is live and a folder."""
+    from dagbundle.cli import report  # noqa: PLC0415 - imports the engine
+    from dagbundle.engine import changes  # noqa: PLC0415 - likewise
+
+    if (bundle is None) == (file is None):
+        raise errors.UsageError(
+            "diff takes either a BUNDLE or -f FILE", hint="`dagbundle diff --help` shows both forms"
+        )
+    with report.opened_store(database_url) as store:
+        if file is not None:
+            applied = _Prepared(file, folder, grants, python).run(store, dry_run=True, force=False, quiet=quiet)
+            found = changes.of_judgement(store, applied.judgement, applied.contents)
+        else:
+            key = inputs.bundle_key(bundle or "")
+            found = changes.between(store, key, from_revision, to_revision)
+    report.differences(found, out)
+    if exit_code and found:
+        raise typer.Exit(Exit.DIFFERENT)
+
+
+class _Prepared:
+    """A validated resource with its policy and runtime."""
+
+    def __init__(
+        self, file: pathlib.Path, folder: pathlib.Path | None, grants: pathlib.Path | None, python: str | None
+    ) -> None:
+        from dagbundle.rollout import policy as policies  # noqa: PLC0415 - usage errors answer before this is loaded
+
+        resource = inputs.resource(file)
+        if folder is None:
+            raise errors.UsageError(
+                f"DagBundle {resource.metadata.namespace}/{resource.metadata.name} takes its files from image "
+                f"{resource.spec.source.image.reference}, which --local cannot unpack",
+                hint="name the folder that holds its files with --folder",
+            )
+        self.folder = folder
+        self.python = python
+        self.resource: bundle_models.DagBundle = inputs.with_manifest(resource, folder)
+        self.rules: policy.Policy = policies.resolve(self.resource, inputs.grants(grants))
+
+    def runtime_with_seed(self, seed: int | None) -> LocalRuntime:
+        from dagbundle.runtime.local import LocalRuntime  # noqa: PLC0415 - usage errors answer before this is loaded
+
+        return LocalRuntime(self.folder, python=self.python, hash_seed=seed)
+
+    def run(self, store: DagStore, *, dry_run: bool, force: bool, quiet: bool) -> engine.Applied:
+        from dagbundle.engine import engine as engines  # noqa: PLC0415 - usage errors answer before this is loaded
+
+        with progress.shown(quiet=quiet) as watch:
+            call = engines.Engine(store, watch=watch)
+            action = call.preview if dry_run else call.apply
+            return action(self.resource, runtime=self.runtime_with_seed(None), rules=self.rules, force=force)

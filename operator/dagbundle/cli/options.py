@@ -1,0 +1,44 @@
+"""Options that several commands share, described once."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Annotated
+
+import typer
+
+from dagbundle.cli import output
+
+Output = Annotated[output.Format, typer.Option("--output", "-o", help="How to show the answer.")]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--database-url",
+        help="Database to use. Default: $DAGBUNDLE_DATABASE_URL, else SQLite in your data folder.",
+        show_default=False,
+    ),
+]
+File = Annotated[pathlib.Path, typer.Option("--file", "-f", help="The DagBundle's YAML file.", show_default=False)]
+Folder = Annotated[
+    pathlib.Path | None,
+    typer.Option(
+        "--folder", help="Take the bundle's files from this folder instead of its source.", show_default=False
+    ),
+]
+GrantsFile = Annotated[
+    pathlib.Path | None,
+    typer.Option("--grants", help="Grants file (`tenants: […]`). Default: nothing is limited.", show_default=False),
+]
+Python = Annotated[
+    str | None,
+    typer.Option(
+        "--python",
+        help="Interpreter of the environment that has Airflow, for the parser. Default: this one.",
+        show_default=False,
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Parse every file, even those that look unchanged.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+BundleName = Annotated[str, typer.Argument(help="The bundle, as NAMESPACE/NAME.", metavar="BUNDLE", show_default=False)]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Longest list to show.")]
+Cursor = Annotated[str | None, typer.Option("--cursor", help="Where the previous page ended.", show_default=False)]

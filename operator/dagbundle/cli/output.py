@@ -1,0 +1,83 @@
+"""Shows answers: aligned text for people, JSON or YAML for programs; colours only on a terminal.
+
+Texts that came from a tenant's files are shown with control characters escaped, so that no DAG file can move the
+cursor, change the title or hide a line in somebody's terminal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import enum
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import typer
+import yaml
+
+
+class Format(enum.StrEnum):
+    """How to show an answer."""
+
+    TEXT = "text"
+    JSON = "json"
+    YAML = "yaml"
+
+
+def plain(value: object) -> Any:
+    """Turn any answer into what JSON can say: dataclasses to objects, times to RFC 3339, enums to their values."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, datetime.datetime):
+        return value.astimezone(datetime.UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    return value
+
+
+def document(value: object, output: Format) -> None:
+    """Print an answer as JSON or YAML."""
+    if output is Format.JSON:
+        typer.echo(json.dumps(plain(value), indent=2, ensure_ascii=True))
+    else:
+        typer.echo(yaml.safe_dump(plain(value), sort_keys=False, allow_unicode=False), nl=False)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
+    """Print rows under upper-case column names, aligned by spaces as kubectl does; if there are none, `empty`."""
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    if not cells:
+        typer.echo(empty)
+        return
+    lines = [[column.upper() for column in columns], *cells]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+    for number, line in enumerate(lines):
+        text = "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        typer.secho(text, bold=number == 0)
+
+
+def printable(text: str) -> str:
+    """Escape control characters, line ends included."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def block(text: str, indent: str) -> str:
+    """Escape control characters but line ends and tabs, and indent every line."""
+    lines = text.expandtabs(4).splitlines() or [""]
+    return "\n".join(f"{indent}{printable(line)}" for line in lines)
+
+
+def short(version: str) -> str:
+    """Shorten a hash for people: `sha256:0123456789ab`."""
+    prefix, colon, digest = version.partition(":")
+    return f"{prefix}{colon}{digest[:12]}" if colon else version[:19]
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 DAG`, `2 DAGs`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,210 @@
+"""Shows what the engine did: the account of an apply, differences, drift. Also opens the store for commands."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import typer
+
+from dagbundle.cli import inputs, output
+from dagbundle.cli.exits import Exit
+from dagbundle.engine import changes, determinism, engine
+from dagbundle.rollout import diff
+from dagbundle.rollout.model import Change, FileProblem, RunOutcome, Verdict
+from dagbundle.store import DagStore
+
+_SIGNS = {
+    Change.ADDED: ("+", typer.colors.GREEN),
+    Change.CHANGED: ("~", typer.colors.YELLOW),
+    Change.MOVED: (">", typer.colors.CYAN),
+    Change.KEPT: ("=", typer.colors.MAGENTA),
+    Change.REMOVED: ("-", typer.colors.RED),
+}
+_VALUE_WIDTH = 60
+_FIELDS_SHOWN = 20
+
+
+@contextlib.contextmanager
+def opened_store(url: str | None) -> Iterator[DagStore]:
+    """Open the store that a command works on; a new SQLite file gets its tables on the way."""
+    resolved = inputs.database_url(url)
+    with DagStore.open(resolved, upgrade=resolved.startswith("sqlite")) as store:
+        yield store
+
+
+def exit_of(applied: engine.Applied) -> Exit:
+    """Return the exit code that an apply, a dry run or a rollback ends with."""
+    if applied.judgement.verdict is Verdict.BLOCK:
+        return Exit.BLOCKED
+    return Exit.OK if applied.judgement.ready or applied.judgement.reason == "RolledBack" else Exit.KEPT_BACK
+
+
+def applied(result: engine.Applied, store: DagStore, out: output.Format, *, details: bool = False) -> None:
+    """Show what an apply did, or would do."""
+    if out is not output.Format.TEXT:
+        output.document(_document(result), out)
+        return
+    judgement = result.judgement
+    arrow = (
+        f"revision {result.base_revision} → {result.revision}"
+        if result.revision != result.base_revision
+        else (f"revision {result.revision}" if result.revision else "never published")
+    )
+    name = f"{result.bundle.namespace}/{result.bundle.name}"
+    typer.secho(f"{name}  version {output.short(result.version)}  {arrow}", bold=True)
+    for run in result.runs:
+        typer.echo(f"  {_run_line(run)}")
+    if details:
+        _explained(changes.of_judgement(store, judgement, result.contents))
+    else:
+        _change_lines(result)
+    _problems(judgement.problems)
+    ended = exit_of(result)
+    colour = {Exit.OK: typer.colors.GREEN, Exit.KEPT_BACK: typer.colors.YELLOW}.get(ended, typer.colors.RED)
+    prefix = "Dry run, nothing was written. " if result.dry_run else ""
+    verb = "Blocked: " if judgement.verdict is Verdict.BLOCK else ""
+    typer.secho(f"{prefix}{verb}{judgement.reason}: {output.printable(judgement.message)}", fg=colour)
+    for bundle in result.rejudged:
+        typer.echo(f"Also published {bundle.namespace}/{bundle.name}, which waited for a DAG that was let go of.")
+
+
+def differences(found: Sequence[changes.Explained], out: output.Format) -> None:
+    """Show differences task by task."""
+    if out is not output.Format.TEXT:
+        output.document([{**output.plain(item.change), "diff": output.plain(item.diff)} for item in found], out)
+    elif found:
+        _explained(found)
+    else:
+        typer.echo("No differences.")
+
+
+def drift(drifts: Sequence[determinism.Drift], out: output.Format) -> None:
+    """Show which DAGs drift, and where."""
+    if out is not output.Format.TEXT:
+        if drifts:
+            output.document(drifts, out)
+        return
+    for item in drifts:
+        typer.secho(f"DAG {output.printable(item.dag_id)} in {output.printable(item.path)} drifts:", bold=True)
+        _diff_lines(item.diff)
+    if drifts:
+        typer.echo(
+            "These fields differ between two parses under different hash seeds, so every pass would publish a new "
+            "version. Usual causes: a set that is iterated, the clock, random numbers."
+        )
+    else:
+        typer.echo("Deterministic: two parses under different hash seeds are equal.")
+
+
+def _run_line(run: RunOutcome) -> str:
+    files, dags = len(run.files), sum(len(file.dags) for file in run.files)
+    broken, unchanged = sum(bool(file.problems) for file in run.files), sum(file.unchanged for file in run.files)
+    parts = [output.counted(files, "file"), output.counted(dags, "DAG")]
+    parts += [f"{unchanged:,} unchanged"] if unchanged else []
+    parts += [f"{broken:,} broken"] if broken else []
+    return f"{output.printable(run.subdir)}: " + ", ".join(parts) + ("" if run.closed else ", did not finish")
+
+
+def _change_lines(result: engine.Applied) -> None:
+    counts: dict[Change, int] = {}
+    for change in result.judgement.changes:
+        counts[change.change] = counts.get(change.change, 0) + 1
+        if change.change in _SIGNS:
+            sign, colour = _SIGNS[change.change]
+            typer.secho(f"{sign} {output.printable(change.dag_id)}  {output.printable(change.path)}", fg=colour)
+    if counts:
+        typer.echo(", ".join(f"{number:,} {change.value.lower()}" for change, number in counts.items()))
+
+
+def _problems(problems: Sequence[FileProblem]) -> None:
+    for item in problems:
+        line = f":{item.problem.line}" if item.problem.line else ""
+        typer.secho(f"{output.printable(item.path)}{line}: {output.printable(item.problem.kind)}", fg=typer.colors.RED)
+        typer.echo(output.block(item.problem.message.strip(), "    "))
+
+
+def _explained(found: Iterable[changes.Explained]) -> None:
+    for item in found:
+        sign, colour = _SIGNS[item.change.change]
+        where = output.printable(item.change.path)
+        typer.secho(f"{sign} {output.printable(item.change.dag_id)}  {where}", fg=colour, bold=True)
+        if item.change.change in {Change.CHANGED, Change.MOVED}:
+            _diff_lines(item.diff)
+        elif item.change.change is Change.ADDED:
+            typer.echo(f"    {output.counted(len(item.diff.tasks_added), 'task')}")
+
+
+def _diff_lines(found: diff.DagDiff) -> None:
+    _field_lines(found.fields, "    ")
+    for sign, colour, names in (
+        ("+ task", typer.colors.GREEN, found.tasks_added),
+        ("- task", typer.colors.RED, found.tasks_removed),
+        ("+ group", typer.colors.GREEN, found.groups_added),
+        ("- group", typer.colors.RED, found.groups_removed),
+        ("~ group", typer.colors.YELLOW, found.groups_changed),
+        ("+ edge", typer.colors.GREEN, [f"{edge.upstream} → {edge.downstream}" for edge in found.edges_added]),
+        ("- edge", typer.colors.RED, [f"{edge.upstream} → {edge.downstream}" for edge in found.edges_removed]),
+    ):
+        for name in names:
+            typer.secho(f"    {sign} {output.printable(name) or '(root)'}", fg=colour)
+    for task in found.tasks_changed:
+        typer.secho(f"    ~ task {output.printable(task.task_id)}", fg=typer.colors.YELLOW)
+        _field_lines(task.fields, "        ")
+
+
+def _field_lines(fields: Sequence[diff.FieldChange], indent: str) -> None:
+    for field in fields[:_FIELDS_SHOWN]:
+        typer.echo(f"{indent}{output.printable(field.path)}: {_value(field.before)} → {_value(field.after)}")
+    if len(fields) > _FIELDS_SHOWN:
+        typer.echo(f"{indent}… {len(fields) - _FIELDS_SHOWN} more fields (-o json shows all)")
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "(none)"
+    text = output.printable(json.dumps(value, sort_keys=True, ensure_ascii=False))
+    return text if len(text) <= _VALUE_WIDTH else f"{text[:_VALUE_WIDTH]}…"
+
+
+def _document(result: engine.Applied) -> dict[str, Any]:
+    judgement = result.judgement
+    return {
+        "bundle": {"namespace": result.bundle.namespace, "name": result.bundle.name},
+        "version": result.version,
+        "baseRevision": result.base_revision,
+        "revision": result.revision,
+        "dryRun": result.dry_run,
+        "verdict": judgement.verdict.value,
+        "reason": judgement.reason,
+        "message": judgement.message,
+        "ready": judgement.ready,
+        "changes": [output.plain(change) for change in judgement.changes if change.change is not Change.UNCHANGED],
+        "unchanged": sum(change.change is Change.UNCHANGED for change in judgement.changes),
+        "problems": [
+            {"subdir": item.subdir, "path": item.path, **output.plain(item.problem)} for item in judgement.problems
+        ],
+        "claims": [output.plain(claim) for claim in judgement.claims],
+        "runs": [
+            {
+                "subdir": run.subdir,
+                "closed": run.closed,
+                "failure": run.failure,
+                "files": [
+                    {
+                        "path": file.path,
+                        "dags": [dag.dag_id for dag in file.dags],
+                        "problems": len(file.problems),
+                        "warnings": output.plain(file.warnings),
+                        "unchanged": file.unchanged,
+                        "duration": file.duration,
+                    }
+                    for file in run.files
+                ],
+            }
+            for run in result.runs
+        ],
+        "rejudged": [f"{bundle.namespace}/{bundle.name}" for bundle in result.rejudged],
+    }

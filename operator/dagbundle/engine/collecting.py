@@ -1,0 +1,224 @@
+"""Carries out the runs of one rollout and collects their submissions, several subdirs at a time.
+
+Where submissions go is a `Sink`: the store's staging area for an apply, memory for a dry run, which must not touch
+the database. Both give back the same outcomes, so what is judged is the same.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from dagbundle import errors
+from dagbundle.engine import events, intake
+from dagbundle.resources import base, protocol
+from dagbundle.resources import bundle as bundle_models
+from dagbundle.rollout import plan
+from dagbundle.rollout.model import DagContent, FileOutcome, KnownFile, RunOutcome, StagedFile
+from dagbundle.runtime.base import Runtime
+
+BATCH_FILES = 500
+BATCH_SOURCE_BYTES = 8 * 2**20
+DEFAULT_PROCESSES = 2
+
+
+class Sink(Protocol):
+    """Takes one run's submissions."""
+
+    def known(self, subdir: str) -> Mapping[str, KnownFile]:
+        """What is remembered of the subdir's files, for the parser to skip."""
+
+    def opened(self, subdir: str, attempt: str, record: protocol.Open) -> None:
+        """The run began to report."""
+
+    def staged(self, subdir: str, files: Sequence[StagedFile]) -> None:
+        """Some submissions arrived, in order."""
+
+    def closed(self, subdir: str, listing: Sequence[str]) -> None:
+        """The run closed with this listing."""
+
+    def failed(self, subdir: str, failure: str) -> None:
+        """The run ended without a close."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What all runs of a rollout have in common."""
+
+    rollout_id: str
+    airflow_name: str
+    parser: bundle_models.Parser
+    force: bool = False
+    """Parse every file, even those that look unchanged."""
+    only: tuple[str, ...] = ()
+    """Parse only these files of the bundle; empty parses all."""
+
+
+def carry_out(
+    runs: Sequence[plan.RunPlan], settings: RunSettings, *, runtime: Runtime, sink: Sink, watch: events.Watcher
+) -> None:
+    """Carry out all runs, as many at a time as there are processors; each ends closed or failed in the sink.
+
+    Raises:
+        DagBundleError: The sink refused (the store is gone); a run's own failure is recorded and not raised.
+    """
+    with concurrent.futures.ThreadPoolExecutor(max_workers=min(len(runs), os.cpu_count() or 1)) as pool:
+        futures = [pool.submit(_carry_out_one, run, settings, runtime, sink, watch) for run in runs]
+    for future in futures:
+        future.result()
+
+
+def _carry_out_one(
+    run: plan.RunPlan, settings: RunSettings, runtime: Runtime, sink: Sink, watch: events.Watcher
+) -> None:
+    attempt = str(uuid.uuid4())
+    try:
+        for event in _report(run, settings, attempt, runtime, sink):
+            watch(event)
+    except (errors.ProtocolError, errors.RunError) as error:
+        failure = error.message + (f" ({error.hint})" if error.hint else "")
+        sink.failed(run.subdir, failure)
+        watch(events.RunEnded(run.subdir, failure))
+
+
+def _report(
+    run: plan.RunPlan, settings: RunSettings, attempt: str, runtime: Runtime, sink: Sink
+) -> Iterator[events.Event]:
+    """Feed one run's bytes through the decoder into the sink, in batches."""
+    request = _request(run, settings, attempt, runtime, sink.known(run.subdir))
+    decoder = protocol.ReportDecoder(run=request.run, attempt=attempt)
+    batch: list[StagedFile] = []
+    batch_bytes = 0
+    failure = ""
+    listing: Sequence[str] | None = None
+    for chunk in runtime.report(request):
+        for record in decoder.feed(chunk):
+            match record:
+                case protocol.Open():
+                    sink.opened(run.subdir, attempt, record)
+                    yield events.RunOpened(run.subdir, record.files)
+                case protocol.File():
+                    file = intake.take(record, run)
+                    batch.append(file)
+                    batch_bytes += sum(map(len, file.sources.values()))
+                    yield events.FileParsed(run.subdir, record.path, file.outcome.unchanged, len(file.outcome.problems))
+                case protocol.Close():
+                    listing = record.files
+                case protocol.Fail():
+                    failure = f"{intake.storable(record.kind)}: {intake.storable(record.message)}"
+        if len(batch) >= BATCH_FILES or batch_bytes >= BATCH_SOURCE_BYTES:
+            sink.staged(run.subdir, batch)
+            batch, batch_bytes = [], 0
+    decoder.finish()
+    if batch:
+        sink.staged(run.subdir, batch)
+    if listing is None:
+        sink.failed(run.subdir, failure)
+    else:
+        sink.closed(run.subdir, listing)
+    yield events.RunEnded(run.subdir, failure)
+
+
+def _request(
+    run: plan.RunPlan, settings: RunSettings, attempt: str, runtime: Runtime, known: Mapping[str, KnownFile]
+) -> protocol.RunRequest:
+    parser, now = settings.parser, time.time()
+    return protocol.RunRequest(
+        run=f"{settings.rollout_id}:{run.subdir}",
+        attempt=attempt,
+        bundle=settings.airflow_name,
+        root=runtime.root,
+        subdir=run.subdir,
+        exclude=list(run.exclude),
+        parser={"type": parser.type or "SinglePass", "config": parser.config},
+        processes=parser.processes or DEFAULT_PROCESSES,
+        limits={
+            "fileSeconds": base.seconds(parser.file_timeout),
+            "fileMemoryBytes": base.quantity_bytes(parser.file_memory),
+            "outputBytes": 64 * 1024,
+            "reportBytes": 64 * 2**20,
+            "processesPerFile": 64,
+        },
+        run_as_user=run.run_as_user,
+        force=settings.force,
+        max_unchanged_age=base.seconds(parser.max_unchanged_age),
+        known={
+            path: {"fingerprint": file.fingerprint, "closure": file.closure, "age": max(0.0, now - file.parsed_at)}
+            for path, file in known.items()
+            if file.closure
+        },
+        files=list(settings.only),
+    )
+
+
+@dataclass(slots=True)
+class _Run:
+    files: list[FileOutcome] = field(default_factory=list)
+    closed: bool = False
+    failure: str = ""
+
+
+class MemorySink:
+    """Keeps everything in memory: for dry runs, `parse` and the determinism check.
+
+    Args:
+        known: What is remembered, by subdir.
+        remembered: The remembered outcomes of those files, by path; an unchanged file stands for its outcome.
+    """
+
+    def __init__(
+        self,
+        known: Mapping[str, Mapping[str, KnownFile]] | None = None,
+        remembered: Mapping[str, FileOutcome] | None = None,
+    ) -> None:
+        self._known = known or {}
+        self._remembered = remembered or {}
+        self._runs: dict[str, _Run] = {}
+        self.contents: dict[str, DagContent] = {}
+        """Every parsed DAG's content by its SHA-256."""
+        self.files: dict[str, StagedFile] = {}
+        """Every submission by path."""
+        self.airflow: str | None = None
+        """The parser's Airflow version, once a run has opened."""
+
+    def known(self, subdir: str) -> Mapping[str, KnownFile]:
+        """See `Sink`."""
+        return self._known.get(subdir, {})
+
+    def opened(self, subdir: str, attempt: str, record: protocol.Open) -> None:  # noqa: ARG002 - the store's sink needs it
+        """See `Sink`."""
+        self._runs[subdir] = _Run()
+        self.airflow = record.airflow
+
+    def staged(self, subdir: str, files: Sequence[StagedFile]) -> None:
+        """See `Sink`. Raises `ProtocolError` when an unchanged file is not remembered."""
+        for file in files:
+            outcome = file.outcome
+            if outcome.unchanged:
+                if outcome.path not in self._remembered:
+                    raise errors.ProtocolError(
+                        f"{outcome.path} is said to be unchanged, but nothing is remembered of it"
+                    )
+                outcome = self._remembered[outcome.path]
+            self.files[outcome.path] = file
+            self.contents |= {item.sha256: item for item in file.contents}
+            self._runs[subdir].files.append(outcome)
+
+    def closed(self, subdir: str, listing: Sequence[str]) -> None:  # noqa: ARG002 - the decoder has compared it
+        """See `Sink`."""
+        self._runs[subdir].closed = True
+
+    def failed(self, subdir: str, failure: str) -> None:
+        """See `Sink`."""
+        self._runs.setdefault(subdir, _Run()).failure = failure
+
+    def outcomes(self) -> tuple[RunOutcome, ...]:
+        """Return what became of every run."""
+        return tuple(
+            RunOutcome(subdir, run.closed, tuple(run.files), run.failure) for subdir, run in sorted(self._runs.items())
+        )

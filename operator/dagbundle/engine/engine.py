@@ -1,0 +1,348 @@
+"""The engine: apply, dry run, rollback and resume, the same under a laptop's command line and a controller.
+
+An apply resolves the version, plans, runs the parsers, judges, and publishes with a compare-and-swap on the bundle's
+revision. When somebody else published in between, what was parsed is judged again on what is live now; a newer
+rollout of the same bundle ends the older. Whatever a publish lets go of wakes the bundles that waited for it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dagbundle import errors
+from dagbundle.engine import collecting, events
+from dagbundle.resources import bundle as bundle_models
+from dagbundle.resources import protocol
+from dagbundle.rollout import judge, plan, policy
+from dagbundle.rollout.model import (
+    BundleKey,
+    Change,
+    Changeset,
+    DagContent,
+    FileOutcome,
+    Hold,
+    Judgement,
+    KnownFile,
+    Live,
+    RunOutcome,
+    StagedFile,
+    Verdict,
+)
+from dagbundle.runtime.base import Runtime
+from dagbundle.store import DagStore
+
+MAX_JUDGEMENTS = 20
+"""How often one changeset is judged again because somebody else published first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an apply did, or what it would do."""
+
+    bundle: BundleKey
+    version: str
+    judgement: Judgement
+    runs: tuple[RunOutcome, ...] = ()
+    base_revision: int = 0
+    revision: int = 0
+    """The bundle's revision afterwards; equal to `base_revision` when nothing was published."""
+    dry_run: bool = False
+    contents: Mapping[str, DagContent] = dataclasses.field(default_factory=dict)
+    """Contents that are not in the store, by SHA-256 (dry runs only)."""
+    rejudged: tuple[BundleKey, ...] = ()
+    """Other bundles that were published too, because this one let go of a dag_id that they waited for."""
+
+
+def key_of(resource: bundle_models.DagBundle) -> BundleKey:
+    """Return the identity of a resource."""
+    return BundleKey(resource.metadata.namespace, resource.metadata.name)
+
+
+def airflow_name_of(resource: bundle_models.DagBundle) -> str:
+    """Return the name that Airflow knows the bundle by."""
+    return resource.spec.bundle_name or str(key_of(resource))
+
+
+class Engine:
+    """Carries out rollouts on one store.
+
+    Args:
+        store: Where DAGs are kept.
+        watch: Is told what happens while it works, from several threads.
+    """
+
+    def __init__(self, store: DagStore, *, watch: events.Watcher = events.ignore) -> None:
+        self._store = store
+        self._watch = watch
+
+    def apply(
+        self,
+        resource: bundle_models.DagBundle,
+        *,
+        runtime: Runtime,
+        rules: policy.Policy,
+        force: bool = False,
+    ) -> Applied:
+        """Parse, judge and publish a bundle.
+
+        Args:
+            resource: The validated bundle.
+            runtime: Parses its files.
+            rules: Its policy, narrowed by the grant.
+            force: Parse files even where they look unchanged.
+
+        Raises:
+            SupersededError: A newer rollout of the bundle began meanwhile.
+            StoreError: The database said no; nothing was published.
+        """
+        key = key_of(resource)
+        version = runtime.resolve_version()
+        live = self._live(key)
+        planned = plan.plan(resource, version=version, live=live)
+        if not planned.runs:
+            return _nothing(key, version, live, planned)
+        self._store.register_bundle(key, airflow_name_of(resource))
+        rollout = self._store.start_rollout(
+            key,
+            version=version,
+            template_hash=planned.template_hash,
+            subdirs=[run.subdir for run in planned.runs],
+            spec={
+                "spec": resource.spec.model_dump(mode="json", by_alias=True),
+                "policy": _policy_document(rules),
+            },
+        )
+        collecting.carry_out(
+            planned.runs,
+            collecting.RunSettings(rollout.id, airflow_name_of(resource), resource.spec.parser, force),
+            runtime=runtime,
+            sink=_StoreSink(self._store, key, rollout.id),
+            watch=self._watch,
+        )
+        changeset = Changeset(
+            bundle=key,
+            version=version,
+            template_hash=planned.template_hash,
+            base_revision=live.revision,
+            runs=self._store.outcomes(rollout.id),
+        )
+        if runtime.resolve_version() != version:
+            return self._changed_underneath(rollout.id, changeset)
+        return self._publish(rollout.id, changeset, rules)
+
+    def preview(
+        self,
+        resource: bundle_models.DagBundle,
+        *,
+        runtime: Runtime,
+        rules: policy.Policy,
+        force: bool = False,
+    ) -> Applied:
+        """Parse and judge like `apply`, in memory: nothing is written, nobody's rollout is superseded."""
+        key = key_of(resource)
+        version = runtime.resolve_version()
+        live = self._live(key)
+        planned = plan.plan(resource, version=version, live=live)
+        if not planned.runs:
+            return dataclasses.replace(_nothing(key, version, live, planned), dry_run=True)
+        known: dict[str, Mapping[str, KnownFile]] = {}
+        remembered: dict[str, FileOutcome] = {}
+        if live.revision:
+            for run in planned.runs:
+                known[run.subdir] = self._store.known_files(key, run.subdir)
+                remembered |= self._store.remembered(key, run.subdir)
+        sink = collecting.MemorySink(known, remembered)
+        collecting.carry_out(
+            planned.runs,
+            collecting.RunSettings("dry-run", airflow_name_of(resource), resource.spec.parser, force),
+            runtime=runtime,
+            sink=sink,
+            watch=self._watch,
+        )
+        changeset = Changeset(key, version, planned.template_hash, live.revision, sink.outcomes())
+        judgement = judge.judge(changeset, live=live, owners=self._owners(changeset), policy=rules)
+        return Applied(
+            bundle=key,
+            version=version,
+            judgement=judgement,
+            runs=changeset.runs,
+            base_revision=live.revision,
+            revision=live.revision,
+            dry_run=True,
+            contents=sink.contents,
+        )
+
+    def rollback(
+        self, key: BundleKey, *, to_revision: int | None = None, reason: str = "rolled back by hand"
+    ) -> Applied:
+        """Publish an earlier revision's stored result again, without parsing, and hold the refused version.
+
+        Args:
+            key: The bundle.
+            to_revision: The revision whose result becomes live again; default: the one before the current.
+            reason: Why, for whoever reads the hold.
+
+        Raises:
+            NotFoundError: There is no such bundle or revision.
+            OwnershipError: A DAG of that revision belongs to another bundle by now.
+            ConflictError: Somebody published meanwhile.
+        """
+        live = self._store.live(key)
+        if not live.revision:
+            raise errors.NotFoundError(f"bundle {key.namespace}/{key.name} was never published")
+        target = live.revision - 1 if to_revision is None else to_revision
+        if not 0 < target < live.revision:
+            raise errors.NotFoundError(
+                f"bundle {key.namespace}/{key.name} has no revision {target} to go back to (it is at {live.revision})",
+                hint=f"`dagbundle history {key.namespace}/{key.name}` lists its revisions",
+            )
+        before = self._store.state_at(key, target)
+        differs = before.template_hash != live.template_hash
+        hold = Hold(live.template_hash, live.version, reason) if differs else None
+        revision = self._store.republish(key, to_revision=target, base_revision=live.revision, hold=hold)
+        released = live.dags.keys() - before.dags.keys()
+        now = self._store.live(key)
+        judgement = Judgement(
+            verdict=Verdict.PUBLISH,
+            reason="RolledBack",
+            message=f"revision {target} (version {before.version}) is live again as revision {revision}"
+            + (f"; version {live.version} is held until `dagbundle resume` or another version" if hold else ""),
+            ready=False,
+            changes=judge.compare(live, now),
+        )
+        return Applied(
+            bundle=key,
+            version=before.version,
+            judgement=judgement,
+            base_revision=live.revision,
+            revision=revision,
+            rejudged=self._rejudge(released),
+        )
+
+    def resume(self, key: BundleKey) -> Sequence[Hold]:
+        """Lift the bundle's holds and return them."""
+        return self._store.resume(key)
+
+    def _live(self, key: BundleKey) -> Live:
+        try:
+            return self._store.live(key)
+        except errors.NotFoundError:
+            return Live(key)
+
+    def _owners(self, changeset: Changeset) -> Mapping[str, BundleKey]:
+        return self._store.owners({dag.dag_id for run in changeset.runs for file in run.files for dag in file.dags})
+
+    def _publish(self, rollout_id: str, changeset: Changeset, rules: policy.Policy) -> Applied:
+        """Judge and publish, again and again while others publish first."""
+        for _ in range(MAX_JUDGEMENTS):
+            live = self._store.live(changeset.bundle)
+            current = dataclasses.replace(changeset, base_revision=live.revision)
+            judgement = judge.judge(current, live=live, owners=self._owners(current), policy=rules)
+            applied = Applied(
+                bundle=current.bundle,
+                version=current.version,
+                judgement=judgement,
+                runs=current.runs,
+                base_revision=live.revision,
+                revision=live.revision,
+            )
+            if judgement.verdict is Verdict.BLOCK:
+                self._store.block(rollout_id, judgement.reason, judgement.message)
+                return applied
+            try:
+                revision = self._store.publish(rollout_id, current, judgement)
+            except errors.SupersededError:
+                raise
+            except (errors.ConflictError, errors.OwnershipError):
+                continue  # somebody else published, or claimed a dag_id, first: judge on what is live now
+            released = {change.dag_id for change in judgement.changes if change.change is Change.REMOVED}
+            return dataclasses.replace(applied, revision=revision, rejudged=self._rejudge(released))
+        raise errors.ConflictError(
+            f"bundle {changeset.bundle} was published {MAX_JUDGEMENTS} times by others while this apply was judged",
+            hint="apply again",
+        )
+
+    def _rejudge(self, released: Collection[str]) -> tuple[BundleKey, ...]:
+        """Judge again, unparsed, the bundles that waited for a dag_id that was let go of."""
+        published: list[BundleKey] = []
+        waiting = {claim.rollout_id: claim.bundle for claim in self._store.waiting_claims(released)} if released else {}
+        for rollout_id, bundle in waiting.items():
+            rollout = self._store.rollout(rollout_id)
+            changeset = Changeset(
+                bundle=bundle,
+                version=rollout.version,
+                template_hash=rollout.template_hash,
+                base_revision=rollout.base_revision,
+                runs=self._store.outcomes(rollout_id),
+            )
+            try:
+                applied = self._publish(rollout_id, changeset, _policy_from(rollout.spec["policy"]))
+            except errors.SupersededError:
+                continue  # its newer rollout judges for itself
+            if applied.revision != applied.base_revision:
+                published.append(bundle)
+        return tuple(published)
+
+    def _changed_underneath(self, rollout_id: str, changeset: Changeset) -> Applied:
+        message = "files of the bundle changed while they were parsed: the result would be of no version"
+        self._store.block(rollout_id, "SourceChanged", message)
+        return Applied(
+            bundle=changeset.bundle,
+            version=changeset.version,
+            judgement=Judgement(Verdict.BLOCK, "SourceChanged", f"{message}; apply again", ready=False),
+            runs=changeset.runs,
+            base_revision=changeset.base_revision,
+            revision=changeset.base_revision,
+        )
+
+
+class _StoreSink:
+    """Stages submissions in the store."""
+
+    def __init__(self, store: DagStore, key: BundleKey, rollout_id: str) -> None:
+        self._store = store
+        self._key = key
+        self._rollout_id = rollout_id
+        self._runs: dict[str, tuple[str, str]] = {}
+
+    def known(self, subdir: str) -> Mapping[str, KnownFile]:
+        return self._store.known_files(self._key, subdir)
+
+    def opened(self, subdir: str, attempt: str, record: protocol.Open) -> None:
+        run_id = self._store.open_run(
+            self._rollout_id, subdir, attempt=attempt, airflow=record.airflow, python=record.python
+        )
+        self._runs[subdir] = (run_id, attempt)
+
+    def staged(self, subdir: str, files: Sequence[StagedFile]) -> None:
+        self._store.stage(*self._runs[subdir], files)
+
+    def closed(self, subdir: str, listing: Sequence[str]) -> None:
+        self._store.close_run(*self._runs[subdir], listing)
+
+    def failed(self, subdir: str, failure: str) -> None:
+        if subdir not in self._runs:
+            run_id = self._store.open_run(self._rollout_id, subdir, attempt="none", airflow=None, python="")
+            self._runs[subdir] = (run_id, "none")
+        self._store.fail_run(*self._runs[subdir], failure)
+
+
+def _nothing(key: BundleKey, version: str, live: Live, planned: plan.Plan) -> Applied:
+    return Applied(
+        bundle=key,
+        version=version,
+        judgement=Judgement(Verdict.BLOCK, planned.reason, planned.message, ready=False),
+        base_revision=live.revision,
+        revision=live.revision,
+    )
+
+
+def _policy_document(rules: policy.Policy) -> dict[str, Any]:
+    return {**dataclasses.asdict(rules), "granted_prefixes": list(rules.granted_prefixes)}
+
+
+def _policy_from(document: Mapping[str, Any]) -> policy.Policy:
+    return policy.Policy(**document)

@@ -1,0 +1,40 @@
+"""What the engine tells whoever watches while it works: a progress bar, a log, later an event stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RunOpened:
+    """A run began to report; `files` records will come."""
+
+    subdir: str
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileParsed:
+    """One file arrived."""
+
+    subdir: str
+    path: str
+    unchanged: bool
+    problems: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """A run ended; `failure` is empty when it closed."""
+
+    subdir: str
+    failure: str
+
+
+Event = RunOpened | FileParsed | RunEnded
+Watcher = Callable[[Event], None]
+
+
+def ignore(_event: Event) -> None:
+    """Watch nothing."""

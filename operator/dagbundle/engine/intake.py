@@ -1,0 +1,108 @@
+"""Turns one hostile file record into a submission that is safe to store.
+
+The decoder has bounded the record; here its DAGs are taken apart and checked, its texts made storable, and whatever
+cannot be stored becomes a problem of that file with a message its author can act on. One bad DAG never ends the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dagbundle import errors
+from dagbundle.resources import protocol
+from dagbundle.rollout import content, plan
+from dagbundle.rollout.model import (
+    DagContent,
+    FileOutcome,
+    ParsedDag,
+    ParseWarning,
+    Problem,
+    StagedFile,
+)
+
+MAX_MESSAGE = 64 * 1024
+"""Characters of one problem's message that are kept; the middle of a longer one is left out."""
+MAX_CLOSURE_BYTES = 2 * 2**20
+
+
+def take(record: protocol.File, run: plan.RunPlan) -> StagedFile:
+    """Check one file record.
+
+    Raises:
+        ProtocolError: The file lies outside the run's subdir: that is no accident of a DAG file.
+    """
+    if not plan.owns(run.subdir, run.exclude, record.path):
+        raise errors.ProtocolError(f"{record.path} does not belong to subdir {run.subdir}")
+    if record.status == "unchanged":
+        return StagedFile(outcome=FileOutcome(path=record.path, unchanged=True))
+    problems = [
+        Problem(storable(item.kind), storable(item.message), item.line if item.line and item.line > 0 else None)
+        for item in record.errors
+    ]
+    contents, refused = _contents(record)
+    problems += refused
+    return StagedFile(
+        outcome=FileOutcome(
+            path=record.path,
+            dags=() if problems else tuple(ParsedDag(item.dag_id, item.sha256) for item in contents),
+            problems=tuple(problems),
+            warnings=tuple(
+                ParseWarning(storable(item.category), storable(item.message), item.line) for item in record.warnings
+            ),
+            duration=record.duration,
+        ),
+        contents=() if problems else contents,
+        fingerprint=storable(record.fingerprint),
+        closure=_closure(record.closure),
+        sources={storable(path): storable(text, limit=None) for path, text in record.sources.items()},
+        loader=storable(record.loader),
+        memory=record.memory,
+    )
+
+
+def storable(text: str, *, limit: int | None = MAX_MESSAGE) -> str:
+    """Escape what a database cannot hold (NUL, lone surrogates), and leave out the middle of what is too long."""
+    clean = text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+    if limit is not None and len(clean) > limit:
+        half = limit // 2
+        clean = f"{clean[:half]}\n… {len(clean) - limit:,} characters left out …\n{clean[-half:]}"
+    return clean
+
+
+def _contents(record: protocol.File) -> tuple[tuple[DagContent, ...], list[Problem]]:
+    contents: list[DagContent] = []
+    problems: list[Problem] = []
+    for dag in record.dags:
+        try:
+            taken = content.split(dag.data, dag_hash=storable(dag.dag_hash))
+            _check_place(dag, taken, record.path)
+        except errors.ContentError as error:
+            problems.append(Problem("InvalidContent", f"DAG {storable(dag.dag_id)} cannot be stored: {error.message}"))
+        else:
+            contents.append(taken)
+    return tuple(contents), problems
+
+
+def _check_place(dag: protocol.Dag, taken: DagContent, path: str) -> None:
+    """Hold what the record says of a DAG against what its data says."""
+    if dag.dag_id != taken.dag_id:
+        raise errors.ContentError(f"the record names it {dag.dag_id!r}, its data {taken.dag_id!r}")
+    for place in {dag.relative_fileloc, taken.relative_fileloc or path}:
+        if place != path and not place.startswith(f"{path}/"):
+            raise errors.ContentError(f"its file is said to be {place!r:.200}, but it came with {path!r}")
+
+
+def _closure(closure: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep a closure only if it can be stored and is small enough; without one the file is parsed again next time."""
+    try:
+        small = len(content.canonical(closure)) <= MAX_CLOSURE_BYTES
+    except errors.ContentError:
+        return {}
+    return dict(closure) if small else {}
+
+
+def summary(files: Iterable[StagedFile]) -> tuple[int, int, int]:
+    """Return how many files, DAGs and broken files there are."""
+    outcomes: Sequence[FileOutcome] = [file.outcome for file in files]
+    return len(outcomes), sum(len(item.dags) for item in outcomes), sum(bool(item.problems) for item in outcomes)

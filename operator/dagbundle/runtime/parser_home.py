@@ -1,0 +1,80 @@
+"""Packs the untrusted parser so that any interpreter can run it: as one zipapp, or unpacked in a cache folder.
+
+The parser shares no environment with this side: a tenant's interpreter must not see this side's packages, so only the
+parser's own files are handed over. The unpacked form exists because Python caches bytecode there and not in archives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import pathlib
+import shutil
+import tempfile
+import zipapp
+
+from dagbundle import errors
+
+_MAIN = "from dagbundle_parser.__main__ import main\n\nmain()\n"
+
+
+def source_files() -> dict[str, bytes]:
+    """Return the parser's files by path below the archive's root, without importing any of them."""
+    spec = importlib.util.find_spec("dagbundle_parser")
+    if spec is None or spec.origin is None:
+        raise errors.RunError("the package dagbundle_parser is not installed", hint="reinstall dagbundle-operator")
+    package = pathlib.Path(spec.origin).parent
+    files = {
+        f"dagbundle_parser/{path.relative_to(package).as_posix()}": path.read_bytes()
+        for path in sorted(package.rglob("*.py"))
+    }
+    return files | {"__main__.py": _MAIN.encode()}
+
+
+def build_zipapp(target: pathlib.Path) -> None:
+    """Write the parser as one executable file that runs on Python 3.10 or newer."""
+    with tempfile.TemporaryDirectory() as folder:
+        _write(pathlib.Path(folder), source_files())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        zipapp.create_archive(folder, target, interpreter="/usr/bin/env python3", compressed=True)
+
+
+def unpacked() -> pathlib.Path:
+    """Return a folder that `python FOLDER` runs the parser from; made on first use, then shared by all calls.
+
+    It is named after its content's hash, and appears whole or not at all, so that two programs may race for it.
+    """
+    files = source_files()
+    digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
+    base = _cache_folder()
+    home = base / f"parser-{digest}"
+    if not home.is_dir():
+        base.mkdir(parents=True, exist_ok=True)
+        fresh = pathlib.Path(tempfile.mkdtemp(prefix="parser-", dir=base))
+        fresh.chmod(0o755)  # children that drop to a spare UID read it too
+        _write(fresh, files)
+        try:
+            fresh.rename(home)
+        except OSError:
+            shutil.rmtree(fresh)
+            if not home.is_dir():
+                raise
+    return home
+
+
+def _cache_folder() -> pathlib.Path:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 - keeps `~` where HOME is unknown
+    folder = pathlib.Path(base) / "dagbundle"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a read-only or missing home: the cache then lasts as long as the machine's temporary folder
+        return pathlib.Path(tempfile.gettempdir()) / f"dagbundle-{os.getuid()}"
+    return folder
+
+
+def _write(folder: pathlib.Path, files: dict[str, bytes]) -> None:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)

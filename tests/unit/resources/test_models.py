@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dagbundle import errors
+from dagbundle.resources import base, bundle, grants, manifest
+
+
+def resource(**spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "dagbundle.dev/v1alpha1",
+        "kind": "DagBundle",
+        "metadata": {"name": "sales", "namespace": "team-sales", "labels": {"a": "b"}},
+        "spec": {"source": {"image": {"reference": "r/i:1"}}, **spec},
+    }
+
+
+def load(document: object) -> bundle.DagBundle:
+    return base.validate(bundle.DagBundle, document, what="DagBundle in x.yaml")
+
+
+def test_the_least_bundle_takes_the_documented_defaults() -> None:
+    found = load(resource())
+    assert [subdir.path for subdir in found.spec.subdirs] == ["."]
+    assert (found.spec.rollout.scope, found.spec.rollout.on_import_error) == ("Bundle", "KeepLastGood")
+    assert found.spec.parser.type is None
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        (None, "it is empty, not a mapping"),
+        ([], "it is a list, not a mapping"),
+        ({**resource(), "kind": "Dagbundle"}, "kind: 'Dagbundle' is not allowed (allowed: 'DagBundle')"),
+        (resource(subdir=[]), "spec.subdir: unknown field; did you mean 'subdirs'? (allowed: bundleName, parser,"),
+        (resource(source={}), "spec.source.image: required field is missing"),
+        (resource(source={"git": {}}), "spec.source.git: unknown field (allowed: image)"),
+        (
+            resource(rollout={"scope": "All"}),
+            "spec.rollout.scope: 'All' is not allowed (allowed: 'Bundle' or 'Subdir')",
+        ),
+        (
+            resource(rollout={"maxRemovedDags": -1}),
+            "spec.rollout.maxRemovedDags: Input should be greater than or equal to 0",
+        ),
+        (resource(rollout={"maxRemovedDags": "101%"}), "spec.rollout.maxRemovedDags: '101%' does not have the form"),
+        (resource(parser={"processes": "2"}), "spec.parser.processes: Input should be a valid integer (it is '2')"),
+        (resource(parser={"processes": True}), "spec.parser.processes: Input should be a valid integer (it is True)"),
+        (resource(parser={"fileTimeout": "0s"}), "spec.parser.fileTimeout: must be at least 1s"),
+        (resource(parser={"fileTimeout": "soon"}), "spec.parser.fileTimeout: 'soon' does not have the form"),
+        (resource(subdirs=[]), "spec.subdirs: List should have at least 1 item"),
+        (resource(subdirs=[{"path": "/abs"}]), "spec.subdirs[0].path: '/abs' does not have the form"),
+        (resource(subdirs=[{"path": "a/../../b"}]), "spec.subdirs[0].path: 'a/../../b' must not contain '..'"),
+        (resource(subdirs=[{"path": "a"}, {"path": "a/"}]), "spec.subdirs: path 'a' occurs more than once"),
+        (resource(subdirs=[{"path": "a", "runAsUser": 0}]), "spec.subdirs[0].runAsUser: Input should be greater than"),
+        (resource(suspend="yes"), "spec.suspend: Input should be a valid boolean (it is 'yes')"),
+        ({**resource(), "metadata": {"name": "Bad_Name"}}, "metadata.name: 'Bad_Name' does not have the form"),
+    ],
+)
+def test_what_does_not_fit_is_named_by_path_and_what_is_allowed(document: object, words: str) -> None:
+    with pytest.raises(errors.ResourceError) as caught:
+        load(document)
+    assert words in caught.value.message
+    assert caught.value.message.startswith("DagBundle in x.yaml is not valid")
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    with pytest.raises(errors.ResourceError) as caught:
+        load(resource(subdirs=[{"path": 1}, {"odd": 2}], suspend=3))
+    assert len(caught.value.message.splitlines()) == 5
+
+
+def test_a_status_that_somebody_applies_is_ignored() -> None:
+    assert "status" not in load({**resource(), "status": {"x": 1}}).model_dump()
+
+
+@pytest.mark.parametrize(("text", "number"), [("30s", 30), ("2m", 120), ("1h30m", 5400), ("1h1m1s", 3661)])
+def test_durations_are_read_as_seconds(text: str, number: int) -> None:
+    assert base.seconds(text) == number
+
+
+@pytest.mark.parametrize(("text", "number"), [("5", 5), ("1Ki", 1024), ("2M", 2_000_000), ("1Gi", 2**30)])
+def test_quantities_are_read_as_bytes(text: str, number: int) -> None:
+    assert base.quantity_bytes(text) == number
+
+
+def test_a_namespace_twice_in_the_grants_is_refused() -> None:
+    with pytest.raises(errors.ResourceError, match="namespace 'a' occurs more than once"):
+        base.validate(grants.Grants, {"tenants": [{"namespace": "a"}, {"namespace": "a"}]}, what="grants")
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"version": "v2"}, "version: 'v2' is not allowed (allowed: 'v1beta')"),
+        ({"version": "v1beta", "bundle_parsr": "x"}, "bundle_parsr: unknown field; did you mean 'bundle_parser'?"),
+        ({"version": "v1beta", "bundle_config": {"processes": 0}}, "bundle_config.processes: Input should be greater"),
+        ({}, "version: required field is missing"),
+    ],
+)
+def test_a_bad_manifest_is_named_by_path_and_what_is_allowed(document: object, words: str) -> None:
+    with pytest.raises(errors.ResourceError) as caught:
+        base.validate(manifest.Manifest, document, what="manifest dagbundle.yaml")
+    assert words in caught.value.message
+
+
+def test_a_manifests_parser_may_carry_the_proposals_ending() -> None:
+    found = base.validate(manifest.Manifest, {"version": "v1beta", "bundle_parser": "SinglePassBundleParser"}, what="m")
+    assert found.parser_type == "SinglePass"

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import random
+from collections.abc import Iterable
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from dagbundle import errors
+from dagbundle.resources import protocol
+
+
+def opening(files: int = 1, **fields: Any) -> dict[str, Any]:
+    return {
+        "type": "open", "protocol": 1, "run": "r", "attempt": "a", "parser": {"name": "SinglePass", "version": "1"},
+        "python": "3.11", "airflow": "3.3.2", "fingerprint": "f", "files": files, **fields,
+    }  # fmt: skip
+
+
+def a_file(seq: int = 1, path: str = "a.py", **fields: Any) -> dict[str, Any]:
+    return {"type": "file", "seq": seq, "path": path, "status": "parsed", **fields}
+
+
+def lines(records: Iterable[dict[str, Any]]) -> list[bytes]:
+    return [json.dumps(record).encode() + b"\n" for record in records]
+
+
+def closing(before: list[bytes], paths: list[str], **fields: Any) -> bytes:
+    digest = hashlib.sha256(b"".join(before)).hexdigest()
+    counts = {"files": len(paths), "dags": 0, "errors": 0}
+    return lines([{"type": "close", "files": paths, "counts": counts, "digest": digest, **fields}])[0]
+
+
+def report(paths: list[str]) -> bytes:
+    before = lines([opening(len(paths)), *(a_file(seq, path) for seq, path in enumerate(paths, 1))])
+    return b"".join(before) + closing(before, paths)
+
+
+def decode(data: bytes, sizes: Iterable[int] = (), limits: protocol.Limits | None = None) -> list[protocol.Record]:
+    decoder = protocol.ReportDecoder(run="r", attempt="a", limits=limits)
+    records: list[protocol.Record] = []
+    for size in sizes:
+        records += decoder.feed(data[:size])
+        data = data[size:]
+    records += decoder.feed(data)
+    decoder.finish()
+    assert decoder.closed or isinstance(records[-1], protocol.Fail)
+    return records
+
+
+@hypothesis.given(st.lists(st.integers(0, 300), max_size=20), st.booleans())
+def test_a_report_decodes_the_same_however_it_is_cut_into_chunks_and_compressed(sizes: list[int], packed: bool) -> None:
+    data = report(["a.py", "b.py"])
+    records = decode(gzip.compress(data) if packed else data, sizes)
+    assert [record.type for record in records] == ["open", "file", "file", "close"]
+
+
+@hypothesis.given(st.data())
+def test_a_report_that_is_cut_anywhere_did_not_close(data: st.DataObject) -> None:
+    whole = report(["a.py"])
+    end = data.draw(st.integers(0, len(whole) - 1))
+    with pytest.raises(errors.ProtocolError, match="the report was cut"):
+        decode(whole[:end])
+
+
+@hypothesis.given(st.data())
+def test_a_flipped_byte_never_closes_a_report(data: st.DataObject) -> None:
+    whole = bytearray(report(["a.py", "b.py"]))
+    index = data.draw(st.integers(0, len(whole) - 2))
+    whole[index] ^= data.draw(st.integers(1, 255))
+    # a flip inside the close record's own numbers or spacing may leave equal JSON; anything else must be seen
+    try:
+        records = decode(bytes(whole))
+    except errors.ProtocolError:
+        return
+    assert records == decode(report(["a.py", "b.py"]))
+
+
+@hypothesis.given(st.randoms())
+def test_interleaved_and_repeated_lines_never_close_a_report(rng: random.Random) -> None:
+    whole = report(["a.py", "b.py", "c.py"]).splitlines(keepends=True)
+    mixed = [rng.choice(whole) for _ in range(rng.randint(1, 8))]
+    hypothesis.assume(mixed != whole)
+    with pytest.raises(errors.ProtocolError):
+        decode(b"".join(mixed))
+
+
+@hypothesis.given(st.binary(max_size=300))
+def test_any_bytes_are_answered_with_records_or_a_protocol_error(data: bytes) -> None:
+    with pytest.raises(errors.ProtocolError):
+        decode(data)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@hypothesis.given(st.sampled_from([opening(), a_file(), {"type": "fail", "kind": "x", "message": "y"}]), st.data())
+def test_ill_typed_records_are_refused(record: dict[str, Any], data: st.DataObject) -> None:
+    field = data.draw(st.sampled_from(sorted(record)))
+    value = data.draw(JSON)
+    hypothesis.assume(type(value) is not type(record[field]))
+    hypothesis.assume(not (field == "airflow" and value is None))
+    start = [] if record["type"] == "open" else lines([opening()])
+    with pytest.raises(errors.ProtocolError):
+        decode(b"".join([*start, *lines([{**record, field: value}])]))
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        ([opening(protocol=2)], "speaks protocol 2"),
+        ([opening(run="other")], "another run"),
+        ([opening(attempt="other")], "another run or attempt"),
+        ([opening(), opening()], "second open record"),
+        ([a_file()], "before its first record"),
+        ([opening(2), a_file(2)], "file record 2 came where 1 was due"),
+        ([opening(2), a_file(1), a_file(2)], "two records speak of a.py"),
+        ([opening(1), a_file(1), a_file(2, "b.py")], "more files arrived"),
+        ([opening(), a_file(path="../a.py")], "no path inside the bundle"),
+        ([opening(), a_file(path="/etc/passwd")], "no path inside the bundle"),
+        ([opening(), a_file(path="a\nb.py")], "no path inside the bundle"),
+        ([opening(), a_file(odd=1)], "odd: Extra inputs are not permitted"),
+        ([opening(), a_file(duration=-1.0)], "duration"),
+        ([opening(10**7)], "more than 100,000"),
+        ([{"type": "what"}], "unknown type 'what'"),
+        ([{}], "unknown type None"),
+    ],
+)
+def test_what_breaks_the_protocol_is_refused_with_the_reason(records: list[dict[str, Any]], words: str) -> None:
+    with pytest.raises(errors.ProtocolError, match=words.replace("(", r"\(")):
+        decode(b"".join(lines(records)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"digest": "0" * 64}, "digest does not fit"),
+        ({"files": ["b.py"]}, "listing does not fit"),
+        ({"files": ["a.py", "a.py"]}, "listing does not fit"),
+        ({"files": []}, "listing does not fit"),
+        ({"counts": {"files": 2, "dags": 0, "errors": 0}}, "counts do not fit"),
+        ({"counts": {"files": 1, "dags": 1, "errors": 0}}, "counts do not fit"),
+        ({"counts": {"files": 1, "dags": 0, "errors": 7}}, "counts do not fit"),
+    ],
+)
+def test_a_close_that_does_not_fit_what_arrived_is_refused(fields: dict[str, Any], words: str) -> None:
+    before = lines([opening(), a_file()])
+    with pytest.raises(errors.ProtocolError, match=words):
+        decode(b"".join(before) + closing(before, ["a.py"], **fields))
+
+
+def test_a_close_that_leaves_out_announced_files_is_refused() -> None:
+    before = lines([opening(2), a_file()])
+    with pytest.raises(errors.ProtocolError, match="counts do not fit"):
+        decode(b"".join(before) + closing(before, ["a.py"]))
+
+
+def test_nothing_may_follow_a_close() -> None:
+    with pytest.raises(errors.ProtocolError, match="after its close"):
+        decode(report(["a.py"]) + lines([a_file(2, "b.py")])[0])
+    with pytest.raises(errors.ProtocolError, match="was cut"):
+        decode(report(["a.py"]) + b"garbage without an end")
+
+
+def test_a_failed_run_says_why() -> None:
+    records = decode(b"".join(lines([{"type": "fail", "kind": "AirflowNotInstalled", "message": "no airflow"}])))
+    assert isinstance(records[0], protocol.Fail)
+
+
+def test_a_gzip_bomb_is_refused_before_it_is_inflated() -> None:
+    bomb = gzip.compress(b" " * 200_000_000)
+    assert len(bomb) < 300_000
+    with pytest.raises(errors.ProtocolError, match="gzip bomb"):
+        decode(bomb)
+
+
+def test_a_damaged_gzip_stream_is_refused() -> None:
+    packed = bytearray(gzip.compress(report(["a.py"])))
+    packed[len(packed) // 2] ^= 255
+    with pytest.raises(errors.ProtocolError, match=r"damaged|digest|cut|JSON|record"):
+        decode(bytes(packed))
+
+
+def test_bytes_after_the_gzip_stream_are_refused() -> None:
+    with pytest.raises(errors.ProtocolError, match="follow the end"):
+        decode(gzip.compress(report(["a.py"])) + b"more")
+
+
+def test_a_too_long_line_is_refused_before_it_ends() -> None:
+    decoder = protocol.ReportDecoder(run="r", attempt="a", limits=protocol.Limits(line_bytes=100))
+    with pytest.raises(errors.ProtocolError, match="longer than 100 bytes"):
+        list(decoder.feed(b"x" * 101))
+
+
+def test_a_too_long_report_is_refused() -> None:
+    with pytest.raises(errors.ProtocolError, match="longer than 50 bytes"):
+        decode(report(["a.py"]), limits=protocol.Limits(total_bytes=50))
+
+
+def test_deep_nesting_is_refused() -> None:
+    deep = b'{"type": "file", "closure": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n"
+    with pytest.raises(errors.ProtocolError, match=r"no JSON that can be read|nested too deeply"):
+        decode(b"".join(lines([opening()])) + deep)

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dagbundle import errors
+from dagbundle.resources import base, bundle, grants
+from dagbundle.rollout import plan, policy
+from dagbundle.rollout.model import BundleKey, Hold, Live
+
+
+def resource(namespace: str = "team-sales", **spec: Any) -> bundle.DagBundle:
+    document = {
+        "apiVersion": "dagbundle.dev/v1alpha1",
+        "kind": "DagBundle",
+        "metadata": {"name": "sales", "namespace": namespace},
+        "spec": {"source": {"image": {"reference": "r/i:1"}}, **spec},
+    }
+    return base.validate(bundle.DagBundle, document, what="test")
+
+
+def granted(**tenant: Any) -> grants.Grants:
+    return base.validate(grants.Grants, {"tenants": [{"namespace": "team-sales", **tenant}]}, what="grants")
+
+
+def test_without_grants_nothing_is_limited() -> None:
+    assert policy.resolve(resource(bundleName="any"), None).granted_prefixes == ()
+
+
+def test_a_namespace_that_no_grant_lists_is_not_enabled() -> None:
+    with pytest.raises(errors.ResourceError, match="NamespaceNotEnabled"):
+        policy.resolve(resource("team-other"), granted())
+
+
+def test_a_spec_can_narrow_its_grant() -> None:
+    subdirs = [{"path": "a", "dagIdPrefix": "sales.a."}]
+    found = policy.resolve(resource(subdirs=subdirs), granted(dagIdPrefixes=["sales."]))
+    assert (dict(found.prefixes), found.granted_prefixes) == ({"a": "sales.a."}, ("sales.",))
+
+
+def test_a_spec_cannot_widen_its_grant() -> None:
+    subdirs = [{"path": "a", "dagIdPrefix": "ops."}]
+    with pytest.raises(
+        errors.ResourceError, match=r"spec.subdirs\[0\].dagIdPrefix 'ops.' is outside .*granted: sales."
+    ):
+        policy.resolve(resource(subdirs=subdirs), granted(dagIdPrefixes=["sales."]))
+
+
+@pytest.mark.parametrize(("name", "allowed"), [("team-sales.sales", True), ("legacy", True), ("other", False)])
+def test_a_bundle_name_must_be_the_default_or_granted(name: str, allowed: bool) -> None:
+    if allowed:
+        policy.resolve(resource(bundleName=name), granted(bundleNames=["legacy"]))
+    else:
+        with pytest.raises(errors.ResourceError, match="is not granted"):
+            policy.resolve(resource(bundleName=name), granted(bundleNames=["legacy"]))
+
+
+def test_a_plan_has_one_run_for_each_subdir_that_leaves_nested_ones_out() -> None:
+    found = plan.plan(
+        resource(subdirs=[{"path": "."}, {"path": "a"}, {"path": "a/b"}]), version="v", live=Live(BundleKey("n", "b"))
+    )
+    assert [(run.subdir, run.exclude) for run in found.runs] == [(".", ("a", "a/b")), ("a", ("a/b",)), ("a/b", ())]
+
+
+def test_a_suspended_bundle_plans_nothing() -> None:
+    assert plan.plan(resource(suspend=True), version="v", live=Live(BundleKey("n", "b"))).reason == "Suspended"
+
+
+def test_a_held_template_plans_nothing_until_the_version_or_the_spec_changes() -> None:
+    bundle_key = BundleKey("team-sales", "sales")
+    held = Live(bundle_key, holds=(Hold(plan.template_hash(resource(), "v"), "v", "bad"),))
+    assert plan.plan(resource(), version="v", live=held).reason == "Held"
+    assert plan.plan(resource(), version="v2", live=held).runs
+    assert plan.plan(resource(subdirs=[{"path": "x"}]), version="v", live=held).runs
+
+
+def test_suspending_does_not_change_the_template() -> None:
+    assert plan.template_hash(resource(suspend=True), "v") == plan.template_hash(resource(), "v")
