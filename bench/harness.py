@@ -23,7 +23,7 @@ import time
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -228,6 +228,16 @@ def report(part: str, rows: Sequence[Row]) -> None:
     out.mkdir(exist_ok=True)
     text = json.dumps([dataclasses.asdict(row) for row in rows], indent=2)
     (out / f"{part}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def main(description: str, parts: Mapping[str, Callable[[Settings], Sequence[Row]]]) -> None:
+    """Measure parts, and print and write down each as soon as it is done."""
+    settings = parse_arguments(description)
+    for part, measure in parts.items():
+        try:
+            report(part, measure(settings))
+        except BenchError as error:
+            sys.exit(f"{part}: {error}")
 
 
 def progress(text: str) -> None:

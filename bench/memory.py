@@ -32,4 +32,4 @@ def measure(settings: harness.Settings) -> list[harness.Row]:
 
 
 if __name__ == "__main__":
-    harness.report("memory", measure(harness.parse_arguments(__doc__ or "")))
+    harness.main(__doc__ or "", {"memory": measure})

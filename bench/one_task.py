@@ -80,4 +80,4 @@ def _probe(command: list[str], env: dict[str, str], document: object = None) -> 
 
 
 if __name__ == "__main__":
-    harness.report("one_task", measure(harness.parse_arguments(__doc__ or "")))
+    harness.main(__doc__ or "", {"one_task": measure})

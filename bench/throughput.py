@@ -40,4 +40,4 @@ def _compare(
 
 
 if __name__ == "__main__":
-    harness.report("throughput", measure(harness.parse_arguments(__doc__ or "")))
+    harness.main(__doc__ or "", {"throughput": measure})

@@ -30,4 +30,4 @@ def measure(settings: harness.Settings) -> list[harness.Row]:
 
 
 if __name__ == "__main__":
-    harness.report("unchanged", measure(harness.parse_arguments(__doc__ or "")))
+    harness.main(__doc__ or "", {"unchanged": measure})
