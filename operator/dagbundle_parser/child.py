@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import faulthandler
 import fcntl
+import gc
 import importlib
 import importlib.util
 import json
@@ -82,6 +83,7 @@ def run_child(
         _distrust_bytecode(root)
         if root not in sys.path:
             sys.path.append(root)  # at the end, as stock Airflow does
+        gc.set_threshold(50_000, 20, 100)  # a collection makes a child copy the parent's memory
         for place, assignment in enumerate(batch):
             if not child.handle(place, assignment, shared=shared):
                 break
@@ -102,18 +104,23 @@ class _Child:
         self._setitimer, self._timer = signal.setitimer, signal.ITIMER_REAL
         self._usage, self._self = resource.getrusage, resource.RUSAGE_SELF
         self._recorder = Recorder(root, work.covered)
+        self._traces: tuple[object, ...] = ()
 
     def handle(self, place: int, assignment: Assignment, *, shared: bool) -> bool:
         """Load one file and send its frame; False if the batch must not go on."""
         file, loader = assignment.file, assignment.loader
         started, before = self._clock(), self._usage(self._self).ru_maxrss
-        traces = loader.traces() if shared else ()
+        if shared and place == 0:
+            self._traces = loader.traces()
         self._recorder.start()
         result = self._load(file, loader)
         closure, dynamic = self._recorder.finish()
-        if shared and (result.errors or loader.traces() != traces):
-            self._send(GIVEN_BACK, place, b"")
-            return False
+        if shared:
+            traces, before_traces = loader.traces(), self._traces
+            printed = _flush_and_tell()
+            if result.errors or dynamic or result.dynamic or printed or traces != before_traces:
+                self._send(GIVEN_BACK, place, b"")
+                return False
         if len(result.dags) > _MAX_DAGS:
             text = f"{file.path} holds {len(result.dags)} DAGs, more than the {_MAX_DAGS} that one file may: split it"
             result = LoadResult(errors=[FileProblem("TooManyDags", text)])
@@ -176,6 +183,13 @@ class _Child:
             view = memoryview(part)
             while view:
                 view = view[self._write(self._results, view) :]
+
+
+def _flush_and_tell() -> int:
+    """How much a shared child has printed, into what is a file in memory there."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return os.lseek(1, 0, os.SEEK_CUR)
 
 
 def _check_depth(dags: list[dict[str, Any]]) -> None:

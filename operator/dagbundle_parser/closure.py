@@ -39,6 +39,15 @@ _DYNAMIC = {
     "os.forkpty": "subprocess",
     "pty.spawn": "subprocess",
     "mmap.__new__": "mmap",
+    "os.rename": "writing",
+    "os.remove": "writing",
+    "os.mkdir": "writing",
+    "os.rmdir": "writing",
+    "os.link": "writing",
+    "os.symlink": "writing",
+    "os.truncate": "writing",
+    "shutil": "writing",
+    "tempfile": "writing",
 }
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _UNSEEN = ("/dev/null", "/dev/urandom", "/dev/random")
@@ -61,14 +70,14 @@ class Recorder:
         self._opened: set[str] = set()
         self._listed: set[str] = set()
         self._dynamic: set[str] = set()
-        self._modules: frozenset[str] = frozenset()
+        self._last_module = ""
         self._getcwd, self._fspath, self._fsdecode = os.getcwd, os.fspath, os.fsdecode
         sys.addaudithook(self._hook)
 
     def start(self) -> None:
         """Forget what was recorded and record."""
         self._opened, self._listed, self._dynamic = set(), set(), set()
-        self._modules = frozenset(sys.modules)
+        self._last_module = next(reversed(sys.modules))
         self._active = True
 
     def finish(self) -> tuple[dict[str, str], set[str]]:
@@ -77,9 +86,11 @@ class Recorder:
         With any reason, or with more than MAX_ENTRIES entries, the closure is empty.
         """
         self._active = False
-        for name, module in list(sys.modules.items()):
-            origin = getattr(module, "__file__", None)
-            if name not in self._modules and isinstance(origin, str):
+        for name in reversed(list(sys.modules)):  # new ones come last; looking at all would copy their memory
+            if name == self._last_module:
+                break
+            origin = getattr(sys.modules[name], "__file__", None)
+            if isinstance(origin, str):
                 self._opened.add(origin)
         paths = {path for path in self._opened if not self._is_covered(path)}
         listed = {path for path in self._listed if not self._is_covered(path + "/")}

@@ -23,6 +23,8 @@ _VOLATILE = frozenset(
      "JOURNAL_STREAM", "XDG_SESSION_ID", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID"}
 )  # fmt: skip
 """Variables that differ between runs of the same deployment; a DAG should not depend on them."""
+ZONE_FILES = ("/usr/share/zoneinfo", "/etc/localtime", "/etc/timezone")
+"""Covered by the fingerprint instead of by closures: Python reads a zone once per process."""
 _VOLATILE_PREFIXES = ("DAGBUNDLE_", "SSH_")
 _MAX_TREE_FILES = 2000
 
@@ -47,6 +49,8 @@ def _parts(request: RunRequest, settings: AirflowSettings, environ: Mapping[str,
     yield f"bundle {request.bundle} {request.root}"
     yield f"user {os.geteuid()} {request.run_as_user}"
     yield f"zone {time.tzname} {os.path.realpath('/etc/localtime')}"
+    for path in (*ZONE_FILES, "/usr/share/zoneinfo/tzdata.zi"):
+        yield f"zone {path} {_stamp(path)}"
     for name, value in sorted(environ.items()):
         if name not in _VOLATILE and not name.startswith(_VOLATILE_PREFIXES):
             yield f"env {name}={value}"

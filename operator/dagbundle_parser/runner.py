@@ -15,7 +15,7 @@ from dagbundle_parser.child import Assignment, Work
 from dagbundle_parser.closure import Prober
 from dagbundle_parser.discovery import ListedFile, Lister
 from dagbundle_parser.errors import FileProblem, RunError
-from dagbundle_parser.fingerprint import fingerprint
+from dagbundle_parser.fingerprint import ZONE_FILES, fingerprint
 from dagbundle_parser.loaders import find_loaders
 from dagbundle_parser.loaders.airflow import version as airflow_version
 from dagbundle_parser.loaders.base import AbstractDagLoader, SourceFile
@@ -147,7 +147,7 @@ class Run:
             needed=needed,
         )
         own = str(Path(__file__).parent.parent) + "/"
-        return Work(limits, sandbox, self._fingerprint, (*installed_directories(), own))
+        return Work(limits, sandbox, self._fingerprint, (*installed_directories(), own, *ZONE_FILES))
 
     def _batches(self, assignments: Sequence[Assignment]) -> list[list[Assignment]]:
         alone: list[list[Assignment]] = []

@@ -11,6 +11,7 @@ import ast
 import contextlib
 import importlib
 import importlib.metadata
+import itertools
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dagbundle_parser.errors import FileProblem, RunError
 from dagbundle_parser.loaders.base import LoadedDag, LoadedWarning, LoadResult, SourceFile
+from dagbundle_parser.loaders.traces import Tracer
 from dagbundle_parser.problems import problem_of, problem_of_text
 from dagbundle_parser.settings import AirflowSettings
 
@@ -38,6 +40,9 @@ _ENVIRONMENT = {
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite:////nonexistent/the-parser-has-no-database.db",
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
 }
+
+_NEWEST_MODULES = 200
+_CONTEXTS = "airflow.sdk.definitions._internal.contextmanager"
 
 _DUMMY = """
 from airflow.sdk import DAG, BaseOperator
@@ -145,11 +150,15 @@ class AirflowAdapter:
         self._to_dict: Callable[[Any], dict[str, Any]] = serializer.to_dict
         model = importlib.import_module("airflow.models.serialized_dag").SerializedDagModel
         self._hash: Callable[[dict[str, Any]], str] = model.hash
-        self._context = importlib.import_module("airflow.sdk.definitions._internal.contextmanager").DagContext
+        self._context = importlib.import_module(_CONTEXTS).DagContext
         self._dag_class = importlib.import_module("airflow.sdk").DAG
         importlib.import_module("airflow.sdk.execution_time.supervisor").block_orm_access()
         # Ours are the only time limits: Airflow's own would fire first and say less.
         cast("Any", settings).get_dagbag_import_timeout = lambda _path: 0
+        contexts = (self._context._context, importlib.import_module(_CONTEXTS).TaskGroupContext._context)  # noqa: SLF001
+        sdk = importlib.import_module("airflow.sdk")
+        classes = (sdk.BaseOperator, sdk.DAG, sdk.TaskGroup, serializer, model, serialization.BaseSerialization)
+        self.tracer = Tracer((*classes, serialization, self._dagbag), contexts)
         self._log = _CapturingLog()
         self._used: set[str] = set()
         self._watch_secrets()
@@ -221,6 +230,7 @@ class AirflowAdapter:
         self._bagged.clear()
         self._log.caught.clear()
         self._used.clear()
+        self.tracer.begin()
 
     def _bag_arguments(self, file: str, root: str, bundle: str, *, collect: bool = True) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -327,8 +337,7 @@ class AirflowAdapter:
     def _duplicates(self, seen: Sequence[Any], dags: Sequence[Any], file: SourceFile) -> list[FileProblem]:
         """Two DAG objects with one id in one file, which stock Airflow silently makes one of."""
         loaded = {str(dag.dag_id) for dag in dags}
-        modules = [module for module in list(sys.modules.values()) if _belongs(module, file)]
-        for module in modules:
+        for module in _modules_of(file):
             seen = [*seen, *(value for value in vars(module).values() if isinstance(value, self._dag_class))]
         by_id: dict[str, set[int]] = {}
         for dag in seen:
@@ -337,8 +346,10 @@ class AirflowAdapter:
         return [_duplicate(dag_id, file) for dag_id in twice]
 
 
-def _belongs(module: object, file: SourceFile) -> bool:
-    return isinstance(module, ModuleType) and getattr(module, "__file__", None) == file.absolute
+def _modules_of(file: SourceFile) -> list[ModuleType]:
+    """The module that a file became: among the last, since looking at all would make a child copy their memory."""
+    last = itertools.islice(reversed(sys.modules.values()), _NEWEST_MODULES)
+    return [module for module in last if getattr(module, "__file__", None) == file.absolute]
 
 
 def _distinct(errors: Sequence[BaseException]) -> list[BaseException]:

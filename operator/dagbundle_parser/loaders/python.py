@@ -10,9 +10,11 @@ from typing import ClassVar
 from dagbundle_parser.errors import FileProblem
 from dagbundle_parser.loaders.airflow import AirflowAdapter
 from dagbundle_parser.loaders.base import AbstractDagLoader, Candidate, LoadResult, SourceFile
+from dagbundle_parser.plain import is_plain
 from dagbundle_parser.warmup import import_installed
 
 _MAX_SOURCE_BYTES = 4 << 20
+_MAX_PLAIN_BYTES = 256 << 10
 
 
 class PythonDagLoader(AbstractDagLoader):
@@ -50,6 +52,19 @@ class PythonDagLoader(AbstractDagLoader):
             if text is not None:
                 result.sources[file.path] = text
         return result
+
+
+    def is_plain(self, file: SourceFile) -> bool:
+        """Whether the gate in plain.py lets the file through."""
+        try:
+            source = Path(file.absolute).read_bytes()
+        except OSError:
+            return False
+        return file.path.endswith(".py") and len(source) <= _MAX_PLAIN_BYTES and is_plain(source)
+
+    def traces(self) -> tuple[object, ...]:
+        """What a plain file leaves as it is."""
+        return AirflowAdapter.get().tracer.snapshot()
 
 
 def _source(file: SourceFile, path: str) -> str | None:

@@ -1,0 +1,206 @@
+"""Says which Python files provably leave nothing behind in their process, so that several may share a child.
+
+A list of what is allowed, not of what is forbidden: calls of Airflow's own classes and decorators, a few functions of
+a few modules, literals, loops, and names that the file itself bound. No store into anything that was imported, no
+attribute with an underscore, no method but those listed. What is not understood is not plain and gets a child of its
+own. A check of the process after each file (loaders/traces.py) is the second line.
+"""
+
+from __future__ import annotations
+
+import ast
+
+_AIRFLOW_NAMES = frozenset(
+    {"DAG", "dag", "task", "task_group", "TaskGroup", "chain", "chain_linear", "cross_downstream", "Param", "Label",
+     "Asset", "AssetAlias", "AssetAll", "AssetAny", "Dataset", "TriggerRule", "setup", "teardown", "timezone",
+     "CronDataIntervalTimetable", "CronTriggerTimetable", "DeltaDataIntervalTimetable", "AssetOrTimeSchedule",
+     "EdgeModifier", "XComArg"}
+)  # fmt: skip
+_AIRFLOW_SUFFIXES = ("Operator", "Sensor", "OperatorAsync", "SensorAsync")
+_MODULE_MEMBERS: dict[str, frozenset[str]] = {
+    "__future__": frozenset({"annotations"}),
+    "datetime": frozenset({"datetime", "timedelta", "date", "time", "timezone", "UTC"}),
+    "itertools": frozenset({"chain", "product", "islice", "combinations", "permutations"}),
+    "json": frozenset({"dumps", "loads"}),
+    "math": frozenset({"ceil", "floor", "sqrt", "log", "log2", "pow", "pi"}),
+    "pathlib": frozenset({"PurePath", "PurePosixPath"}),
+    "pendulum": frozenset({"datetime", "duration", "timezone", "DateTime", "Duration", "UTC", "date", "tz"}),
+    "textwrap": frozenset({"dedent", "indent"}),
+    "typing": frozenset({"Any", "Dict", "List", "Optional", "Sequence", "Mapping", "Union", "TYPE_CHECKING", "Literal"}),
+    "zoneinfo": frozenset({"ZoneInfo"}),
+}
+_BUILTINS = frozenset(
+    {"range", "len", "str", "int", "float", "bool", "list", "dict", "set", "tuple", "frozenset", "enumerate", "zip",
+     "sorted", "reversed", "min", "max", "sum", "any", "all", "abs", "round", "repr", "True", "False", "None",
+     "__file__", "__name__", "__doc__"}
+)  # fmt: skip
+_METHODS = frozenset(
+    {"set_downstream", "set_upstream", "expand", "expand_kwargs", "partial", "override", "as_setup", "as_teardown",
+     "format", "join", "items", "keys", "values", "strip", "lower", "upper", "split", "title", "startswith", "endswith",
+     "datetime", "timedelta", "isoformat", "strftime", "total_seconds", "bash", "branch", "virtualenv",
+     "external_python", "short_circuit", "sensor", "docker", "kubernetes"}
+)  # fmt: skip
+_DOC_ATTRIBUTES = frozenset({"doc_md", "doc", "doc_json", "doc_yaml", "doc_rst"})
+_ALLOWED: tuple[type[ast.AST], ...] = (
+    ast.Module, ast.Expr, ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.With, ast.withitem, ast.Import, ast.ImportFrom,
+    ast.alias, ast.For, ast.If, ast.IfExp, ast.Return, ast.Pass, ast.Continue, ast.Break, ast.JoinedStr,
+    ast.FormattedValue, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Call, ast.keyword, ast.Starred,
+    ast.Attribute, ast.Subscript, ast.Slice, ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.Name,
+    ast.Lambda, ast.arguments, ast.arg, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp, ast.comprehension,
+    ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
+)  # fmt: skip
+
+
+def is_plain(source: bytes) -> bool:
+    """Whether a Python file provably leaves nothing behind in the process that imports it."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    try:
+        return _Gate(tree).passes()
+    except RecursionError:
+        return False
+
+
+class _Gate:
+    def __init__(self, tree: ast.Module) -> None:
+        tree.body = [statement for statement in tree.body if not _is_main_guard(statement)]
+        self._nodes = list(ast.walk(tree))
+        self._modules: set[str] = set()
+        self._imported: set[str] = set()
+        self._bound: set[str] = set()
+        self._not_calls: set[str] = set()
+        self._bases: set[int] = set()
+        self._called: set[int] = set()
+
+    def passes(self) -> bool:
+        if not all(isinstance(node, _ALLOWED) for node in self._nodes):
+            return False
+        return self._imports() and self._bindings() and all(self._node(node) for node in self._nodes)
+
+    def _imports(self) -> bool:
+        for node in self._nodes:
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    if alias.name not in _MODULE_MEMBERS:
+                        return False
+                    self._modules.add(alias.asname or alias.name)
+            elif isinstance(node, ast.ImportFrom):
+                if node.level or not all(_may_import(node.module or "", alias.name) for alias in node.names):
+                    return False
+                self._imported.update(alias.asname or alias.name for alias in node.names)
+        return True
+
+    def _bindings(self) -> bool:
+        """Collect the names that the file binds; those of imports must not be bound to anything else."""
+        for node in self._nodes:
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                self._bound.add(node.id)
+            elif isinstance(node, ast.FunctionDef):
+                self._bound.add(node.name)
+                self._not_calls.add(node.name)
+            elif isinstance(node, ast.arg):
+                self._bound.add(node.arg)
+                self._not_calls.add(node.arg)
+            elif isinstance(node, (ast.For, ast.comprehension)):
+                self._not_calls.update(_names_in(node.target))
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)) and not isinstance(node.value, ast.Call):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                self._not_calls.update(name for target in targets for name in _names_in(target))
+        for node in self._nodes:
+            if isinstance(node, ast.Attribute):
+                self._bases.add(id(node.value))
+            elif isinstance(node, ast.Call):
+                self._called.add(id(node.func))
+        return self._bound.isdisjoint(self._modules | self._imported | _BUILTINS | {"globals", "vars"})
+
+    def _node(self, node: ast.AST) -> bool:
+        if isinstance(node, ast.Name):
+            return self._name(node)
+        if isinstance(node, ast.Attribute):
+            return self._attribute(node)
+        if isinstance(node, ast.Subscript):
+            return isinstance(node.ctx, ast.Load)
+        if isinstance(node, ast.Call):
+            return self._call(node.func)
+        if isinstance(node, ast.FunctionDef):
+            return all(self._decorator(decorator) for decorator in node.decorator_list)
+        if isinstance(node, ast.With):
+            return all(
+                isinstance(item.context_expr, ast.Call)
+                and isinstance(item.context_expr.func, ast.Name)
+                and item.context_expr.func.id in self._imported
+                for item in node.items
+            )
+        return True
+
+    def _name(self, node: ast.Name) -> bool:
+        if isinstance(node.ctx, ast.Store):
+            return True
+        if node.id in self._modules:  # a module as a value could be changed where it is no longer seen
+            return id(node) in self._bases
+        return node.id in self._bound or node.id in self._imported or node.id in _BUILTINS
+
+    def _attribute(self, node: ast.Attribute) -> bool:
+        if node.attr.startswith("_"):
+            return False
+        base = node.value
+        if isinstance(base, ast.Name) and base.id in self._modules:
+            members = [known for module, known in _MODULE_MEMBERS.items() if self._is_alias(base.id, module)]
+            return isinstance(node.ctx, ast.Load) and any(node.attr in known for known in members)
+        if isinstance(node.ctx, ast.Load):
+            return True
+        own = isinstance(base, ast.Name) and base.id in self._bound and base.id not in self._not_calls
+        return isinstance(node.ctx, ast.Store) and own and node.attr in _DOC_ATTRIBUTES
+
+    def _is_alias(self, name: str, module: str) -> bool:
+        return any(
+            alias.name == module and (alias.asname or alias.name) == name
+            for node in self._nodes
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        )
+
+    def _call(self, function: ast.expr) -> bool:
+        if isinstance(function, ast.Name):
+            return True  # `_name` says whether the name may be used
+        if isinstance(function, ast.Attribute):
+            base = function.value
+            return (isinstance(base, ast.Name) and base.id in self._modules) or function.attr in _METHODS
+        return isinstance(function, ast.Call)  # `task(…)(…)`
+
+    def _decorator(self, node: ast.expr) -> bool:
+        target = node.func if isinstance(node, ast.Call) else node
+        while isinstance(target, ast.Attribute):
+            target = target.value
+        return isinstance(target, ast.Name) and target.id in self._imported
+
+
+def _may_import(module: str, name: str) -> bool:
+    if module in _MODULE_MEMBERS:
+        return name in _MODULE_MEMBERS[module]
+    if module == "airflow" or module.startswith("airflow."):
+        return name in _AIRFLOW_NAMES or (name[:1].isupper() and name.endswith(_AIRFLOW_SUFFIXES))
+    return False
+
+
+def _names_in(target: ast.AST) -> set[str]:
+    return {node.id for node in ast.walk(target) if isinstance(node, ast.Name)}
+
+
+def _is_main_guard(statement: ast.stmt) -> bool:
+    """`if __name__ == "__main__":`, whose body never runs in a parser."""
+    if not isinstance(statement, ast.If) or statement.orelse or not isinstance(statement.test, ast.Compare):
+        return False
+    test = statement.test
+    return (
+        isinstance(test.left, ast.Name)
+        and test.left.id == "__name__"
+        and len(test.ops) == 1
+        and isinstance(test.ops[0], ast.Eq)
+        and isinstance(test.comparators[0], ast.Constant)
+        and test.comparators[0].value == "__main__"
+    )
+
+
