@@ -71,10 +71,8 @@ def _delete_rollouts(connection: Connection, tables: Tables) -> int:
 
 def _delete_contents(connection: Connection, tables: Tables) -> int:
     content = tables.dag_content
-    pointed = sa.or_(
-        *[sa.exists().where(table.c.content_id == content.c.id) for table in (tables.dag, tables.dag_version)]
-    )
-    idle = set(connection.execute(sa.select(content.c.sha256).where(sa.not_(pointed))).scalars())
+    pointed = sa.union(*[sa.select(table.c.content_id) for table in (tables.dag, tables.dag_version)])
+    idle = set(connection.execute(sa.select(content.c.sha256).where(content.c.id.not_in(pointed))).scalars())
     for table in (tables.submission, tables.source_file):
         for outcome in connection.execute(sa.select(table.c.outcome)).scalars():
             idle.difference_update(sha256 for _, sha256 in outcome["dags"])
@@ -88,10 +86,12 @@ def _delete_contents(connection: Connection, tables: Tables) -> int:
 
 def _delete_sources(connection: Connection, tables: Tables) -> int:
     source = tables.source_code
-    pointed = sa.or_(
-        *[sa.exists().where(table.c.source == source.c.sha256) for table in (tables.dag, tables.dag_version)]
+    pointed = sa.union(
+        *[sa.select(table.c.source).where(table.c.source.is_not(None)) for table in (tables.dag, tables.dag_version)]
     )
-    idle: set[str] = set(connection.execute(sa.select(source.c.sha256).where(sa.not_(pointed))).scalars())
+    idle: set[str] = set(
+        connection.execute(sa.select(source.c.sha256).where(source.c.sha256.not_in(pointed))).scalars()
+    )
     for table in (tables.submission, tables.source_file):
         for sources in connection.execute(sa.select(table.c.sources)).scalars():
             idle.difference_update(_hashes(sources))

@@ -222,7 +222,7 @@ class Tables:
             sa.Column("bundle_id", Big, self._refers("bundle.id"), nullable=False, index=True),
             sa.Column("subdir", Key, nullable=False),
             sa.Column("path", Key, nullable=False),
-            sa.Column("content_id", Big, self._refers("dag_content.id"), nullable=False),
+            sa.Column("content_id", Big, self._refers("dag_content.id"), nullable=False, index=True),
             sa.Column("number", sa.Integer, nullable=False),
             sa.Column("source", Key),
         )
@@ -233,7 +233,7 @@ class Tables:
             sa.Column("bundle_id", Big, self._refers("bundle.id"), nullable=False),
             sa.Column("subdir", Key, nullable=False),
             sa.Column("path", Key, nullable=False),
-            sa.Column("content_id", Big, self._refers("dag_content.id"), nullable=False),
+            sa.Column("content_id", Big, self._refers("dag_content.id"), nullable=False, index=True),
             sa.Column("source", Key),
             sa.Column("from_revision", sa.Integer, nullable=False),
             sa.Column("to_revision", sa.Integer),
