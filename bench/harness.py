@@ -183,10 +183,15 @@ class _MemoryWatch:
 
 
 def _tree(pid: int, depth: int = 0) -> Iterator[tuple[int, int, bool]]:
+    """Walk a process and its descendants: process, depth, whether it has no children."""
+    children: list[str] = []
     try:
-        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
-    except OSError:  # it ended meanwhile
+        threads = list(pathlib.Path(f"/proc/{pid}/task").iterdir())
+    except OSError:  # the process ended meanwhile
         return
+    for thread in threads:  # each knows only the children that it forked itself
+        with contextlib.suppress(OSError):  # the thread ended meanwhile
+            children += (thread / "children").read_text(encoding="ascii").split()
     yield pid, depth, not children
     for child in children:
         yield from _tree(int(child), depth + 1)

@@ -27,6 +27,14 @@ def test_the_cpu_time_of_a_commands_children_is_counted(tmp_path: pathlib.Path) 
     assert harness.run([sys.executable, "-c", parent], env={}, folder=tmp_path).cpu > 0.3
 
 
+def test_the_memory_of_a_child_that_a_thread_started_is_counted(tmp_path: pathlib.Path) -> None:
+    allocate = "import time; kept = bytearray(50_000_000); time.sleep(0.5)"
+    start = f"subprocess.run([sys.executable, '-c', {allocate!r}], check=True)"
+    parent = f"import subprocess, sys, threading; threading.Thread(target=lambda: {start}).start()"
+    usage = harness.run([sys.executable, "-c", parent], env={}, folder=tmp_path, watch_memory=True)
+    assert usage.memory > usage.child_memory > 50_000_000
+
+
 def test_a_generated_corpus_has_the_files_and_dags_that_it_claims(tmp_path: pathlib.Path) -> None:
     made = corpus.generated(tmp_path / "made", files=3, dags_per_file=4)
     files = sorted(made.folder.iterdir())
