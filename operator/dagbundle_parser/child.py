@@ -33,6 +33,10 @@ HEADER = struct.Struct(">16scIQ")
 """A frame's header: the child's token, its kind, the file's place in the batch, the body's length in bytes."""
 RESULT, GIVEN_BACK = b"R", b"G"
 
+GRACE_SECONDS = 1.0
+"""How long after its time limit a file's child is killed, so that it can first report where it hangs."""
+FAILED_STATUS = 70
+"""The exit code of a child that could not send a frame."""
 MAX_DEPTH = 200
 """How deeply a serialized DAG may nest lists and objects."""
 _MAX_ENTRIES = 200
@@ -73,7 +77,7 @@ def run_child(
         output: the descriptor that becomes stdout and stderr.
         shared: give a file back instead of reporting anything but a clean result.
     """
-    status = 70
+    status = FAILED_STATUS
     try:
         results = _arrange_descriptors(results, output)
         _reset_signals()
@@ -103,6 +107,7 @@ class _Child:
         self._write, self._clock, self._pack = os.write, time.monotonic, HEADER.pack
         self._setitimer, self._timer = signal.setitimer, signal.ITIMER_REAL
         self._usage, self._self = resource.getrusage, resource.RUSAGE_SELF
+        self._stand_down = faulthandler.cancel_dump_traceback_later
         self._recorder = Recorder(root, work.covered)
         self._traces: tuple[object, ...] = ()
 
@@ -148,10 +153,13 @@ class _Child:
         try:
             try:
                 signal.signal(signal.SIGALRM, _timer(file, seconds))
+                # Says where a file hangs that does not let the signal through; a thread does it, before the kill.
+                faulthandler.dump_traceback_later(seconds + GRACE_SECONDS / 2, file=2)
                 self._setitimer(self._timer, seconds)
                 return loader.load(file)
             finally:
                 self._setitimer(self._timer, 0)
+                self._stand_down()
         except BaseException as error:  # noqa: BLE001 - a DAG file may raise anything, SystemExit too
             return LoadResult(errors=[problem_of(error, file)])
 
@@ -240,7 +248,7 @@ def timeout_text(path: str, seconds: float) -> str:
 
 
 def _arrange_descriptors(results: int, output: int) -> int:
-    """stdin from nowhere, stdout and stderr to `output`, and of the others only `results`, whose number may change."""
+    """Stdin from nowhere, stdout and stderr to `output`, and of the others only `results`, whose number may change."""
     nowhere = os.open(os.devnull, os.O_RDONLY)
     high = fcntl.fcntl(results, fcntl.F_DUPFD_CLOEXEC, 10)
     os.dup2(nowhere, 0)

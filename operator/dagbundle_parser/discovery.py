@@ -21,6 +21,7 @@ from dagbundle_parser.ignorefile import IGNORE_FILE, IgnoreRule, is_ignored, rea
 from dagbundle_parser.loaders.base import AbstractDagLoader, Candidate
 from dagbundle_parser.settings import AirflowSettings
 
+
 @dataclasses.dataclass(frozen=True)
 class ListedFile:
     """A path that gets a file record.
@@ -96,9 +97,7 @@ class Lister:
             if entry.name != IGNORE_FILE and self._wanted(path):
                 self._entry(path, entry, rules)
 
-    def _own_rules(
-        self, directory: str, entries: list[os.DirEntry[str]], rules: list[IgnoreRule]
-    ) -> list[IgnoreRule]:
+    def _own_rules(self, directory: str, entries: list[os.DirEntry[str]], rules: list[IgnoreRule]) -> list[IgnoreRule]:
         for entry in entries:
             if entry.name == IGNORE_FILE and entry.is_file() and self._inside(entry.path):
                 try:

@@ -2,7 +2,7 @@
 
 ParserError                 anything that ends a run
 ├── RequestError            the run request cannot be used; nothing was reported (exit code 2)
-└── RunError                the run cannot be carried out; becomes the report's `fail` record 
+└── RunError                the run cannot be carried out; becomes the report's `fail` record
 
 FileProblem                 not an exception: one entry of a file record's `errors`
 FileTimeout                 raised inside a child by its timer, so that the traceback shows where the file hangs
@@ -37,7 +37,7 @@ class RunError(ParserError):
         self.kind = kind
 
 
-class FileTimeout(BaseException):  # noqa: N818 - a BaseException on purpose: `except Exception` must not swallow it
+class FileTimeout(BaseException):
     """A file used up its time; raised by the child's timer inside the file's own code."""
 
 

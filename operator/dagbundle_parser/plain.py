@@ -26,7 +26,9 @@ _MODULE_MEMBERS: dict[str, frozenset[str]] = {
     "pathlib": frozenset({"PurePath", "PurePosixPath"}),
     "pendulum": frozenset({"datetime", "duration", "timezone", "DateTime", "Duration", "UTC", "date", "tz"}),
     "textwrap": frozenset({"dedent", "indent"}),
-    "typing": frozenset({"Any", "Dict", "List", "Optional", "Sequence", "Mapping", "Union", "TYPE_CHECKING", "Literal"}),
+    "typing": frozenset(
+        {"Any", "Dict", "List", "Optional", "Sequence", "Mapping", "Union", "TYPE_CHECKING", "Literal"}
+    ),
     "zoneinfo": frozenset({"ZoneInfo"}),
 }
 _BUILTINS = frozenset(
@@ -51,12 +53,8 @@ _ALLOWED: tuple[type[ast.AST], ...] = (
 )  # fmt: skip
 
 
-def is_plain(source: bytes) -> bool:
-    """Whether a Python file provably leaves nothing behind in the process that imports it."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
+def is_plain(tree: ast.Module) -> bool:
+    """Whether a parsed Python file provably leaves nothing behind in the process that imports it."""
     try:
         return _Gate(tree).passes()
     except RecursionError:
@@ -202,5 +200,3 @@ def _is_main_guard(statement: ast.stmt) -> bool:
         and isinstance(test.comparators[0], ast.Constant)
         and test.comparators[0].value == "__main__"
     )
-
-

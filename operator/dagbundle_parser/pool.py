@@ -16,21 +16,29 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
-from dagbundle_parser.child import GIVEN_BACK, HEADER, RESULT, Assignment, Work, run_child, timeout_text
+from dagbundle_parser.child import (
+    FAILED_STATUS,
+    GIVEN_BACK,
+    GRACE_SECONDS,
+    HEADER,
+    RESULT,
+    Assignment,
+    Work,
+    run_child,
+    timeout_text,
+)
 from dagbundle_parser.errors import FileProblem, RunError
 from dagbundle_parser.protocol import encode
 
-GRACE_SECONDS = 1.0
-"""How long after its time limit a file's child is killed, so that it can first report where it hangs."""
 _CHUNK = 1 << 18
 _SLACK = 1 << 20
 
 
-class Stopped(BaseException):  # noqa: N818 - like KeyboardInterrupt, no error to be handled on the way
+class Stopped(BaseException):
     """SIGTERM or SIGINT arrived; all children are gone."""
 
     def __init__(self, number: int) -> None:
@@ -154,9 +162,7 @@ class Pool:
                 return False
             raise RunError("CannotFork", f"no process can be started for a file: {error.strerror}") from error
         if pid == 0:
-            run_child(
-                self._work, batch, slot=slot, token=token, results=results_end, output=output_end, shared=shared
-            )
+            run_child(self._work, batch, slot=slot, token=token, results=results_end, output=output_end, shared=shared)
         os.close(results_end)
         os.close(output_end)
         deadline = time.monotonic() + self._work.limits.file_seconds + GRACE_SECONDS
@@ -250,9 +256,7 @@ class Pool:
         if child.buffer and child.complete:
             child.buffer.clear()
 
-    def _settle(
-        self, child: _Running, waiting: deque[tuple[Sequence[Assignment], bool]]
-    ) -> Iterator[FileRecord]:
+    def _settle(self, child: _Running, waiting: deque[tuple[Sequence[Assignment], bool]]) -> Iterator[FileRecord]:
         """Make records of what a child that has ended left, and queue again what it could not do."""
         done = 0
         for assignment, (kind, body) in zip(child.batch, child.frames):  # noqa: B905 - frames may be fewer
@@ -325,7 +329,7 @@ class Pool:
         if child.late:
             text = timeout_text(path, limits.file_seconds)
             return FileProblem("Timeout", f"{text}. It did not react to the time limit's signal either", line)
-        if child.damage or child.buffer:
+        if child.damage or child.buffer or child.status == FAILED_STATUS << 8:
             return FileProblem(
                 "DamagedReport",
                 f"what {path} sent back cannot be used: {child.damage or 'it is cut'}. A DAG file must not write to "

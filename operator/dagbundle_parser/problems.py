@@ -27,7 +27,9 @@ def problem_of(error: BaseException, file: SourceFile, *, doing: str = "") -> Fi
     """
     line = _line_of(error, file)
     if isinstance(error, MemoryError):
-        return FileProblem("MemoryLimit", _with_trace(f"{file.path} ran out of memory: {_MEMORY_HINT}", error, file), line)
+        return FileProblem(
+            "MemoryLimit", _with_trace(f"{file.path} ran out of memory: {_MEMORY_HINT}", error, file), line
+        )
     if isinstance(error, FileTimeout):
         return FileProblem("Timeout", _with_trace(str(error), error, file), line)
     if isinstance(error, RecursionError):

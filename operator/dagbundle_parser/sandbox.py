@@ -249,9 +249,7 @@ def open_to_others(path: str, _known: dict[str, bool] = {}) -> bool:  # noqa: B0
     path = os.path.realpath(path)
     parent = os.path.dirname(path)
     if parent not in _known:
-        _known[parent] = all(
-            _has(folder, stat.S_IXOTH) for folder in [parent, *(str(p) for p in _parents(parent))]
-        )
+        _known[parent] = all(_has(folder, stat.S_IXOTH) for folder in [parent, *(str(p) for p in _parents(parent))])
     readable = _has(path, stat.S_IROTH)
     if os.path.isdir(path):
         readable = readable and _has(path, stat.S_IXOTH)

@@ -16,10 +16,8 @@ import sys
 import sysconfig
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-from dagbundle_parser.loaders.base import SourceFile
 
 _MAX_PARSED_BYTES = 1 << 20
 _SHOWN_NOISE_BYTES = 8192
@@ -34,14 +32,20 @@ def installed_directories() -> tuple[str, ...]:
     return tuple(sorted(f"{path.rstrip('/')}/" for path in paths | real))
 
 
-def imported_names(source: bytes) -> set[str]:
-    """The absolute names that a Python file imports at any place; empty where it does not parse."""
+def parse_source(source: bytes) -> ast.Module | None:
+    """The syntax tree of a Python file; None where it does not parse, or is too large to look into ahead."""
+    if len(source) > _MAX_PARSED_BYTES:
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an invalid escape is the file's own warning, told when it is loaded
-            tree = ast.parse(source)
+            return ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return set()
+        return None
+
+
+def imported_names(tree: ast.Module) -> set[str]:
+    """The absolute names that a Python file imports, at any place."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -51,19 +55,17 @@ def imported_names(source: bytes) -> set[str]:
     return names
 
 
-def import_installed(files: Sequence[SourceFile]) -> None:
-    """Import what the files import, where it is installed; a module that fails to is left to the file to report."""
-    wanted: set[str] = set()
-    for file in files:
-        with contextlib.suppress(OSError):
-            path = Path(file.absolute)
-            if file.path.endswith(".py") and path.stat().st_size <= _MAX_PARSED_BYTES:
-                wanted |= imported_names(path.read_bytes())
-    roots = {file.root for file in files}
+def import_installed(names: Iterable[str], root: str) -> None:
+    """Import what is installed of `names`; a module that fails to is left to the files that import it to report.
+
+    Args:
+        names: absolute module names.
+        root: the bundle's root, which is not searched.
+    """
     directories = installed_directories()
-    with warnings.catch_warnings(), _without(roots):
+    with warnings.catch_warnings(), _without({root}):
         warnings.simplefilter("ignore")
-        for name in sorted(wanted):
+        for name in sorted(names):
             if name not in sys.modules and _is_installed(name.partition(".")[0], directories):
                 with contextlib.suppress(Exception):
                     importlib.import_module(name)

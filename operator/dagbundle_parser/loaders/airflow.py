@@ -186,10 +186,10 @@ class AirflowAdapter:
         class Bag(base):  # type: ignore[misc,valid-type]
             @property
             def log(self) -> Any:
-                return adapter._log  # noqa: SLF001 - the class belongs to the adapter
+                return adapter._log
 
             def bag_dag(self, dag: Any, **kwargs: Any) -> None:
-                adapter._bagged.append(dag)  # noqa: SLF001
+                adapter._bagged.append(dag)
                 super().bag_dag(dag, **kwargs)
 
         self._bagged: list[Any] = []

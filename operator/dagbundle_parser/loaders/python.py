@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +12,9 @@ from dagbundle_parser.errors import FileProblem
 from dagbundle_parser.loaders.airflow import AirflowAdapter
 from dagbundle_parser.loaders.base import AbstractDagLoader, Candidate, LoadResult, SourceFile
 from dagbundle_parser.plain import is_plain
-from dagbundle_parser.warmup import import_installed
+from dagbundle_parser.warmup import import_installed, imported_names, parse_source
 
 _MAX_SOURCE_BYTES = 4 << 20
-_MAX_PLAIN_BYTES = 256 << 10
 
 
 class PythonDagLoader(AbstractDagLoader):
@@ -22,6 +22,9 @@ class PythonDagLoader(AbstractDagLoader):
 
     name: ClassVar[str] = "python"
     suffixes: ClassVar[tuple[str, ...]] = (".py", ".zip")
+
+    def __init__(self) -> None:
+        self._plain: set[str] = set()
 
     def may_claim(self, suffix: str) -> bool:
         """Any file but YAML may be a zip archive; Airflow looks into each."""
@@ -39,9 +42,17 @@ class PythonDagLoader(AbstractDagLoader):
         return content[-66_000:].find(b"pk\x05\x06") >= 0 and candidate.is_zip()
 
     def warm_up(self, files: Sequence[SourceFile]) -> None:
-        """Import Airflow and what the files import from installed distributions."""
+        """Import Airflow and what the files import from installed distributions; see which files are plain."""
         adapter = AirflowAdapter.get()
-        import_installed(files)
+        names: set[str] = set()
+        for file in files:
+            tree = _tree_of(file)
+            if tree is not None:
+                names |= imported_names(tree)
+                if is_plain(tree):
+                    self._plain.add(file.path)
+        if files:
+            import_installed(names, files[0].root)
         adapter.warm_up(files[0].bundle if files else "warm-up")
 
     def load(self, file: SourceFile) -> LoadResult:
@@ -53,18 +64,22 @@ class PythonDagLoader(AbstractDagLoader):
                 result.sources[file.path] = text
         return result
 
-
     def is_plain(self, file: SourceFile) -> bool:
-        """Whether the gate in plain.py lets the file through."""
-        try:
-            source = Path(file.absolute).read_bytes()
-        except OSError:
-            return False
-        return file.path.endswith(".py") and len(source) <= _MAX_PLAIN_BYTES and is_plain(source)
+        """Whether the gate in plain.py let the file through."""
+        return file.path in self._plain
 
     def traces(self) -> tuple[object, ...]:
         """What a plain file leaves as it is."""
         return AirflowAdapter.get().tracer.snapshot()
+
+
+def _tree_of(file: SourceFile) -> ast.Module | None:
+    if not file.path.endswith(".py"):
+        return None
+    try:
+        return parse_source(Path(file.absolute).read_bytes())
+    except OSError:
+        return None
 
 
 def _source(file: SourceFile, path: str) -> str | None:

@@ -80,9 +80,7 @@ class YamlDagLoader(AbstractDagLoader):
     def _build(dagfactory: Any, file: SourceFile) -> list[Any]:
         namespace: dict[str, Any] = {}
         logging.disable(logging.INFO)  # it says at each call which folder it does not look into
-        dagfactory.load_yaml_dags(
-            globals_dict=namespace, config_filepath=file.absolute, defaults_config_path=file.root
-        )
+        dagfactory.load_yaml_dags(globals_dict=namespace, config_filepath=file.absolute, defaults_config_path=file.root)
         return list(namespace.values())
 
 

@@ -17,9 +17,7 @@ class SinglePassBundleParser(AbstractBundleParser):
     def run(self) -> None:
         """Confirm what is unchanged, load the rest, and close with the full listing, which deactivates the stale."""
         files = self.bundle.list_files()
-        self.store.open(
-            parser={"name": self.name, "version": self.version}, facts=self.bundle.facts, files=len(files)
-        )
+        self.store.open(parser={"name": self.name, "version": self.version}, facts=self.bundle.facts, files=len(files))
         changed = []
         for file in files:
             if file.problem is None and self.bundle.is_unchanged(file):
