@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dagbundle.cli import inputs, options, output
+from dagbundle.rollout.model import short_version
 
 if TYPE_CHECKING:
     from dagbundle.store import DagStore
@@ -36,7 +37,7 @@ def bundles(
             row.bundle.namespace,
             row.bundle.name,
             row.revision,
-            output.short(row.version),
+            short_version(row.version),
             row.dags,
             row.import_errors,
             "yes" if row.holds else "",

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dagbundle.cli import inputs, options, output
+from dagbundle.rollout.model import short_version
 
 
 def history(
@@ -30,7 +31,7 @@ def history(
             (
                 row.revision,
                 row.kind.value + (f" of {row.restored}" if row.restored else ""),
-                output.short(row.version),
+                short_version(row.version),
                 f"{row.created_at:%Y-%m-%d %H:%M:%S}",
                 *(row.counts.get(name, 0) for name in ("added", "changed", "moved", "removed", "kept", "errors")),
             )
@@ -75,6 +76,6 @@ def resume(
         output.document(holds, out)
         return
     for hold in holds:
-        typer.echo(f"version {output.short(hold.version)} is no longer held ({output.printable(hold.reason)})")
+        typer.echo(f"version {short_version(hold.version)} is no longer held ({output.printable(hold.reason)})")
     if not holds:
         typer.echo("Nothing was held.")

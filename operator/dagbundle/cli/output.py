@@ -72,12 +72,6 @@ def block(text: str, indent: str) -> str:
     return "\n".join(f"{indent}{printable(line)}" for line in lines)
 
 
-def short(version: str) -> str:
-    """Shorten a hash for people: `sha256:0123456789ab`."""
-    prefix, colon, digest = version.partition(":")
-    return f"{prefix}{colon}{digest[:12]}" if colon else version[:19]
-
-
 def counted(number: int, noun: str) -> str:
     """`1 DAG`, `2 DAGs`."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -13,7 +13,7 @@ from dagbundle.cli import inputs, output
 from dagbundle.cli.exits import Exit
 from dagbundle.engine import changes, determinism, engine
 from dagbundle.rollout import diff
-from dagbundle.rollout.model import Change, FileProblem, RunOutcome, Verdict
+from dagbundle.rollout.model import Change, FileProblem, RunOutcome, Verdict, short_version
 from dagbundle.store import DagStore
 
 _SIGNS = {
@@ -54,7 +54,7 @@ def applied(result: engine.Applied, store: DagStore, out: output.Format, *, deta
         else (f"revision {result.revision}" if result.revision else "never published")
     )
     name = f"{result.bundle.namespace}/{result.bundle.name}"
-    typer.secho(f"{name}  version {output.short(result.version)}  {arrow}", bold=True)
+    typer.secho(f"{name}  version {short_version(result.version)}  {arrow}", bold=True)
     for run in result.runs:
         typer.echo(f"  {_run_line(run)}")
     if details:

@@ -30,6 +30,7 @@ from dagbundle.rollout.model import (
     RunOutcome,
     StagedFile,
     Verdict,
+    short_version,
 )
 from dagbundle.runtime.base import Runtime
 from dagbundle.store import DagStore
@@ -208,8 +209,12 @@ class Engine:
         judgement = Judgement(
             verdict=Verdict.PUBLISH,
             reason="RolledBack",
-            message=f"revision {target} (version {before.version}) is live again as revision {revision}"
-            + (f"; version {live.version} is held until `dagbundle resume` or another version" if hold else ""),
+            message=f"revision {target} (version {short_version(before.version)}) is live again as revision {revision}"
+            + (
+                f"; version {short_version(live.version)} is held until `dagbundle resume` or another version"
+                if hold
+                else ""
+            ),
             ready=False,
             changes=judge.compare(live, now),
         )

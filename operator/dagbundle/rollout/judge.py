@@ -35,6 +35,7 @@ from dagbundle.rollout.model import (
     Problem,
     RunOutcome,
     Verdict,
+    short_version,
 )
 
 Place = tuple[str, str]
@@ -82,7 +83,7 @@ def judge(
     """
     for hold in live.holds:
         if hold.template_hash == changeset.template_hash:
-            return _block("Held", f"version {hold.version} was rolled back and is held: {hold.reason}")
+            return _block("Held", f"version {short_version(hold.version)} was rolled back and is held: {hold.reason}")
     named = {run.subdir for run in changeset.runs}
     gone = set() if partial else {dag.subdir for dag in live.dags.values()} - named
     blocked = {
@@ -259,7 +260,9 @@ def _failure(
                 "if that is meant, remove the subdir from the spec",
             )
     if broken and policy.on_import_error == "Fail":
-        return _Blocked("ImportErrors", f"{len(broken)} broken file(s) and onImportError is Fail: {_names(broken)}")
+        return _Blocked(
+            "ImportErrors", f"{_counted(len(broken), 'broken file')} and onImportError is Fail: {_names(broken)}"
+        )
     allowed = policies.limit_of(policy.max_import_errors, sum(listed.get(subdir, 0) for subdir in unit))
     if allowed is not None and len(broken) > allowed:
         return _Blocked(
@@ -291,13 +294,18 @@ def _verdict(
         held_back = "; ".join(
             f"subdir {subdir} is as it was: {item.message}" for subdir, item in sorted(blocked.items())
         )
-        message, ready = f"published without {len(blocked)} subdir(s): {held_back}", False
+        message, ready = f"published without {_counted(len(blocked), 'subdir')}: {held_back}", False
     elif broken and policy.on_import_error == "KeepLastGood":
         reason, ready = "KeptLastGood", False
-        message = f"{len(broken)} broken file(s), {kept} DAG(s) kept at their last good definition: {_names(broken)}"
+        message = (
+            f"{_counted(len(broken), 'broken file')}: {_names(broken)}; "
+            f"{_counted(kept, 'DAG')} kept at the last good definition"
+        )
     else:
         reason, ready = "Published", True
-        message = f"version {changeset.version} is published" + (f", {len(broken)} broken file(s)" if broken else "")
+        message = f"version {short_version(changeset.version)} is published" + (
+            f", {_counted(len(broken), 'broken file')}" if broken else ""
+        )
     return Judgement(
         verdict=Verdict.PUBLISH,
         reason=reason,
@@ -333,6 +341,10 @@ def _block_all(blocked: Mapping[str, _Blocked], draft: _Draft) -> Judgement:
         changes=draft.changes,
         problems=draft.problems,
     )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _names(names: Collection[str]) -> str:

@@ -29,6 +29,12 @@ class BundleKey:
         return ".".join(parts)
 
 
+def short_version(version: str) -> str:
+    """Shorten a bundle version for people: a digest to its first 12 digits."""
+    prefix, colon, digest = version.partition(":")
+    return f"{prefix}:{digest[:12]}" if colon else version[:40]
+
+
 # --- One DAG's content, split so that one task can be read without the rest ---------------------------------------
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dagbundle.resources import bundle as bundle_models
-from dagbundle.rollout import content
+from dagbundle.rollout import content, model
 from dagbundle.rollout.model import Live
 
 
@@ -53,7 +53,7 @@ def plan(resource: bundle_models.DagBundle, *, version: str, live: Live) -> Plan
             return Plan(
                 template,
                 reason="Held",
-                message=f"version {hold.version} was rolled back and is held: {hold.reason}",
+                message=f"version {model.short_version(hold.version)} was rolled back and is held: {hold.reason}",
             )
     paths = [subdir.path for subdir in resource.spec.subdirs]
     return Plan(

@@ -80,7 +80,8 @@ class LocalRuntime:
 
     def report(self, request: protocol.RunRequest) -> Iterator[bytes]:
         """Run the parser and yield its report; see `runtime.base.Runtime`."""
-        command = [self._interpreter(), str(parser_home.unpacked()), "run"]
+        python = self._interpreter()
+        command = [python, str(parser_home.unpacked(python)), "run"]
         with tempfile.TemporaryDirectory(prefix="dagbundle-") as scratch:
             request_file = pathlib.Path(scratch) / "request.json"
             request_file.write_text(request.model_dump_json(by_alias=True))
@@ -100,8 +101,9 @@ class LocalRuntime:
         Raises:
             RunError: It failed; the message holds its output.
         """
+        python = self._interpreter()
         done = subprocess.run(
-            [self._interpreter(), str(parser_home.unpacked()), command],
+            [python, str(parser_home.unpacked(python)), command],
             input=document,
             capture_output=True,
             text=True,

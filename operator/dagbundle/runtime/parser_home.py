@@ -11,6 +11,7 @@ import importlib.util
 import os
 import pathlib
 import shutil
+import subprocess
 import tempfile
 import zipapp
 
@@ -40,10 +41,14 @@ def build_zipapp(target: pathlib.Path) -> None:
         zipapp.create_archive(folder, target, interpreter="/usr/bin/env python3", compressed=True)
 
 
-def unpacked() -> pathlib.Path:
+def unpacked(python: str) -> pathlib.Path:
     """Return a folder that `python FOLDER` runs the parser from; made on first use, then shared by all calls.
 
     It is named after its content's hash, and appears whole or not at all, so that two programs may race for it.
+
+    Args:
+        python: The interpreter that will run it. Its bytecode is written here once, because a parser that runs with
+            PYTHONDONTWRITEBYTECODE, or as a user who may not write here, would compile itself at every start.
     """
     files = source_files()
     digest = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()[:16]
@@ -60,6 +65,11 @@ def unpacked() -> pathlib.Path:
             shutil.rmtree(fresh)
             if not home.is_dir():
                 raise
+    compiled = home / f"compiled-{hashlib.sha256(os.path.realpath(python).encode()).hexdigest()[:16]}"
+    if not compiled.exists():
+        # an interpreter that cannot even do this fails for the same reason, and with its own message, when it is run
+        subprocess.run([python, "-m", "compileall", "-q", str(home)], check=False, capture_output=True)
+        compiled.touch()
     return home
 
 
