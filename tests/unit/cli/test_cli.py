@@ -1,0 +1,163 @@
+"""The command line's manners: exit codes, error texts, formats. What needs a parser is in tests/integration/cli."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+from typing import Any
+
+import pytest
+import yaml
+
+from dagbundle import errors
+from dagbundle.cli import exits, inputs, main, output
+
+GOOD = {
+    "apiVersion": "dagbundle.dev/v1alpha1",
+    "kind": "DagBundle",
+    "metadata": {"name": "sales", "namespace": "team-sales"},
+    "spec": {"source": {"image": {"reference": "r/i:1"}}},
+}
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Calls `dagbundle …` in a folder and with a database of its own; returns (exit code, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DAGBUNDLE_DATABASE_URL", f"sqlite:///{tmp_path / 'test.db'}")
+    (tmp_path / "bundle.yaml").write_text(yaml.safe_dump(GOOD))
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["dagbundle", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main.main()
+        captured = capsys.readouterr()
+        code = caught.value.code
+        return (code if isinstance(code, int) else 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["apply", "-f", "bundle.yaml"], "add --local"),
+        (["apply", "-f", "bundle.yaml", "--local"], "name the folder that holds its files with --folder"),
+        (["apply", "-f", "missing.yaml", "--local", "--folder", "."], "missing.yaml cannot be read"),
+        (["apply", "-f", "bundle.yaml", "--local", "--folder", "nowhere"], "is no folder"),
+        (["diff"], "either a BUNDLE or -f FILE"),
+        (["parse", "nowhere.py"], "is not there"),
+        (["history", "team/none"], "no bundle"),
+        (["rollback", "team/none"], "never published"),
+        (["rollback", "a/b/c"], "is no bundle"),
+        (["get", "dags", "--bundle", "team/none"], "no bundle"),
+        (["dags", "details", "none"], "none"),
+        (["nonsense"], "No such command"),
+        (["apply", "--nonsense"], "No such option"),
+        (["get", "dags", "--limit", "0"], "--limit"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_says_what_to_do(call: Any, arguments: list[str], words: str) -> None:
+    code, out, err = call(*arguments)
+    assert code == exits.Exit.USAGE
+    assert words in " ".join(err.replace("│", " ").split())
+    assert out == ""
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "holds 0 documents"),
+        ("a: [", "is no YAML that can be read"),
+        ("a: 1\n---\nb: 2\n", "holds 2 documents"),
+        ("a: &x 1\nb: *x\n", "uses YAML aliases"),
+        ("!!python/object/apply:os.system ['true']", "is no YAML that can be read"),
+        ("a: " + "[" * 3000, "is no YAML that can be read"),
+        ("x" * (inputs.MAX_RESOURCE_BYTES + 1), "larger than"),
+        ("kind: \0", "is no YAML that can be read"),
+    ],
+)
+def test_a_resource_that_cannot_be_read_is_refused(call: Any, text: str, words: str) -> None:
+    pathlib.Path("bundle.yaml").write_text(text)
+    code, _, err = call("apply", "-f", "bundle.yaml", "--local", "--folder", ".")
+    assert code == exits.Exit.USAGE
+    assert words in err
+
+
+def test_a_manifest_with_an_unknown_field_names_it(call: Any) -> None:
+    pathlib.Path("dagbundle.yaml").write_text("version: v1beta\nparser: x\n")
+    code, _, err = call("apply", "-f", "bundle.yaml", "--local", "--folder", ".")
+    assert code == exits.Exit.USAGE
+    assert (
+        "parser: unknown field; did you mean 'bundle_parser'? (allowed: bundle_config, bundle_parser, version)" in err
+    )
+
+
+def test_a_namespace_without_a_grant_is_not_enabled(call: Any) -> None:
+    pathlib.Path("grants.yaml").write_text("tenants: []\n")
+    code, _, err = call("apply", "-f", "bundle.yaml", "--local", "--folder", ".", "--grants", "grants.yaml")
+    assert code == exits.Exit.USAGE
+    assert "NamespaceNotEnabled" in err
+
+
+def test_no_interpreter_is_told_with_the_option_that_names_one(call: Any) -> None:
+    code, _, err = call("parse", ".", "--python", "nothing-like-this")
+    assert code == exits.Exit.USAGE
+    assert "--python names the Python" in err
+
+
+def test_lists_are_empty_and_not_errors_on_a_new_database(call: Any) -> None:
+    assert call("get", "bundles") == (0, "Nothing found.\n", "")
+    code, out, _ = call("get", "dags", "-o", "json")
+    assert (code, json.loads(out)) == (0, {"items": [], "next_cursor": None})
+    code, out, _ = call("get", "errors", "-o", "yaml")
+    assert (code, yaml.safe_load(out)) == (0, {"items": [], "next_cursor": None})
+
+
+def test_a_database_that_cannot_be_reached_is_told_and_may_be_tried_again(
+    call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGBUNDLE_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none?connect_timeout=1")
+    code, _, err = call("get", "bundles")
+    assert code == exits.Exit.RETRY
+    assert "Traceback" not in err
+
+
+def test_the_version_is_printed(call: Any) -> None:
+    code, out, _ = call("--version")
+    assert code == 0
+    assert out[0].isdigit()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.UsageError("x"), 2),
+        (errors.ResourceError("x"), 2),
+        (errors.NotFoundError("x"), 2),
+        (errors.RunError("x"), 5),
+        (errors.SchemaError("x"), 5),
+        (errors.OwnershipError("x"), 5),
+        (errors.ConflictError("x"), 75),
+        (errors.SupersededError("x"), 75),
+        (errors.StoreUnavailableError("x"), 75),
+    ],
+)
+def test_every_error_has_its_exit_code(error: errors.DagBundleError, code: int) -> None:
+    assert main.exit_code_of(error) == code
+
+
+def test_a_tenants_text_cannot_drive_the_terminal() -> None:
+    assert output.printable("a\x1b[2Jb\r\n\u202e") == "a\\x1b[2Jb\\r\\n\\u202e"
+    assert output.block("one\ntwo\x07", "  ") == "  one\n  two\\x07"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [("team/sales", ("team", "sales")), ("team.sales", ("team", "sales")), ("sales", ("default", "sales"))],
+)
+def test_a_bundle_is_named_by_namespace_and_name(text: str, key: tuple[str, str]) -> None:
+    found = inputs.bundle_key(text)
+    assert (found.namespace, found.name) == key
