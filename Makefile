@@ -10,6 +10,7 @@ BENCH_ARGS ?=
 .DELETE_ON_ERROR:
 export UV_PYTHON_PREFERENCE := system
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
+unexport PYTHONDONTWRITEBYTECODE  # else every start of a program compiles all of it again
 unexport UV_PYTHON UV_PROJECT_ENVIRONMENT UV_SYSTEM_PYTHON
 
 BIN := .venv/bin
@@ -46,7 +47,7 @@ airflow-envs: $(AIRFLOW_ENVS) ## Make .venvs/airflow-3.0 to -3.3: what tenants' 
 
 .venv/installed: .venvs/uv/installed requirements/dev.txt pyproject.toml
 	test -x $(BIN)/python || $(UV) venv --quiet --python .venvs/uv/bin/python .venv
-	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
