@@ -6,6 +6,7 @@ nothing that a child sends: a frame that does not check out is an error of the f
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import faulthandler
 import fcntl
@@ -119,7 +120,7 @@ class _Child:
             self._traces = loader.traces()
         self._recorder.start()
         result = self._load(file, loader)
-        closure, dynamic = self._recorder.finish()
+        closure, dynamic = self._finish_recording()
         if shared:
             traces, before_traces = loader.traces(), self._traces
             printed = _flush_and_tell()
@@ -148,13 +149,20 @@ class _Child:
         self._send(RESULT, place, self._body(record, file))
         return True
 
+    def _finish_recording(self) -> tuple[dict[str, str], set[str]]:
+        try:
+            return self._recorder.finish()
+        except Exception:  # noqa: BLE001 - a file may have rewritten what hashing its closure needs
+            return {}, {"damaged process"}
+
     def _load(self, file: SourceFile, loader: AbstractDagLoader) -> LoadResult:
         seconds = self._work.limits.file_seconds
         try:
             try:
                 signal.signal(signal.SIGALRM, _timer(file, seconds))
                 # Says where a file hangs that does not let the signal through; a thread does it, before the kill.
-                faulthandler.dump_traceback_later(seconds + GRACE_SECONDS / 2, file=2)
+                with contextlib.suppress(RuntimeError):  # no thread can be had, because another file took them all
+                    faulthandler.dump_traceback_later(seconds + GRACE_SECONDS / 2, file=2)
                 self._setitimer(self._timer, seconds)
                 return loader.load(file)
             finally:

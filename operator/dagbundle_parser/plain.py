@@ -184,7 +184,7 @@ def _may_import(module: str, name: str) -> bool:
 
 
 def _names_in(target: ast.AST) -> set[str]:
-    return {node.id for node in ast.walk(target) if isinstance(node, ast.Name)}
+    return {node.id for node in ast.walk(target) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
 def _is_main_guard(statement: ast.stmt) -> bool:

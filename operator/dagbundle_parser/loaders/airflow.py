@@ -38,7 +38,6 @@ _ENVIRONMENT = {
     "_AIRFLOW_PROCESS_CONTEXT": "client",  # never the secrets backend that reads the metadata database
     "_AIRFLOW__REEXECUTED_PROCESS": "1",  # settings.initialize() then leaves the ORM alone
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite:////nonexistent/the-parser-has-no-database.db",
-    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
 }
 
 _NEWEST_MODULES = 200

@@ -50,7 +50,7 @@ class StubLoader(AbstractDagLoader):
         dags = namespace["DAGS"]
         assert isinstance(dags, dict)
         for dag_id, data in dags.items():
-            digest = hashlib.sha256(repr(data).encode("utf-8", "surrogatepass")).hexdigest()
+            digest = hashlib.sha256(json.dumps(data).encode()).hexdigest() if file.path.startswith("shared/") else ""
             result.dags.append(LoadedDag(dag_id, file.path, digest, data))
         return result
 

@@ -10,7 +10,7 @@ import pytest
 from unit.parser.conftest import Report, run_stub, write_bundle
 
 GOOD = 'DAGS = {"good": {"a": 1}}\n'
-SECONDS = 2
+SECONDS = 1
 HOSTILE: dict[str, str | bytes] = {
     "good.py": GOOD,
     "z_last.py": GOOD.replace("good", "last"),

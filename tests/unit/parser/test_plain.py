@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import ast
+
+import pytest
+from dagbundle_parser.plain import is_plain
+
+HEAD = "from datetime import datetime, timedelta\nfrom airflow.sdk import DAG, task, dag, TaskGroup\nimport json\n" \
+       "from airflow.providers.standard.operators.bash import BashOperator\n"  # fmt: skip
+
+PLAIN = [
+    'with DAG("a", schedule="@daily", default_args={"retries": 1}) as d:\n    t = BashOperator(task_id="t")\n    t >> t',
+    'for i in range(3):\n    BashOperator(task_id=f"t_{i}", bash_command="echo {{ ds }}")',
+    '@dag(schedule=None)\ndef flow():\n    @task\n    def one(x=1):\n        return x + 1\n    one()\nflow()',
+    'x = json.dumps({"a": [timedelta(days=1).total_seconds()]})',
+    'with DAG("a") as d:\n    with TaskGroup("g") as g:\n        a = BashOperator(task_id="a")\n    a.doc_md = "text"',
+    'd = DAG("a")\nif __name__ == "__main__":\n    d.test()',
+    "class_names = [str(x) for x in (1, 2) if x > 1]",
+]  # fmt: skip
+
+NOT_PLAIN = [
+    "import os",
+    "import sys\nsys.path.append('x')",
+    "from my_helpers import thing",
+    "from . import sibling",
+    "from airflow.models import Variable\nVariable.get('x')",
+    "from airflow.configuration import conf\nconf.set('a', 'b', 'c')",
+    "json.dumps = None",
+    "json.decoder.JSONDecoder = None",
+    "x = json\nx.dumps = None",
+    "f = [json]",
+    "BashOperator.template_fields = ()",
+    "BashOperator.template_fields.append('x')",
+    "x = BashOperator\nx.doc_md = 'poison'",
+    "for x in [BashOperator]:\n    x.doc_md = 'poison'",
+    "def f(x):\n    x.doc_md = 'poison'\nf(BashOperator)",
+    "BashOperator.__init__.__defaults__",
+    "BashOperator.__doc__ = ''",
+    "del json",
+    "setattr(BashOperator, 'x', 1)",
+    "exec('1')",
+    "eval('1')",
+    "open('x').read()",
+    "print('x')",
+    "globals()['x'] = 1",
+    "__builtins__",
+    "().__class__",
+    "x = {}\nx['a'] = 1",
+    "x = 1\nx += 1",
+    "import pathlib\npathlib.Path('x').unlink()",
+    "class A(BashOperator):\n    pass",
+    "try:\n    pass\nexcept Exception:\n    pass",
+    "while True:\n    pass",
+    "with open('x') as f:\n    pass",
+    "async def f():\n    await x",
+    "def f():\n    global json\n    json = 1",
+    "lambda: (yield)",
+    "json = 1",
+    "from json import JSONEncoder\nJSONEncoder.default = None",
+    "import random\nrandom.seed(1)",
+    "(y := json)",
+    "from unittest.mock import patch",
+    "from airflow.sdk import *",
+    "import json as datetime\ndatetime.codecs",
+    "import pendulum\npendulum.travel_to(1)",
+    "d = DAG('a')\nd.test()",
+    "@json.dumps\ndef f():\n    pass",
+    "match 1:\n    case 1: pass",
+    "assert x",
+    "undefined_name",
+]
+
+
+@pytest.mark.parametrize("source", PLAIN)
+def test_an_ordinary_dag_file_is_plain(source: str) -> None:
+    assert is_plain(ast.parse(HEAD + source))
+
+
+@pytest.mark.parametrize("source", NOT_PLAIN)
+def test_a_file_that_could_leave_something_behind_is_not_plain(source: str) -> None:
+    assert not is_plain(ast.parse(HEAD + source))
