@@ -27,7 +27,7 @@ import psycopg
 import pytest
 
 START_SECONDS = 30.0
-_USER = "dagbundle"
+_USER = "tester"
 _SPARE_UID = 65534
 """PostgreSQL refuses to run as root; as root its programs run under this unprivileged UID."""
 
@@ -223,4 +223,3 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-

@@ -102,14 +102,16 @@ class DagStore(DagReader):
         self.db.write(lambda c: staging.stage(c, self.db.tables, run_id, attempt, files), mode=Mode.STAGE)
 
     def close_run(self, run_id: str, attempt: str, listing: Sequence[str]) -> None:
-        """Close a run: from here on its result counts. Closing it again with the same listing changes nothing.
+        """Close a run: from here on its result counts, and survives a crash with all that was staged before.
+
+        Closing it again with the same listing changes nothing.
 
         Raises:
             ProtocolError: The listing is not exactly what was staged.
             ConflictError: A newer attempt or a newer rollout took its place.
             NotFoundError: No such run.
         """
-        self.db.write(lambda c: staging.close_run(c, self.db.tables, run_id, attempt, listing), mode=Mode.STAGE)
+        self.db.write(lambda c: staging.close_run(c, self.db.tables, run_id, attempt, listing))
 
     def fail_run(self, run_id: str, attempt: str, failure: str) -> None:
         """Record why a run did not close. Raises like `close_run`."""

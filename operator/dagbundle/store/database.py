@@ -36,7 +36,7 @@ class Mode(enum.Enum):
     READ = "read"
     """One consistent snapshot."""
     STAGE = "stage"
-    """Writes that are worthless until a later `PUBLISH` commits: the disk is not waited for."""
+    """Writes that are worthless until a later `PUBLISH` commits (a run's close, say): the disk is not waited for."""
     PUBLISH = "publish"
     """Writes that must survive a power cut, with everything staged before them."""
 

@@ -62,7 +62,8 @@ def document(dag_id: str, salt: str = "", *, tasks: int = 2, depth: int = 0, pat
             "tasks": [
                 {
                     "__type": "operator",
-                    "__var": {"task_id": name, "doc_md": "é" + salt, "downstream_task_ids": ids[index + 1 : index + 2]},
+                    "__var": {"task_id": name, "doc_md": "é" + salt}
+                    | ({"downstream_task_ids": [ids[index + 1]]} if index + 1 < tasks else {}),
                 }
                 for index, name in enumerate(ids)
             ],
