@@ -2,38 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
-from typing import Annotated
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dagbundle.cli import inputs, options
+
+if TYPE_CHECKING:
+    from dagbundle.store.database import Database
 
 app = typer.Typer(help="Create, upgrade, downgrade or back up the database's tables.", no_args_is_help=True)
 
 
 @app.command()
 def upgrade(database_url: options.DatabaseUrl = None) -> None:
-    """Bring the tables to this program's version; creates them where there are none."""
+    """Bring the tables to this program's version; creates them where there are none (SQLite is backed up first)."""
     from dagbundle.store import schema  # noqa: PLC0415 - usage errors answer before the store is loaded
 
-    schema.upgrade(inputs.database_url(database_url))
-    typer.echo("The database is up to date.")
+    with _opened(database_url) as database:
+        _tell_backup(schema.upgrade(database))
+        typer.echo(f"{database.name} is at version {schema.current(database)}.")
 
 
 @app.command()
 def downgrade(
-    revision: Annotated[str, typer.Argument(help="Schema revision to go back to; `base` drops all tables.")],
+    revision: Annotated[str, typer.Argument(help="Version to go back to; `base` drops all tables.")],
     database_url: options.DatabaseUrl = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Take the tables back to an older version (SQLite is backed up first)."""
     from dagbundle.store import schema  # noqa: PLC0415 - usage errors answer before the store is loaded
 
-    if not yes:
-        typer.confirm(f"Downgrading to {revision} may drop data. Continue?", abort=True)
-    schema.downgrade(inputs.database_url(database_url), revision)
-    typer.echo(f"The database is at {revision}.")
+    with _opened(database_url) as database:
+        if not yes:
+            typer.confirm(f"Going back to {revision} drops what older tables cannot hold. Continue?", abort=True)
+        _tell_backup(schema.downgrade(database, revision))
+        typer.echo(f"{database.name} is at version {schema.current(database) or 'base'}.")
 
 
 @app.command()
@@ -42,8 +49,25 @@ def backup(
     database_url: options.DatabaseUrl = None,
 ) -> None:
     """Copy a SQLite database while it may be in use. PostgreSQL has pg_dump (docs/store.md)."""
-    from dagbundle.cli import report  # noqa: PLC0415 - usage errors answer before the store is loaded
+    from dagbundle.store import backup as backups  # noqa: PLC0415 - usage errors answer before the store is loaded
 
-    with report.opened_store(database_url) as store:
-        store.backup(target)
+    with _opened(database_url) as database:
+        backups.backup_sqlite(database, target)
     typer.echo(f"Backed up to {target}.")
+
+
+@contextlib.contextmanager
+def _opened(url: str | None) -> Iterator[Database]:
+    """Open the database without looking at its tables, which these commands are there to mend."""
+    from dagbundle.store.database import Database  # noqa: PLC0415 - usage errors answer before the store is loaded
+
+    database = Database(inputs.database_url(url))
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def _tell_backup(path: pathlib.Path | None) -> None:
+    if path is not None:
+        typer.echo(f"Backed up to {path} first.")
