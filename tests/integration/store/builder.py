@@ -8,6 +8,8 @@ import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import sqlalchemy as sa
+
 from dagbundle.rollout.content import split
 from dagbundle.rollout.model import (
     BundleKey,
@@ -19,8 +21,8 @@ from dagbundle.rollout.model import (
     FileOutcome,
     FileProblem,
     Judgement,
-    KnownFile,
     Live,
+    LiveDag,
     ParsedDag,
     ParseWarning,
     Problem,
@@ -131,36 +133,19 @@ def judged(
     """Judge as simply as possible: keep the last good definition of broken files, leave foreign dag_ids as claims."""
     changes: dict[str, DagChange] = {}
     problems, claims = [], []
-    subdirs = tuple(item.subdir for item in runs)
-    for item, file in ((item, file) for item in runs for file in item.files):
-        for problem in file.problems:
-            problems.append(FileProblem(item.subdir, file.path, problem))
-        if file.problems:
-            if not keep:
-                continue
-            for dag in live.dags.values():
-                if (dag.subdir, dag.path) == (item.subdir, file.path) and dag.dag_id not in changes:
-                    changes[dag.dag_id] = DagChange(
-                        Change.KEPT, dag.dag_id, dag.subdir, dag.path, dag.sha256, dag.sha256
-                    )
-            continue
-        for parsed in file.dags:
-            owner = (owners or {}).get(parsed.dag_id)
-            if owner is not None and owner != live.bundle:
-                claims.append(Claim(parsed.dag_id, item.subdir, file.path, owner))
-                continue
-            old = live.dags.get(parsed.dag_id)
-            change = Change.ADDED
-            if old is not None:
-                change = Change.UNCHANGED if old.sha256 == parsed.sha256 else Change.CHANGED
-                if (old.subdir, old.path) != (item.subdir, file.path):
-                    change = Change.MOVED
-            changes[parsed.dag_id] = DagChange(
-                change, parsed.dag_id, item.subdir, file.path, parsed.sha256, old.sha256 if old else None
-            )
+    for subdir, file in [(item.subdir, file) for item in runs for file in item.files]:
+        problems += [FileProblem(subdir, file.path, problem) for problem in file.problems]
+        for parsed in () if file.problems else file.dags:
+            owner = (owners or {}).get(parsed.dag_id, live.bundle)
+            if owner == live.bundle:
+                changes[parsed.dag_id] = _change(live.dags.get(parsed.dag_id), parsed, subdir, file.path)
+            else:
+                claims.append(Claim(parsed.dag_id, subdir, file.path, owner))
+    broken = {(item.subdir, item.path) for item in problems} if keep else set()
     for dag in live.dags.values():
         if dag.dag_id not in changes and dag.subdir not in held_back:
-            changes[dag.dag_id] = DagChange(Change.REMOVED, dag.dag_id, dag.subdir, dag.path, dag.sha256, dag.sha256)
+            change = Change.KEPT if (dag.subdir, dag.path) in broken else Change.REMOVED
+            changes[dag.dag_id] = DagChange(change, dag.dag_id, dag.subdir, dag.path, dag.sha256, dag.sha256)
     kept = any(change.change is Change.KEPT for change in changes.values())
     return Judgement(
         Verdict.PUBLISH,
@@ -170,8 +155,17 @@ def judged(
         changes=tuple(changes.values()),
         problems=tuple(problems),
         claims=tuple(claims),
-        subdirs=subdirs,
+        subdirs=tuple(item.subdir for item in runs),
     )
+
+
+def _change(old: LiveDag | None, parsed: ParsedDag, subdir: str, path: str) -> DagChange:
+    if old is None:
+        return DagChange(Change.ADDED, parsed.dag_id, subdir, path, parsed.sha256)
+    change = Change.UNCHANGED if old.sha256 == parsed.sha256 else Change.CHANGED
+    if (old.subdir, old.path) != (subdir, path):
+        change = Change.MOVED
+    return DagChange(change, parsed.dag_id, subdir, path, parsed.sha256, old.sha256)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +208,7 @@ def apply(store: DagStore, bundle: BundleKey, files: Files | Mapping[str, Files]
 def counted(store: DagStore, table: str) -> int:
     """Count a table's rows."""
     chosen = getattr(store.db.tables, table)
-    return int(store.db.read(lambda c: c.exec_driver_sql(f"SELECT count(*) FROM {chosen.fullname}").scalar_one()))
+    return int(store.db.read(lambda c: c.execute(sa.select(sa.func.count()).select_from(chosen)).scalar_one()))
 
 
 def _is_by_subdir(files: Mapping[str, Any]) -> bool:
@@ -222,6 +216,3 @@ def _is_by_subdir(files: Mapping[str, Any]) -> bool:
         isinstance(found, Mapping) and all(not isinstance(what, str) for what in found.values()) and "." not in name[1:]
         for name, found in files.items()
     )
-
-
-__all__ = ["KnownFile"]

@@ -7,14 +7,14 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+
+from dagbundle.store import DagStore
 from support.postgres import (  # noqa: F401 - fixtures
     empty_postgres_url,
     migrated_template,
     postgres_server,
     postgres_url,
 )
-
-from dagbundle.store import DagStore
 
 BOTH = pytest.mark.parametrize(
     "database_url", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)], indirect=True

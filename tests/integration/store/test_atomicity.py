@@ -12,13 +12,13 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
-from integration.store.builder import SALES, SYNTAX_ERROR, Prepared, apply, prepare, staged
 from sqlalchemy import exc
-from support.postgres import PostgresServer
 
 from dagbundle import errors
 from dagbundle.rollout.model import Hold
 from dagbundle.store import DagStore
+from integration.store.builder import SALES, SYNTAX_ERROR, Prepared, apply, prepare, staged
+from support.postgres import PostgresServer
 
 BEFORE = {"a.py": {"a": "1", "gone": "1"}, "b.py": {"b": "1"}, "c.py": SYNTAX_ERROR, "d.py": {"d": "1"}}
 AFTER = {"a.py": {"a": "2", "b": "1"}, "b.py": SYNTAX_ERROR, "new.py": {"new": "1"}, "d.py": SYNTAX_ERROR}

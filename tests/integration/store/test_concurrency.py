@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
-from integration.store.builder import OPS, SALES, apply, prepare
 
 from dagbundle import errors
 from dagbundle.store import DagStore
+from integration.store.builder import OPS, SALES, apply, prepare
 
 
 def at_once(*calls: Callable[[], int]) -> list[int | BaseException]:

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from integration.store.builder import OPS, SALES, SYNTAX_ERROR, apply, counted, prepare
 
 from dagbundle import errors
 from dagbundle.store import DagStore
 from dagbundle.store.records import Garbage
+from integration.store.builder import OPS, SALES, SYNTAX_ERROR, apply, counted, prepare
 
 
 def test_only_what_nothing_points_at_is_collected(store: DagStore) -> None:

@@ -19,11 +19,11 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from integration.store.builder import SALES, Files, apply
-from support.postgres import PostgresServer
 
 from dagbundle.rollout.model import Hold, Problem
 from dagbundle.store import DagStore
+from integration.store.builder import SALES, Files, apply
+from support.postgres import PostgresServer
 
 PATHS = ("a.py", "b.py", "c.py")
 DAGS = ("d1", "d2", "d3", "d4")

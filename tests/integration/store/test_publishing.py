@@ -1,8 +1,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import pytest
+
+from dagbundle import errors
+from dagbundle.rollout.model import (
+    BundleKey,
+    Change,
+    Changeset,
+    DagChange,
+    Hold,
+    Judgement,
+    Live,
+    Problem,
+    Verdict,
+)
+from dagbundle.store import DagStore
+from dagbundle.store.records import PublicationKind, RolloutState
 from integration.store.builder import (
     OPS,
     SALES,
@@ -17,11 +33,6 @@ from integration.store.builder import (
     staged,
     start,
 )
-
-from dagbundle import errors
-from dagbundle.rollout.model import BundleKey, Change, DagChange, Hold, Judgement, Problem, Verdict
-from dagbundle.store import DagStore
-from dagbundle.store.records import PublicationKind, RolloutState
 
 
 def test_a_bundle_that_never_published_has_revision_0_and_nothing_in_it(store: DagStore) -> None:
@@ -283,9 +294,9 @@ def test_submitted_dags_are_judged_and_published(store: DagStore) -> None:
     store.register_bundle(SALES, "sales")
     files = [staged("a.py", {"a": "1"}), staged("b.py", {"b": "1"})]
 
-    def judge(live: object, found: object, owners: object) -> Judgement:
+    def judge(live: Live, found: Changeset, owners: Mapping[str, BundleKey]) -> Judgement:
         assert owners == {}
-        return judged(store.live(SALES), found.runs)  # type: ignore[attr-defined] # a Changeset
+        return judged(live, found.runs, owners)
 
     revision = store.submit_dags(SALES, files, version="v1", template_hash="h1", judge=judge, python="3.11")
     assert (revision, sorted(store.live(SALES).dags)) == (1, ["a", "b"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -7,10 +8,17 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+
+from dagbundle import errors
+from dagbundle.rollout.content import join, split
+from dagbundle.rollout.model import BundleKey, FileOutcome, ParsedDag, StagedFile
+from dagbundle.store import DagStore
+from dagbundle.store.records import Page
 from integration.store.builder import (
     OPS,
     SALES,
     SYNTAX_ERROR,
+    Files,
     Prepared,
     apply,
     changeset,
@@ -20,12 +28,6 @@ from integration.store.builder import (
     run,
     start,
 )
-
-from dagbundle import errors
-from dagbundle.rollout.content import join, split
-from dagbundle.rollout.model import BundleKey, FileOutcome, ParsedDag, StagedFile
-from dagbundle.store import DagStore
-from dagbundle.store.records import Page
 
 
 def publish_dag(store: DagStore, dag_id: str, **shape: int) -> dict[str, Any]:
@@ -147,13 +149,15 @@ def test_the_number_of_statements_of_a_publish_does_not_depend_on_the_number_of_
         per_bundle = []
         for files in (first, second, second):
             ready: list[Prepared] = []
-            per_bundle += [
-                len(statements_of(store, lambda files=files: ready.append(prepare(store, bundle, files)))),
-                len(statements_of(store, lambda ready=ready: ready[0].publish(store))),
-            ]
+            per_bundle.append(len(statements_of(store, functools.partial(_prepare_into, ready, store, bundle, files))))
+            per_bundle.append(len(statements_of(store, functools.partial(ready[0].publish, store))))
         counts.append(per_bundle)
     assert counts[0] == counts[1]
     assert max(counts[0]) < 60
+
+
+def _prepare_into(ready: list[Prepared], store: DagStore, bundle: BundleKey, files: Files) -> None:
+    ready.append(prepare(store, bundle, files))
 
 
 # --- Details and lists ----------------------------------------------------------------------------------------------
@@ -177,29 +181,24 @@ def test_pages_show_everything_once_and_in_order(store: DagStore) -> None:
     for number in range(9):
         apply(store, OPS, {"o.py": {"O": str(number), "_o": "1"}})
 
-    def walk(ask: Callable[[str | None], Page[Any]]) -> list[Any]:
+    def walk(ask: Callable[..., Page[Any]], *arguments: object) -> list[Any]:
         items: list[Any] = []
         cursor = None
         while True:
-            page = ask(cursor)
+            page = ask(*arguments, limit=limit, cursor=cursor)
             items += page.items
             if page.next_cursor is None:
                 return items
             cursor = page.next_cursor
 
-    for limit in (1, 3, 23, 1000):
-        assert [row.dag_id for row in walk(lambda c: store.list_dags(SALES, limit=limit, cursor=c))] == names
-        assert [row.dag_id for row in walk(lambda c: store.list_dags(limit=limit, cursor=c))] == ["O", "_o", *names]
-        assert len(walk(lambda c: store.list_errors(limit=limit, cursor=c))) == 7
-        assert [row.bundle for row in walk(lambda c: store.list_bundles(limit=limit, cursor=c))] == [OPS, SALES]
-        revisions = [row.revision for row in walk(lambda c: store.history(OPS, limit=limit, cursor=c))]
-        assert revisions == list(range(9, 0, -1))
-        numbers = [row.number for row in walk(lambda c: store.list_versions("O", limit=limit, cursor=c))]
-        assert numbers == list(range(len(numbers), 0, -1))
-        assert [row.task_id for row in walk(lambda c: store.list_tasks("O", limit=limit, cursor=c))] == [
-            "task_0",
-            "task_1",
-        ]
+    for limit in (1, 3, 23, 1000):  # noqa: B007 - walk reads it
+        assert [row.dag_id for row in walk(store.list_dags, SALES)] == names
+        assert [row.dag_id for row in walk(store.list_dags)] == ["O", "_o", *names]
+        assert len(walk(store.list_errors)) == 7
+        assert [row.bundle for row in walk(store.list_bundles)] == [OPS, SALES]
+        assert [row.revision for row in walk(store.history, OPS)] == list(range(9, 0, -1))
+        assert [row.number for row in walk(store.list_versions, "O")] == list(range(9, 0, -1))
+        assert [row.task_id for row in walk(store.list_tasks, "O")] == ["task_0", "task_1"]
 
 
 def test_a_page_loses_nothing_when_rows_go_between_two_pages(store: DagStore) -> None:

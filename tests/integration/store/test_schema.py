@@ -14,18 +14,18 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from integration.store.builder import SALES, SYNTAX_ERROR, apply, counted
-from support.postgres import PostgresServer
 
 from dagbundle import errors
 from dagbundle.store import DagStore, schema
 from dagbundle.store.database import Database
+from integration.store.builder import SALES, SYNTAX_ERROR, apply, counted
+from support.postgres import PostgresServer
 
 
 def set_version(store_url: str, version: str) -> None:
     db = Database(store_url)
-    place = f"{db.tables.schema + '.' if db.tables.schema else ''}{db.tables.version_table}"
-    db.write(lambda c: c.exec_driver_sql(f"UPDATE {place} SET version_num = '{version}'"))
+    table = sa.table(db.tables.version_table, sa.column("version_num"), schema=db.tables.schema)
+    db.write(lambda c: c.execute(sa.update(table).values(version_num=version)))
     db.close()
 
 

@@ -3,6 +3,11 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+
+from dagbundle import errors
+from dagbundle.rollout.model import FileOutcome, Json, ParsedDag, Problem, StagedFile
+from dagbundle.store import DagStore
+from dagbundle.store.records import RolloutState
 from integration.store.builder import (
     SALES,
     SYNTAX_ERROR,
@@ -16,11 +21,6 @@ from integration.store.builder import (
     staged,
     start,
 )
-
-from dagbundle import errors
-from dagbundle.rollout.model import FileOutcome, Json, ParsedDag, Problem, StagedFile
-from dagbundle.store import DagStore
-from dagbundle.store.records import RolloutState
 
 
 def open_run(store: DagStore, attempt: str = "1") -> tuple[str, str]:
