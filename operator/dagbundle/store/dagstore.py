@@ -7,7 +7,8 @@ in the module that it names.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from dagbundle import errors
 from dagbundle.rollout.model import BundleKey, Changeset, Hold, Json, Judgement, Live, StagedFile, Verdict
@@ -15,6 +16,14 @@ from dagbundle.store import backup, bundles, garbage, publishing, staging
 from dagbundle.store.database import Mode
 from dagbundle.store.reader import DagReader
 from dagbundle.store.records import Garbage, RolloutRow
+
+
+class Judge(Protocol):
+    """Decides what becomes of a changeset, given what is live and who owns the dag_ids that it defines."""
+
+    def __call__(self, changeset: Changeset, /, *, live: Live, owners: Mapping[str, BundleKey]) -> Judgement:
+        """Judge."""
+        ...
 
 
 class DagStore(DagReader):
@@ -185,7 +194,7 @@ class DagStore(DagReader):
         *,
         version: str,
         template_hash: str,
-        judge: Callable[[Live, Changeset, Mapping[str, BundleKey]], Judgement],
+        judge: Judge,
         python: str,
         airflow: str | None = None,
         subdir: str = ".",
@@ -197,7 +206,7 @@ class DagStore(DagReader):
             files: Every file of the bundle; DAGs of files that are not among them go.
             version: The bundle version.
             template_hash: Hash of the resolved spec and version.
-            judge: Decides, given what is live, the changeset and who owns its dag_ids.
+            judge: Decides; `rollout.judge.judge` with its policy bound.
             python: The version of Python that parsed them.
             airflow: The version of Airflow that serialized them.
             subdir: The bundle's only subdir.
@@ -217,7 +226,7 @@ class DagStore(DagReader):
             bundle=bundle, version=version, template_hash=template_hash, base_revision=live.revision, runs=runs
         )
         dag_ids = {dag.dag_id for run in runs for file in run.files for dag in file.dags}
-        judgement = judge(live, changeset, self.owners(dag_ids))
+        judgement = judge(changeset, live=live, owners=self.owners(dag_ids))
         if judgement.verdict is Verdict.BLOCK:
             self.block(started.id, judgement.reason, judgement.message)
             raise errors.StoreError(f"Bundle {bundle} was not published ({judgement.reason}): {judgement.message}")

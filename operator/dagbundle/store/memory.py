@@ -12,8 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from dagbundle.rollout.model import BundleKey, KnownFile
-from dagbundle.store import bulk, bundles
+from dagbundle.rollout.model import BundleKey, FileOutcome, KnownFile
+from dagbundle.store import bulk, bundles, staging
 from dagbundle.store.records import RolloutRow, RunState
 from dagbundle.store.state import Finding
 from dagbundle.store.tables import REMEMBERED, Tables
@@ -31,6 +31,19 @@ def known_files(connection: Connection, tables: Tables, bundle: BundleKey, subdi
         .where(bundles.matches(tables, bundle), table.c.subdir == subdir)
     )
     return {row.path: KnownFile(row.path, row.fingerprint, row.closure, row.parsed_at.timestamp()) for row in rows}
+
+
+def remembered(connection: Connection, tables: Tables, bundle: BundleKey, subdir: str) -> dict[str, FileOutcome]:
+    """See `DagReader.remembered`."""
+    table, owner = tables.source_file, tables.bundle
+    rows = connection.execute(
+        sa.select(table.c.path, table.c.outcome, table.c.duration)
+        .join(owner, owner.c.id == table.c.bundle_id)
+        .where(bundles.matches(tables, bundle), table.c.subdir == subdir)
+    )
+    return {
+        row.path: staging.read_outcome(row.path, row.outcome, unchanged=True, duration=row.duration) for row in rows
+    }
 
 
 def sources(

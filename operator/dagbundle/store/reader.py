@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from dagbundle import errors
-from dagbundle.rollout.model import BundleKey, DagContent, Json, KnownFile, Live, RunOutcome
+from dagbundle.rollout.model import BundleKey, DagContent, FileOutcome, Json, KnownFile, Live, RunOutcome
 from dagbundle.store import bulk, bundles, listing, memory, reading, schema, staging, state
 from dagbundle.store.database import Database
 from dagbundle.store.records import (
@@ -129,6 +129,10 @@ class DagReader:
     def known_files(self, bundle: BundleKey, subdir: str) -> dict[str, KnownFile]:
         """Return what is remembered of a subdir's files, by path."""
         return self.db.read(lambda c: memory.known_files(c, self.db.tables, bundle, subdir))
+
+    def remembered(self, bundle: BundleKey, subdir: str) -> dict[str, FileOutcome]:
+        """Return the remembered outcomes of a subdir's files, by path: what an unchanged file stands for."""
+        return self.db.read(lambda c: memory.remembered(c, self.db.tables, bundle, subdir))
 
     def rollout(self, rollout_id: str) -> RolloutRow:
         """Return a rollout. Raises `NotFoundError`."""

@@ -6,14 +6,11 @@ versions that this program knows, which a test holds to the migrations in `migra
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
-import os
 import pathlib
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy import exc
 
 from dagbundle import errors
 from dagbundle.store import backup, database, tables
@@ -78,12 +75,14 @@ def upgrade(db: database.Database, revision: str = HEAD) -> pathlib.Path | None:
         The backup made of an existing SQLite file, None where none was needed. PostgreSQL is left to pg_dump.
 
     Raises:
-        SchemaError: The tables are newer than this program.
+        SchemaError: The tables are newer than this program, or `revision` is unknown or older than them.
         StoreUnavailableError: The database cannot be reached or written.
     """
     found = current(db)
     if found is not None and found not in REVISIONS:
         check(db)
+    if revision not in REVISIONS or (found is not None and REVISIONS.index(found) > REVISIONS.index(revision)):
+        raise errors.SchemaError(f"Tables of version {found} cannot be upgraded to {revision}")
     if found == revision:
         return None
     return _migrate(db, found, revision, up=True)
@@ -98,11 +97,11 @@ def downgrade(db: database.Database, revision: str) -> pathlib.Path | None:
     Raises:
         SchemaError: There are no tables, they are newer than this program, or `revision` is not older than them.
     """
-    check_known = (BASE, *REVISIONS)
+    known = (BASE, *REVISIONS)
     found = current(db)
     if found not in REVISIONS:
         check(db)
-    if found is None or revision not in check_known or check_known.index(revision) > check_known.index(found):
+    if found is None or revision not in known or known.index(revision) > known.index(found):
         raise errors.SchemaError(f"Tables of version {found} cannot be downgraded to {revision}")
     return _migrate(db, found, revision, up=False)
 
@@ -127,13 +126,9 @@ def _migrate(db: database.Database, found: str | None, revision: str, *, up: boo
             connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {tables.SCHEMA}")
         config.attributes["connection"] = connection
         move = command.upgrade if up else command.downgrade
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # noqa: PTH123 - not a path of ours
-            move(config, revision)
+        move(config, revision)
 
-    try:
-        db.write(work)
-    except exc.SQLAlchemyError as error:  # pragma: no cover - Alembic wraps nothing that write() does not translate
-        raise database.translate(error, db.name) from error
+    db.write(work)
     return saved
 
 

@@ -294,7 +294,7 @@ def test_submitted_dags_are_judged_and_published(store: DagStore) -> None:
     store.register_bundle(SALES, "sales")
     files = [staged("a.py", {"a": "1"}), staged("b.py", {"b": "1"})]
 
-    def judge(live: Live, found: Changeset, owners: Mapping[str, BundleKey]) -> Judgement:
+    def judge(found: Changeset, *, live: Live, owners: Mapping[str, BundleKey]) -> Judgement:
         assert owners == {}
         return judged(live, found.runs, owners)
 
@@ -306,7 +306,7 @@ def test_submitted_dags_that_are_judged_to_block_are_not_published(store: DagSto
     store.register_bundle(SALES, "sales")
     blocked = Judgement(Verdict.BLOCK, "ImportErrors", "a.py is broken", ready=False)
     with pytest.raises(errors.StoreError, match=r"a\.py is broken"):
-        store.submit_dags(SALES, [], version="v", template_hash="h", judge=lambda *_: blocked, python="3.11")
+        store.submit_dags(SALES, [], version="v", template_hash="h", judge=lambda *_, **__: blocked, python="3.11")
     assert store.live(SALES).revision == 0
 
 

@@ -155,6 +155,11 @@ def test_a_migration_that_fails_leaves_the_tables_as_they_were(store: DagStore) 
     assert sorted(store.live(SALES).dags) == ["a"]
 
 
+def test_an_upgrade_goes_only_up_and_to_versions_that_there_are(database_url: str) -> None:
+    with DagStore.open(database_url) as store, pytest.raises(errors.SchemaError, match="cannot be upgraded to 0999"):
+        schema.upgrade(store.db, "0999")
+
+
 @pytest.mark.parametrize("url", ["", None, "mysql://root@localhost/x", "not a url"])
 def test_a_database_that_cannot_be_used_is_a_usage_error(url: str | None) -> None:
     with pytest.raises(errors.UsageError) as caught:
