@@ -71,7 +71,6 @@ def _run(path: str) -> int:
     except RunError as error:
         writer.fail(error.kind, str(error))
         print(f"dagbundle_parser: {error}", file=sys.stderr)
-        return 1
     except BrokenPipeError:
         print("dagbundle_parser: the reader of the report is gone", file=sys.stderr)
         return 128 + signal.SIGPIPE

@@ -61,7 +61,7 @@ class Lister:
         self._subdir = ""
         self._exclude: frozenset[str] = frozenset()
 
-    def list(self, subdir: str = ".", exclude: Sequence[str] = ()) -> list[ListedFile]:
+    def list_files(self, subdir: str = ".", exclude: Sequence[str] = ()) -> list[ListedFile]:
         """All files of `subdir` that hold DAGs or cannot be read, sorted by path.
 
         Args:

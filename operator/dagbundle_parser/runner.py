@@ -86,7 +86,7 @@ class Run:
         real = os.path.realpath(root / subdir)
         if subdir != "." and not real.startswith(os.path.realpath(root).rstrip("/") + "/"):
             raise RunError("SubdirNotFound", f"the folder {subdir!r} is a link that leaves the bundle")
-        files = Lister(self._request.root, self._settings, self._loaders).list(subdir, self._request.exclude)
+        files = Lister(self._request.root, self._settings, self._loaders).list_files(subdir, self._request.exclude)
         self._prober = Prober(self._request.root, {file.path: file.digest for file in files if file.digest})
         return self._only_requested(files) if self._request.files else files
 

@@ -40,9 +40,9 @@ class Report:
         return found
 
 
-def request_for(bundle: Path, **changes: Any) -> dict[str, Any]:
+def request_for(root: Path, /, **changes: Any) -> dict[str, Any]:
     return {
-        "protocol": 1, "run": "run", "attempt": "attempt", "bundle": "team.bundle", "root": str(bundle), "processes": 2,
+        "protocol": 1, "run": "run", "attempt": "attempt", "bundle": "team.bundle", "root": str(root), "processes": 2,
         "parser": {"type": "SinglePass", "config": {}}, **changes,
     }  # fmt: skip
 
@@ -53,9 +53,9 @@ def stub_environment() -> dict[str, str]:
 
 
 def run_stub(
-    bundle: Path, request_file: Path, *, python: str = sys.executable, env: dict[str, str] | None = None, **changes: Any
+    root: Path, request_file: Path, /, *, python: str = sys.executable, env: dict[str, str] | None = None, **changes: Any
 ) -> Report:
-    request_file.write_text(json.dumps(request_for(bundle, **changes)))
+    request_file.write_text(json.dumps(request_for(root, **changes)))
     done = subprocess.run(
         [python, str(STUB), str(request_file)],
         capture_output=True,
@@ -84,7 +84,7 @@ def bundle(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def parse(tmp_path: Path, bundle: Path) -> Parse:
-    def run(files: dict[str, str | bytes] | None = None, **changes: Any) -> Report:
+    def run(files: dict[str, str | bytes] | None = None, /, **changes: Any) -> Report:
         write_bundle(bundle, files or {})
         return run_stub(bundle, tmp_path / "request.json", **changes)
 
