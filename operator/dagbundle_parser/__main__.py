@@ -8,6 +8,8 @@ Exit codes: 0 the report is whole (it ends with `close` or `fail`), 1 the parser
 command line cannot be used, 143 or 130 stopped by SIGTERM or SIGINT and the report is cut, 141 nobody reads it.
 """
 
+# ruff: noqa: PTH100, PTH120, T201 - paths are text before anything is imported; a command line prints
+
 from __future__ import annotations
 
 import os

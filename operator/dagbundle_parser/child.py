@@ -278,7 +278,7 @@ def _reset_signals() -> None:
 def _distrust_bytecode(root: str) -> None:
     """Neither read nor write .pyc files of the bundle: a stale one hides its source, from Python and from the hook."""
     sys.dont_write_bytecode = True
-    external: Any = importlib._bootstrap_external  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
+    external: Any = importlib._bootstrap_external  # noqa: SLF001 - no public way
     original, prefix = external.cache_from_source, root.rstrip("/") + "/"
 
     def cache_from_source(path: Any, *args: Any, **kwargs: Any) -> Any:

@@ -7,6 +7,8 @@ A closure maps a path to a word. Under the bundle's root paths are relative, els
 file's content, `path: absent` an open that failed, `path/: <sha256>` the names in a folder that was listed.
 """
 
+# ruff: noqa: PTH116, PTH208 - a hot path: pathlib's objects cost more than what they ask for
+
 from __future__ import annotations
 
 import hashlib

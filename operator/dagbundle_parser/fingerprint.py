@@ -4,6 +4,8 @@ Python, the installed distributions, Airflow's configuration and plugins, the en
 absolute path. It is made without importing Airflow and without reading distributions' metadata one by one.
 """
 
+# ruff: noqa: PTH116, PTH118, PTH208 - a hot path: pathlib's objects cost more than what they ask for
+
 from __future__ import annotations
 
 import hashlib

@@ -67,10 +67,7 @@ def is_ignored(path: str, rules: list[IgnoreRule], *, is_dir: bool) -> bool:
             continue
         if rule.directories_only and not is_dir:
             continue
-        if rule.base is None:
-            candidate = name
-        else:
-            candidate = path[len(rule.base) + 1 :] if rule.base else path
+        candidate = path[len(rule.base) + 1 :] if rule.base else path if rule.base == "" else name
         if rule.pattern.match(candidate + "/" if is_dir else candidate):
             ignored = rule.ignore
     return ignored

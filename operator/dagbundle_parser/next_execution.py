@@ -1,5 +1,7 @@
 """Computes when a serialized DAG would run next, with the installed Airflow: only it knows its timetables."""
 
+# ruff: noqa: T201 - a command prints
+
 from __future__ import annotations
 
 import json

@@ -95,10 +95,7 @@ def _with_trace(text: str, error: BaseException, file: SourceFile) -> str:
         return text
     own = [frame for frame in frames if not any(part in frame.filename for part in _OWN_FRAMES)]
     first = next((i for i, frame in enumerate(own) if frame.filename == file.absolute), None)
-    if first is None:
-        own = []
-    else:
-        own = own[first:]
+    own = [] if first is None else own[first:]
     if len(own) > _FRAMES:
         own = [*own[: _FRAMES // 2], *own[-_FRAMES // 2 :]]
     if not own:

@@ -103,11 +103,11 @@ class RunRequest:
         protocol = fields.integer("protocol", minimum=0)
         if protocol != PROTOCOL:
             raise RequestError(
-                f"the run request speaks protocol {protocol}, this parser speaks {PROTOCOL}: update the older of the two"
+                f"the run request speaks protocol {protocol}, this parser speaks {PROTOCOL}: update the older"
             )
         parser = _Fields(fields.mapping("parser", {"type": "SinglePass"}), "parser")
         root = fields.text("root")
-        if not os.path.isabs(root):
+        if not root.startswith("/"):
             raise RequestError(f"root must be an absolute path, not {root!r}")
         return cls(
             run=fields.text("run"),

@@ -29,7 +29,7 @@ from dagbundle_parser.settings import AirflowSettings
 from dagbundle_parser.store_client import DagStoreClient
 from dagbundle_parser.warmup import installed_directories, no_garbage_collection, quiet_descriptors
 
-_SHARED_BATCH = 24
+_SHARED_BATCH = 50
 
 
 def carry_out(request: RunRequest, writer: ReportWriter) -> None:

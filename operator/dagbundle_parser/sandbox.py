@@ -4,6 +4,8 @@ As root, children become a spare user, one per slot, so that one kill reaches al
 signal the parser. Otherwise children are the same user, and only limits and the parent's process tree hold them.
 """
 
+# ruff: noqa: PTH112, PTH116, PTH120, PTH208 - a hot path: pathlib's objects cost more than what they ask for
+
 from __future__ import annotations
 
 import contextlib

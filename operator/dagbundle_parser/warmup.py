@@ -21,6 +21,7 @@ from pathlib import Path
 
 _MAX_PARSED_BYTES = 1 << 20
 _SHOWN_NOISE_BYTES = 8192
+_BODIES = ("body", "orelse", "finalbody", "handlers", "cases")
 
 
 def installed_directories() -> tuple[str, ...]:
@@ -47,11 +48,18 @@ def parse_source(source: bytes) -> ast.Module | None:
 def imported_names(tree: ast.Module) -> set[str]:
     """The absolute names that a Python file imports, at any place."""
     names: set[str] = set()
-    for node in ast.walk(tree):
+    waiting: list[ast.AST] = list(tree.body)
+    while waiting:  # statements only: ast.walk would visit every expression, too
+        node = waiting.pop()
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module)
+        elif isinstance(node, ast.ImportFrom):
+            if node.module and not node.level:
+                names.add(node.module)
+        else:
+            for field in _BODIES:
+                inner = getattr(node, field, ())
+                waiting += inner if isinstance(inner, list) else ()
     return names
 
 

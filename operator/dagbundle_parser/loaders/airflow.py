@@ -53,10 +53,8 @@ with DAG("dagbundle_warm_up", schedule="@daily", tags=["a"], default_args={"retr
 def version() -> str | None:
     """The installed Airflow's version, found without importing it; None where there is none."""
     for name in ("apache-airflow-core", "apache-airflow"):
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return None
 
 
@@ -182,7 +180,7 @@ class AirflowAdapter:
             loading.log = self._log
         loading.signal = _NoSegfaultHandler
 
-        class Bag(base):  # type: ignore[misc,valid-type]
+        class Bag(base):  # type: ignore[misc]
             @property
             def log(self) -> Any:
                 return adapter._log

@@ -4,6 +4,8 @@ The second line behind the gate in plain.py, which should have kept away all tha
 are compared, which costs a tenth of a millisecond.
 """
 
+# ruff: noqa: PTH109, PTH112, PTH208 - a hot path: pathlib's objects cost more than what they ask for
+
 from __future__ import annotations
 
 import builtins

@@ -53,7 +53,13 @@ class Airflow:
         records = [json.loads(line) for line in done.stdout.splitlines()]
         assert records, done.stderr.decode()[-4000:]
         files = {record["path"]: record for record in records if record["type"] == "file"}
-        return {"open": records[0], "files": files, "last": records[-1], "stderr": done.stderr.decode(), "lines": done.stdout}
+        return {
+            "open": records[0],
+            "files": files,
+            "last": records[-1],
+            "stderr": done.stderr.decode(),
+            "lines": done.stdout,
+        }
 
 
 def find_airflow(minor: str, home: Path) -> Airflow:

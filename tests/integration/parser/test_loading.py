@@ -1,8 +1,12 @@
 """Real DAG files, and files that go wrong with a real Airflow, on the newest minor: one run, one test per file."""
 
+# ruff: noqa: E501 - DAG files as literals are easier to read in one line
+
 from __future__ import annotations
 
 import io
+import json
+import subprocess
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +24,10 @@ HEAD = (
     "from datetime import datetime\nfrom airflow.sdk import DAG, BaseOperator, Variable, task\n"
     "from airflow.providers.standard.operators.empty import EmptyOperator\n"
 )
-DAG = HEAD + 'with DAG("{0}", schedule="@daily", start_date=datetime(2024, 1, 1)) as dag:\n    EmptyOperator(task_id="a")\n'
+DAG = (
+    HEAD
+    + 'with DAG("{0}", schedule="@daily", start_date=datetime(2024, 1, 1)) as dag:\n    EmptyOperator(task_id="a")\n'
+)
 
 
 def archive(members: dict[str, str]) -> bytes:
@@ -243,9 +250,6 @@ def test_a_run_without_anything_to_parse_does_not_import_airflow(
 
 
 def test_when_a_dag_runs_next_is_computed_by_airflow(run: dict[str, Any], newest: Airflow) -> None:
-    import json  # noqa: PLC0415
-    import subprocess  # noqa: PLC0415
-
     data = run["files"]["plain_1.py"]["dags"][0]["data"]
     done = subprocess.run(
         [str(newest.python), "operator/dagbundle_parser", "next-execution"],

@@ -24,6 +24,7 @@ class Report:
     records: list[dict[str, Any]]
     returncode: int
     stderr: str
+    raw: bytes = b""
 
     @property
     def files(self) -> dict[str, dict[str, Any]]:
@@ -49,11 +50,22 @@ def request_for(root: Path, /, **changes: Any) -> dict[str, Any]:
 
 def stub_environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name in {"PATH", "LANG", "TMPDIR"}}
-    return {**kept, "PYTHONPATH": str(ROOT / "operator"), "PYTHONDONTWRITEBYTECODE": "1", "AIRFLOW_HOME": "/nonexistent"}
+    return {
+        **kept,
+        "PYTHONPATH": str(ROOT / "operator"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "AIRFLOW_HOME": "/nonexistent",
+    }
 
 
 def run_stub(
-    root: Path, request_file: Path, /, *, python: str = sys.executable, env: dict[str, str] | None = None, **changes: Any
+    root: Path,
+    request_file: Path,
+    /,
+    *,
+    python: str = sys.executable,
+    env: dict[str, str] | None = None,
+    **changes: Any,
 ) -> Report:
     request_file.write_text(json.dumps(request_for(root, **changes)))
     done = subprocess.run(
@@ -64,7 +76,7 @@ def run_stub(
         timeout=120,
     )
     records = [json.loads(line) for line in done.stdout.splitlines()]
-    return Report(records, done.returncode, done.stderr.decode("utf-8", "replace"))
+    return Report(records, done.returncode, done.stderr.decode("utf-8", "replace"), done.stdout)
 
 
 def write_bundle(root: Path, files: dict[str, str | bytes]) -> Path:

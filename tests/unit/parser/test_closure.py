@@ -1,16 +1,20 @@
 """Closures say what a result depends on; with skips, a run gives what it would give without them."""
 
+# ruff: noqa: E501 - DAG files as literals are easier to read in one line
+
 from __future__ import annotations
 
 import json
 import os
+import py_compile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dagbundle_parser.closure import ABSENT, Prober
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from dagbundle_parser.closure import ABSENT, Prober
 from unit.parser.conftest import Parse, Report, run_stub, write_bundle
 
 MODULES = ("one", "two", "three")
@@ -93,7 +97,9 @@ def test_force_age_and_another_environment_parse_everything_again(
     assert unchanged(run_stub(bundle, tmp_path / "again.json", known=known_of(first), **why)) == set()
 
 
-def test_variables_that_differ_between_runs_of_one_deployment_do_not_count(tmp_path: Path, bundle: Path, parse: Parse) -> None:
+def test_variables_that_differ_between_runs_of_one_deployment_do_not_count(
+    tmp_path: Path, bundle: Path, parse: Parse
+) -> None:
     first = parse(FILES)
     env = {"HOSTNAME": "other-pod", "DAGBUNDLE_X": "1", "PWD": "/"}
     assert unchanged(run_stub(bundle, tmp_path / "again.json", known=known_of(first), env=env)) == set(first.files)
@@ -130,12 +136,12 @@ def test_a_file_with_an_ordinary_error_is_skipped_while_it_is_unchanged(parse: P
 
 def test_stale_bytecode_of_the_bundle_is_neither_trusted_nor_written(bundle: Path, parse: Parse) -> None:
     write_bundle(bundle, {"lib.py": "X = 'new'\n", "a.py": "import lib\nDAGS = {'a': {'x': lib.X}}\n"})
-    code = "import py_compile, os, sys; p = sys.argv[1]; s = open(p).read(); open(p, 'w').write(s.replace('new', 'old'));" \
-           "py_compile.compile(p); t = os.stat(p); open(p, 'w').write(s); os.utime(p, ns=(t.st_atime_ns, t.st_mtime_ns))"  # fmt: skip
-    import subprocess  # noqa: PLC0415
-    import sys  # noqa: PLC0415
-
-    subprocess.run([sys.executable, "-c", code, str(bundle / "lib.py")], check=True)
+    module, source = bundle / "lib.py", "X = 'new'\n"
+    module.write_text(source.replace("new", "old"))
+    py_compile.compile(str(module))
+    times = module.stat()
+    module.write_text(source)  # as long and, by its time, as old as what the bytecode was made of
+    os.utime(module, ns=(times.st_atime_ns, times.st_mtime_ns))
     compiled = {path: path.read_bytes() for path in bundle.rglob("*.pyc")}
     assert len(compiled) == 1
     assert parse().files["a.py"]["dags"][0]["data"] == {"x": "new"}
@@ -197,7 +203,10 @@ def test_with_skips_a_run_gives_what_it_gives_without(
     memory: dict[str, dict[str, Any]] = {}
     for edits in [[], *steps]:
         apply(root, edits)
-        known = {path: {key: record[key] for key in ("fingerprint", "closure")} | {"age": 1} for path, record in memory.items()}
+        known = {
+            path: {key: record[key] for key in ("fingerprint", "closure")} | {"age": 1}
+            for path, record in memory.items()
+        }
         report = run_stub(root, folder / "request.json", known=known)
         memory.update({path: record for path, record in report.files.items() if record["status"] == "parsed"})
         plain = run_stub(root, folder / "request.json")

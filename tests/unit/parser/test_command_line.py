@@ -1,5 +1,7 @@
 """The parser as a process: how it is started, what it exits with, where its report goes."""
 
+# ruff: noqa: E501 - DAG files as literals are easier to read in one line
+
 from __future__ import annotations
 
 import hashlib
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from unit.parser.conftest import ROOT, STUB, Parse, request_for, run_stub, stub_environment, write_bundle
 
 PACKAGE = ROOT / "operator" / "dagbundle_parser"
@@ -47,7 +50,9 @@ def test_the_report_goes_to_the_descriptor_that_the_environment_names(bundle: Pa
     (tmp_path / "request.json").write_text(json.dumps(request_for(bundle)))
     read, write = os.pipe()
     done = start(
-        [str(PACKAGE), "run", str(tmp_path / "request.json")], pass_fds=(write,), env={"DAGBUNDLE_REPORT_FD": str(write)}
+        [str(PACKAGE), "run", str(tmp_path / "request.json")],
+        pass_fds=(write,),
+        env={"DAGBUNDLE_REPORT_FD": str(write)},
     )
     os.close(write)
     with os.fdopen(read) as report:
@@ -101,7 +106,10 @@ def test_records_are_numbered_lines_of_ascii_with_a_digest_over_all_before_the_c
     write_bundle(bundle, {f"{name}.py": f"DAGS = {{'{name}': {{'é': 'ü'}}}}" for name in "abc"})
     (tmp_path / "request.json").write_text(json.dumps(request_for(bundle)))
     done = subprocess.run(
-        [sys.executable, str(STUB), str(tmp_path / "request.json")], capture_output=True, check=True, env=stub_environment()
+        [sys.executable, str(STUB), str(tmp_path / "request.json")],
+        capture_output=True,
+        check=True,
+        env=stub_environment(),
     )
     assert done.stdout.isascii()
     lines = done.stdout.splitlines(keepends=True)
@@ -121,11 +129,15 @@ def test_only_the_files_that_were_asked_for_are_parsed(parse: Parse) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_kills_the_children_and_leaves_the_report_cut(number: signal.Signals, bundle: Path, tmp_path: Path) -> None:
+def test_a_signal_kills_the_children_and_leaves_the_report_cut(
+    number: signal.Signals, bundle: Path, tmp_path: Path
+) -> None:
     os.mkfifo(tmp_path / "started")
-    os.chmod(tmp_path / "started", 0o666)  # noqa: PTH101 - next to mkfifo
-    source = f"import os, time\nDAGS = {{}}\nfd = os.open({str(tmp_path / 'started')!r}, os.O_WRONLY)\n" \
-             "os.write(fd, str(os.getpid()).encode())\nos.close(fd)\ntime.sleep(600)\n"  # fmt: skip
+    (tmp_path / "started").chmod(0o666)
+    source = (
+        f"import os, time\nDAGS = {{}}\nfd = os.open({str(tmp_path / 'started')!r}, os.O_WRONLY)\n"
+        "os.write(fd, str(os.getpid()).encode())\nos.close(fd)\ntime.sleep(600)\n"
+    )
     write_bundle(bundle, {"a.py": source})
     (tmp_path / "request.json").write_text(json.dumps(request_for(bundle)))
     process = subprocess.Popen(

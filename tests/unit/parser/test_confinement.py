@@ -1,7 +1,10 @@
 """What a child is: its user, capabilities, descriptors and limits, as seen from inside."""
 
+# ruff: noqa: E501 - DAG files as literals are easier to read in one line
+
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from unit.parser.conftest import Report, run_stub, write_bundle
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes its user")
@@ -85,11 +89,11 @@ def shared_folder() -> Iterator[Path]:
 
 @as_root
 def test_children_of_two_parsers_at_once_are_different_users(shared_folder: Path) -> None:
-    import concurrent.futures  # noqa: PLC0415
-
     def one(number: int) -> Report:
         source = f"import os\nDAGS = {{'x': {{'uid': os.getuid()}}}}\nfd = os.open({str(shared_folder / 'gate')!r}, os.O_RDWR)\n"
-        bundle = write_bundle(shared_folder / str(number), {"a.py": source + f"os.read(fd, 1) if {number} else os.write(fd, b'x')\n"})
+        bundle = write_bundle(
+            shared_folder / str(number), {"a.py": source + f"os.read(fd, 1) if {number} else os.write(fd, b'x')\n"}
+        )
         return run_stub(bundle, shared_folder / f"{number}.json")
 
     os.mkfifo(shared_folder / "gate")

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from dagbundle_parser.discovery import ListedFile, Lister
 from dagbundle_parser.ignorefile import is_ignored, read_rules
 from dagbundle_parser.loaders.python import PythonDagLoader

@@ -1,5 +1,7 @@
 """One run over a bundle of accidents and attacks: each costs its own file, with an error that says what happened."""
 
+# ruff: noqa: E501 - DAG files as literals are easier to read in one line
+
 from __future__ import annotations
 
 import os
@@ -7,6 +9,8 @@ import signal
 from pathlib import Path
 
 import pytest
+
+from dagbundle.resources import protocol
 from unit.parser.conftest import Report, run_stub, write_bundle
 
 GOOD = 'DAGS = {"good": {"a": 1}}\n'
@@ -91,6 +95,14 @@ def test_the_run_closes_and_speaks_of_every_file(report: Report) -> None:
     assert report.closed, report.stderr
     assert report.records[0]["files"] == len(report.files)
     assert report.records[-1]["files"] == sorted(report.files)
+
+
+def test_the_trusted_side_accepts_the_whole_report(report: Report) -> None:
+    decoder = protocol.ReportDecoder(run="run", attempt="attempt")
+    kinds = [record.type for record in decoder.feed(report.raw)]
+    decoder.finish()
+    assert decoder.closed
+    assert kinds == ["open", *["file"] * len(report.files), "close"]
 
 
 def test_files_beside_hostile_ones_are_as_they_would_be_alone(report: Report) -> None:
@@ -220,5 +232,3 @@ def command_lines() -> list[str]:
             except OSError:
                 continue
     return found
-
-

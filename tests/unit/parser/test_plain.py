@@ -1,17 +1,24 @@
+# ruff: noqa: E501 - DAG files as literals are easier to read in one line
+
 from __future__ import annotations
 
 import ast
 
 import pytest
+
 from dagbundle_parser.plain import is_plain
 
-HEAD = "from datetime import datetime, timedelta\nfrom airflow.sdk import DAG, task, dag, TaskGroup\nimport json\n" \
-       "from airflow.providers.standard.operators.bash import BashOperator\n"  # fmt: skip
+HEAD = """
+from datetime import datetime, timedelta
+from airflow.sdk import DAG, task, dag, TaskGroup
+import json
+from airflow.providers.standard.operators.bash import BashOperator
+"""
 
 PLAIN = [
     'with DAG("a", schedule="@daily", default_args={"retries": 1}) as d:\n    t = BashOperator(task_id="t")\n    t >> t',
     'for i in range(3):\n    BashOperator(task_id=f"t_{i}", bash_command="echo {{ ds }}")',
-    '@dag(schedule=None)\ndef flow():\n    @task\n    def one(x=1):\n        return x + 1\n    one()\nflow()',
+    "@dag(schedule=None)\ndef flow():\n    @task\n    def one(x=1):\n        return x + 1\n    one()\nflow()",
     'x = json.dumps({"a": [timedelta(days=1).total_seconds()]})',
     'with DAG("a") as d:\n    with TaskGroup("g") as g:\n        a = BashOperator(task_id="a")\n    a.doc_md = "text"',
     'd = DAG("a")\nif __name__ == "__main__":\n    d.test()',

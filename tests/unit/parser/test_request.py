@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from dagbundle_parser.errors import RequestError
 from dagbundle_parser.request import KnownFile, RunRequest
 from unit.parser.conftest import request_for
@@ -20,7 +21,12 @@ def test_the_request_of_the_protocol_is_understood() -> None:
         "reportBytes": 67108864, "processesPerFile": 64}, "runAsUser": 50010, "force": True, "maxUnchangedAge": 3600,
         "known": {"a.py": {"fingerprint": "f", "closure": {"a.py": "x"}, "age": 12.5}}, "files": ["ingest/./a.py"],
     })  # fmt: skip
-    assert (request.subdir, request.exclude, request.run_as_user, request.force) == ("ingest", ("ingest/other",), 50010, True)
+    assert (request.subdir, request.exclude, request.run_as_user, request.force) == (
+        "ingest",
+        ("ingest/other",),
+        50010,
+        True,
+    )
     assert request.known == {"a.py": KnownFile("f", {"a.py": "x"}, 12.5)}
     assert request.limits.file_seconds == 30
     assert request.files == {"ingest/a.py"}

@@ -1,8 +1,11 @@
 """Files that share a child: whatever one of them leaves behind, the others are as they would be alone."""
 
+# ruff: noqa: E501 - DAG files as literals are easier to read in one line
+
 from __future__ import annotations
 
 import pytest
+
 from unit.parser.conftest import Parse
 
 # The result of a file that the state of its process shows in.
