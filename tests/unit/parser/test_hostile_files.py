@@ -15,6 +15,7 @@ from unit.parser.conftest import Report, run_stub, write_bundle
 
 GOOD = 'DAGS = {"good": {"a": 1}}\n'
 SECONDS = 1
+FORK_BOMB = "import os\nDAGS = {}\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass\n"
 HOSTILE: dict[str, str | bytes] = {
     "good.py": GOOD,
     "z_last.py": GOOD.replace("good", "last"),
@@ -39,7 +40,6 @@ HOSTILE: dict[str, str | bytes] = {
     "kills_itself.py": "import os\nDAGS = {}\nos.kill(os.getpid(), 9)\n",
     "kills_parent.py": "import os\nDAGS = {}\nos.kill(os.getppid(), 9)\n",
     "kills_all.py": "import os\nDAGS = {'killer': {}}\ntry:\n    os.kill(-1, 15)\nexcept OSError:\n    pass\n",
-    "fork_bomb.py": "import os\nDAGS = {}\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass\n",
     "daemon.py": (
         "import os, time\nDAGS = {'daemon': {}}\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n"
         "        time.sleep(600)\n    os._exit(0)\n"
@@ -128,7 +128,6 @@ def test_files_beside_hostile_ones_are_as_they_would_be_alone(report: Report) ->
         ("endless_ignoring.py", "Timeout", 6, "did not react"),
         ("stops_itself.py", "Timeout", None, "did not react"),
         ("kills_itself.py", "ProcessKilled", None, "SIGKILL"),
-        ("fork_bomb.py", "Timeout", None, f"not done after {SECONDS} seconds"),
         ("memory.py", "MemoryLimit", 3, "ran out of memory"),
         ("writes_everywhere.py", "DamagedReport", None, "descriptors that it did not open"),
         ("closes_everything.py", "DamagedReport", None, "or close them"),
@@ -204,6 +203,18 @@ def test_a_daemon_and_a_thread_do_not_hold_their_file_up(report: Report) -> None
 
 def test_warnings_carry_their_line(report: Report) -> None:
     assert report.files["warns.py"]["warnings"] == [{"category": "UserWarning", "message": "old", "line": 3}]
+
+
+@pytest.mark.parametrize("env", [{}, {"STUB_UID": "60004"}] if os.geteuid() == 0 else [{}])
+def test_a_fork_bomb_costs_its_own_file_and_leaves_nothing_behind(tmp_path: Path, env: dict[str, str]) -> None:
+    files: dict[str, str | bytes] = {"a.py": FORK_BOMB, "b.py": GOOD, "c.py": GOOD.replace("good", "c")}
+    limits = {"fileSeconds": SECONDS, "processesPerFile": 40}
+    bundle = write_bundle(tmp_path / "bundle", files)
+    report = run_stub(bundle, tmp_path / "request.json", env=env, processes=1, limits=limits)
+    assert report.closed
+    assert report.error("a.py")["kind"] == "Timeout"
+    assert report.files["b.py"]["errors"] == report.files["c.py"]["errors"] == []
+    assert [line for line in command_lines() if str(tmp_path) in line] == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="as root, children are another user")
