@@ -249,6 +249,10 @@ def test_a_run_without_anything_to_parse_does_not_import_airflow(
     assert again["open"]["airflow"] == first["open"]["airflow"]
 
 
+def test_defaults_of_dag_factory_that_come_later_count(run: dict[str, Any]) -> None:
+    assert run["files"]["dags.yaml"]["closure"]["defaults.yml"] == "absent"
+
+
 def test_when_a_dag_runs_next_is_computed_by_airflow(run: dict[str, Any], newest: Airflow) -> None:
     data = run["files"]["plain_1.py"]["dags"][0]["data"]
     done = subprocess.run(
