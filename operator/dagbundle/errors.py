@@ -2,7 +2,7 @@
 
     DagBundleError                  what a user can read and act on; the CLI prints its message and hint
     ├── UsageError                  a command was called in a way that cannot work
-    ├── ResourceError               a DagBundle, grants file or manifest is not valid (names the field and what is allowed)
+    ├── ResourceError               a DagBundle, grants file or manifest is not valid; names the field
     ├── ProtocolError               a parser's report cannot be trusted: cut, repeated, too large, ill-typed
     ├── ContentError                one DAG's serialized data cannot be stored (NaN, NUL, too deep, too large)
     ├── RunError                    a parser run could not be carried out (no interpreter, no Airflow, killed)

@@ -115,7 +115,7 @@ def errors(
             row.path,
             row.problem.line or "",
             row.problem.kind,
-            (row.problem.message.strip().splitlines() or [""])[-1],
+            (row.problem.message.strip().splitlines() or [""])[0],
         ),
         database_url,
         out,

@@ -267,14 +267,14 @@ def _failure(
     if allowed is not None and len(broken) > allowed:
         return _Blocked(
             "TooManyImportErrors",
-            f"{len(broken)} broken files; maxImportErrors {policy.max_import_errors} allows {allowed}: "
+            f"{_counted(len(broken), 'broken file')}; maxImportErrors {policy.max_import_errors} allows {allowed}: "
             f"{_names(broken)}",
         )
     allowed = policies.limit_of(policy.max_removed_dags, sum(dag.subdir in unit for dag in live))
     if allowed is not None and len(removed) > allowed:
         return _Blocked(
             "TooManyRemovedDags",
-            f"{len(removed)} DAGs would be removed; maxRemovedDags {policy.max_removed_dags} allows {allowed}: "
+            f"{_counted(len(removed), 'DAG')} would go; maxRemovedDags {policy.max_removed_dags} allows {allowed}: "
             f"{_names([change.dag_id for change in removed])}",
         )
     return None

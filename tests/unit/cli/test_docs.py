@@ -107,12 +107,12 @@ def test_every_reason_and_problem_of_the_judge_is_documented() -> None:
 
 
 def test_the_crd_in_the_repository_is_the_one_that_the_models_generate() -> None:
-    path = ROOT / "crds/dagbundle.dev_dagbundles.yaml"
+    path = ROOT / "crds/dagbundles.dagbundle.dev.yaml"
     assert yaml.safe_load(path.read_text()) == crd.definition(), "run `make crd`"
 
 
 def test_the_crd_is_structural() -> None:
-    text = (ROOT / "crds/dagbundle.dev_dagbundles.yaml").read_text()
+    text = (ROOT / "crds/dagbundles.dagbundle.dev.yaml").read_text()
     for word in ("$ref", "$defs", "type: 'null'", 'type: "null"', "const:", "oneOf"):
         assert word not in text
     names = crd.definition()["spec"]["names"]
