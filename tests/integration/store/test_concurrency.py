@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from dagbundle import errors
 from dagbundle.store import DagStore
-from integration.store.builder import OPS, SALES, apply, prepare
+from integration.store.builder import OPS, SALES, apply, prepare, start
 
 
 def at_once(*calls: Callable[[], int]) -> list[int | BaseException]:
@@ -77,6 +77,29 @@ def test_a_claim_waits_for_a_publish_that_is_not_committed_yet_and_then_loses(po
         assert winner.result(10) == 1
         with pytest.raises(errors.OwnershipError, match=r"shared belongs to bundle team-sales\.sales"):
             loser.result(10)
+
+
+@pytest.mark.postgres
+def test_a_rollout_that_starts_during_a_publish_waits_for_it(postgres_store: DagStore) -> None:
+    store = postgres_store
+    ready = prepare(store, SALES, {"a.py": {"a": "1"}})
+    writing, release = threading.Event(), threading.Event()
+
+    def pause(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("INSERT INTO dagbundle.publication"):
+            writing.set()
+            release.wait(10)
+
+    sa.event.listen(store.db.engine, "before_cursor_execute", pause)
+    with ThreadPoolExecutor(2) as pool:
+        publishing = pool.submit(ready.publish, store)
+        assert writing.wait(10)
+        starting = pool.submit(start, store, SALES)
+        time.sleep(0.3)
+        assert not starting.done()
+        release.set()
+        assert publishing.result(10) == 1
+        assert starting.result(10).base_revision == 1
 
 
 @pytest.mark.postgres

@@ -253,6 +253,14 @@ def test_a_rollback_restores_dags_kept_flags_errors_warnings_and_versions_as_a_n
     assert newest.counts == {"added": 2, "removed": 1, "importErrors": 1}
 
 
+def test_a_rollback_of_a_state_that_is_not_live_any_more_is_a_conflict(store: DagStore) -> None:
+    for salt in "123":
+        apply(store, SALES, {"a.py": {"a": salt}})
+    with pytest.raises(errors.ConflictError, match="at revision 3, not 2"):
+        store.republish(SALES, to_revision=1, base_revision=2, hold=Hold("h", "v", "r"))
+    assert (store.live(SALES).revision, store.live(SALES).holds) == (3, ())
+
+
 def test_a_rollback_forgets_what_was_learnt_since(store: DagStore) -> None:
     apply(store, SALES, {"a.py": {"a": "1"}, "b.py": {"b": "1"}}, version="v1")
     apply(store, SALES, {"a.py": None, "b.py": {"b": "2"}}, version="v2")
