@@ -119,7 +119,7 @@ class _Child:
         if shared and place == 0:
             self._traces = loader.traces()
         self._recorder.start()
-        result = self._load(file, loader)
+        result = self._load(file, loader, shared=shared)
         closure, dynamic = self._finish_recording()
         if shared:
             traces, before_traces = loader.traces(), self._traces
@@ -155,19 +155,21 @@ class _Child:
         except Exception:  # noqa: BLE001 - a file may have rewritten what hashing its closure needs
             return {}, {"damaged process"}
 
-    def _load(self, file: SourceFile, loader: AbstractDagLoader) -> LoadResult:
+    def _load(self, file: SourceFile, loader: AbstractDagLoader, *, shared: bool) -> LoadResult:
         seconds = self._work.limits.file_seconds
         try:
             try:
                 signal.signal(signal.SIGALRM, _timer(file, seconds))
-                # Says where a file hangs that does not let the signal through; a thread does it, before the kill.
-                with contextlib.suppress(RuntimeError):  # no thread can be had, because another file took them all
-                    faulthandler.dump_traceback_later(seconds + GRACE_SECONDS / 2, file=2)
+                if not shared:
+                    # Says where a file hangs that does not let the signal through; a thread does it, before the kill.
+                    with contextlib.suppress(RuntimeError):  # no thread can be had: another file took them all
+                        faulthandler.dump_traceback_later(seconds + GRACE_SECONDS / 2, file=2)
                 self._setitimer(self._timer, seconds)
                 return loader.load(file)
             finally:
                 self._setitimer(self._timer, 0)
-                self._stand_down()
+                if not shared:
+                    self._stand_down()
         except BaseException as error:  # noqa: BLE001 - a DAG file may raise anything, SystemExit too
             return LoadResult(errors=[problem_of(error, file)])
 

@@ -345,8 +345,9 @@ class AirflowAdapter:
 
 def _modules_of(file: SourceFile) -> list[ModuleType]:
     """The module that a file became: among the last, since looking at all would make a child copy their memory."""
-    last = itertools.islice(reversed(sys.modules.values()), _NEWEST_MODULES)
-    return [module for module in last if getattr(module, "__file__", None) == file.absolute]
+    last = itertools.islice(reversed(sys.modules.items()), _NEWEST_MODULES)
+    found = [module for name, module in last if name.startswith("unusual_prefix_")]
+    return [module for module in found if getattr(module, "__file__", None) == file.absolute]
 
 
 def _distinct(errors: Sequence[BaseException]) -> list[BaseException]:

@@ -12,6 +12,7 @@ import builtins
 import json
 import locale
 import logging
+import operator
 import os
 import random
 import signal
@@ -22,6 +23,19 @@ import warnings
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
+
+
+class _Identities(tuple[object, ...]):
+    """Equal to another only if it holds the very same objects, in the same order."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identities) and len(self) == len(other) and all(map(operator.is_, self, other))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
 
 class Tracer:
@@ -41,7 +55,7 @@ class Tracer:
     def snapshot(self) -> tuple[object, ...]:
         """What is compared, by equality."""
         return (
-            tuple(tuple(map(id, namespace.values())) for namespace in self._namespaces),
+            tuple(_Identities(namespace.values()) for namespace in self._namespaces),
             tuple(len(context) for context in self._contexts),
             dict(self._environ),
             tuple(sys.path),
