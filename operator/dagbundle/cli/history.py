@@ -33,7 +33,7 @@ def history(
                 row.kind.value + (f" of {row.restored}" if row.restored else ""),
                 short_version(row.version),
                 f"{row.created_at:%Y-%m-%d %H:%M:%S}",
-                *(row.counts.get(name, 0) for name in ("added", "changed", "moved", "removed", "kept", "errors")),
+                *(row.counts.get(name, 0) for name in ("added", "changed", "moved", "removed", "kept", "importErrors")),
             )
             for row in page.items
         ),

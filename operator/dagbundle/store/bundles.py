@@ -165,7 +165,8 @@ def block(connection: Connection, tables: Tables, rollout_id: str, reason: str, 
     ).rowcount
     if not changed:
         found = rollout(connection, tables, rollout_id)
-        raise errors.ConflictError(f"Rollout {rollout_id} of bundle {found.bundle} is {found.state} already")
+        kind = errors.SupersededError if found.state is RolloutState.SUPERSEDED else errors.ConflictError
+        raise kind(f"Rollout {rollout_id} of bundle {found.bundle} is {found.state} already")
 
 
 def new_id() -> str:

@@ -136,7 +136,8 @@ class DagStore(DagReader):
         revision stays; only what is remembered of parsed files is renewed.
 
         Raises:
-            ConflictError: Somebody else published first, a newer rollout took its place, or a run is not closed.
+            SupersededError: A newer rollout took its place.
+            ConflictError: Somebody else published first, or a run is not closed.
             OwnershipError: A dag_id belongs to another bundle; the message names it.
             NotFoundError: The bundle is not registered.
         """

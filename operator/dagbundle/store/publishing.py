@@ -33,7 +33,7 @@ def publish(
         if done is not None:
             return done
         if owner.rollout != rollout_id:
-            raise errors.ConflictError(
+            raise errors.SupersededError(
                 f"Rollout {rollout_id} of bundle {changeset.bundle} was superseded by {owner.rollout}"
             )
         raise _published_by_another(owner, changeset.base_revision)
@@ -70,6 +70,8 @@ def publish(
     )
     revision = pointers.write(connection, tables, owner, before, step, pinned=pinned)
     pointers.write_claims(connection, tables, owner, rollout_id, judgement)
+    # a hold refuses one version until another one comes, and this is another one: the judge blocks held ones
+    connection.execute(sa.delete(tables.hold).where(tables.hold.c.bundle_id == owner.id))
     memory.remember(connection, tables, owner.id, rollout, revision=revision, subdirs=judgement.subdirs)
     connection.execute(
         sa.update(tables.rollout)

@@ -309,6 +309,8 @@ def _require_open(connection: Connection, tables: Tables, rollout_id: str, *, lo
     row = connection.execute(statement.with_for_update() if lock else statement).first()
     if row is None:
         raise errors.NotFoundError(f"There is no rollout {rollout_id}")
+    if row.state == RolloutState.SUPERSEDED:
+        raise errors.SupersededError(f"Rollout {rollout_id} was superseded: {row.message}")
     if row.state != RolloutState.OPEN:
         raise errors.ConflictError(f"Rollout {rollout_id} is {row.state}: {row.message or 'it is finished'}")
 

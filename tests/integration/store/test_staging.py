@@ -178,7 +178,7 @@ def test_a_newer_rollout_supersedes_the_older_which_neither_stages_nor_publishes
         lambda: store.open_run(rollout_id, "y", attempt="1", airflow=None, python="3"),
         lambda: store.block(rollout_id, "Any", "reason"),
     ):
-        with pytest.raises(errors.ConflictError, match="Superseded"):
+        with pytest.raises(errors.SupersededError):
             call()
     with pytest.raises(errors.ConflictError, match="superseded"):
         old.publish(store)
