@@ -1,3 +1,5 @@
+
+
 from __future__ import annotations
 
 import json
@@ -8,9 +10,10 @@ import pytest
 
 from dagbundle_parser.errors import RequestError
 from dagbundle_parser.request import KnownFile, RunRequest
-from unit.parser.conftest import request_for
+from unit.parser.conftest import Parse, request_for
 
 ROOT = Path("/bundle")
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 
 def test_the_request_of_the_protocol_is_understood() -> None:
@@ -30,6 +33,31 @@ def test_the_request_of_the_protocol_is_understood() -> None:
     assert request.known == {"a.py": KnownFile("f", {"a.py": "x"}, 12.5)}
     assert request.limits.file_seconds == 30
     assert request.files == {"ingest/a.py"}
+
+
+def test_the_golden_request_of_both_sides_is_understood() -> None:
+    request = RunRequest.read(str(GOLDEN / "request.v1.json"))
+    assert (request.run, request.subdir, request.run_as_user) == ("rollout:ingest", "ingest", 50010)
+
+
+def test_records_have_the_fields_of_the_golden_report(parse: Parse) -> None:
+    golden = [json.loads(line) for line in (GOLDEN / "report.v1.ndjson").read_text().splitlines()]
+    files: dict[str, str | bytes] = {
+        "a.py": "DAGS = {'a': {}}",
+        "b.py": "DAGS = {}\n1 / 0",
+        "c.py": "import os\nDAGS={}\nos._exit(1)",
+    }
+    first = parse(files)
+    known = {
+        "a.py": {"fingerprint": first.files["a.py"]["fingerprint"], "closure": first.files["a.py"]["closure"], "age": 1}
+    }
+    again = parse(known=known)
+    assert set(first.records[0]) == set(golden[0])
+    assert {frozenset(record) for record in first.files.values()} == {frozenset(golden[1])}
+    assert set(again.files["a.py"]) == set(golden[3])
+    assert set(first.records[-1]) == set(golden[4])
+    assert set(first.files["a.py"]["dags"][0]) == set(golden[1]["dags"][0])
+    assert set(first.files["b.py"]["errors"][0]) == set(golden[2]["errors"][0])
 
 
 def test_what_may_be_left_out_has_a_default() -> None:

@@ -6,15 +6,14 @@ from __future__ import annotations
 
 import pytest
 
-from unit.parser.conftest import Parse
+from unit.parser.conftest import Parse, Report, run_stub, write_bundle
 
 # The result of a file that the state of its process shows in.
 WITNESS = """
 import builtins, json, locale, logging, os, random, sys, threading, time, warnings
-random.seed()
 DAGS = {"%s": {
     "json": json.dumps({"a": 1}), "environ": os.environ.get("POISON"), "path": "/poison" in sys.path,
-    "cwd": os.getcwd() == "/usr", "limit": sys.getrecursionlimit(), "threads": threading.active_count(),
+    "random": random.getstate() == random.Random(7).getstate(), "cwd": os.getcwd() == "/usr", "limit": sys.getrecursionlimit(), "threads": threading.active_count(),
     "filters": len(warnings.filters), "builtin": hasattr(builtins, "poison"), "sum": sum([1, 2]),
     "handlers": len(logging.root.handlers), "zone": time.tzname, "module": "poison" in sys.modules,
     "trace": sys.gettrace() is None, "stdout": sys.stdout is sys.__stdout__,
@@ -50,21 +49,36 @@ POISONS = {
 }
 
 
-@pytest.mark.parametrize("poison", POISONS.values(), ids=POISONS)
-def test_a_file_after_one_that_poisons_their_child_is_as_it_would_be_alone(parse: Parse, poison: str) -> None:
-    files = {
-        "alone.py": WITNESS % "witness",
-        "shared/a.py": PLAIN % "a",
-        "shared/b.py": f"{poison}\n{PLAIN % 'b'}",
-        "shared/c.py": WITNESS % "witness",
-        "shared/d.py": PLAIN % "d",
-    }
-    report = parse(files, processes=1, limits={"fileSeconds": 1})
-    assert report.closed, report.stderr
-    alone, shared = report.files["alone.py"], report.files["shared/c.py"]
+@pytest.fixture(scope="module")
+def poisoned(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """One run in which, for each poison, a plain file, the poison and a witness are due in one child, in this order."""
+    files: dict[str, str | bytes] = {"alone.py": WITNESS % "witness"}
+    for number, poison in enumerate(POISONS.values()):
+        files[f"shared/{number:02}_a.py"] = PLAIN % f"a{number}"
+        files[f"shared/{number:02}_b.py"] = f"{poison}\n{PLAIN % f'b{number}'}"
+        files[f"shared/{number:02}_c.py"] = WITNESS % "witness"
+    folder = tmp_path_factory.mktemp("poisoned")
+    bundle = write_bundle(folder / "bundle", files)
+    return run_stub(bundle, folder / "request.json", processes=1, limits={"fileSeconds": 1})
+
+
+@pytest.mark.parametrize("number", range(len(POISONS)), ids=list(POISONS))
+def test_a_file_after_one_that_poisons_their_child_is_as_it_would_be_alone(poisoned: Report, number: int) -> None:
+    assert poisoned.closed, poisoned.stderr
+    alone, shared = poisoned.files["alone.py"], poisoned.files[f"shared/{number:02}_c.py"]
     assert shared["errors"] == alone["errors"] == []
     assert shared["dags"][0]["data"] == alone["dags"][0]["data"]
-    assert [dag["dag_id"] for path in ("a", "d") for dag in report.files[f"shared/{path}.py"]["dags"]] == ["a", "d"]
+    assert [dag["dag_id"] for dag in poisoned.files[f"shared/{number:02}_a.py"]["dags"]] == [f"a{number}"]
+
+
+def test_a_witness_sees_poison_where_nothing_is_checked(parse: Parse) -> None:
+    files: dict[str, str | bytes] = {"alone.py": WITNESS % "witness"}
+    files |= {f"p{number:02}.py": f"{poison}\n{WITNESS % 'witness'}" for number, poison in enumerate(POISONS.values())}
+    report = parse(files, limits={"fileSeconds": 1})
+    clean = report.files["alone.py"]["dags"][0]["data"]
+    seen = [name for number, name in enumerate(POISONS) if report.files[f"p{number:02}.py"]["dags"]
+            and report.files[f"p{number:02}.py"]["dags"][0]["data"] != clean]  # fmt: skip
+    assert len(seen) >= 14, "the poisons do show, so that the test above proves something"
 
 
 def test_the_poisoning_file_is_reported_as_it_would_be_alone(parse: Parse) -> None:
