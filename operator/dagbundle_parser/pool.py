@@ -10,10 +10,10 @@ import contextlib
 import dataclasses
 import json
 import os
-import re
 import selectors
 import signal
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,6 +32,7 @@ from dagbundle_parser.child import (
     timeout_text,
 )
 from dagbundle_parser.errors import FileProblem, RunError
+from dagbundle_parser.problems import crash_line, signal_problem
 from dagbundle_parser.protocol import encode
 
 _CHUNK = 1 << 18
@@ -146,7 +147,7 @@ class Pool:
         """Start a child; False if that must wait until another one has ended."""
         results, results_end = os.pipe()
         if shared:  # a plain file prints nothing: what it prints all the same, the child sees by itself
-            output, output_end = -1, os.memfd_create("output") if hasattr(os, "memfd_create") else os.dup(2)
+            output, output_end = -1, _file_in_memory()
         else:
             output, output_end = os.pipe()
         token, slot = os.urandom(16), self._slots.pop()
@@ -325,7 +326,7 @@ class Pool:
 
     def _diagnose(self, child: _Running, assignment: Assignment) -> FileProblem:
         path, limits = assignment.file.path, self._work.limits
-        line = _crash_line(child.tail.decode("utf-8", "replace"), assignment.file.absolute)
+        line = crash_line(child.tail.decode("utf-8", "replace"), assignment.file.absolute)
         if child.late:
             text = timeout_text(path, limits.file_seconds)
             return FileProblem("Timeout", f"{text}. It did not react to the time limit's signal either", line)
@@ -338,7 +339,7 @@ class Pool:
             )
         status = child.status or 0
         if os.WIFSIGNALED(status):
-            return _signal_problem(path, os.WTERMSIG(status), limits.file_memory_bytes, line)
+            return signal_problem(path, os.WTERMSIG(status), limits.file_memory_bytes, line)
         code = os.WEXITSTATUS(status)
         return FileProblem(
             "ProcessExited",
@@ -369,28 +370,13 @@ class Pool:
 _UNCLAIMED = frozenset({"type", "seq", "output"})
 
 
+def _file_in_memory() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("output")
+    with tempfile.TemporaryFile() as file:  # macOS
+        return os.dup(file.fileno())
+
+
 def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-
-
-def _crash_line(output: str, absolute: str) -> int | None:
-    """The line of the file that faulthandler named in the last of what the child printed."""
-    found = re.findall(rf'File "{re.escape(absolute)}", line (\d+)', output)
-    return int(found[0]) if found else None
-
-
-def _signal_problem(path: str, number: int, memory: int, line: int | None) -> FileProblem:
-    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-    if number == signal.SIGKILL:
-        text = (
-            f"{path}: its process was killed (SIGKILL), most likely because the machine or the container ran out of "
-            f"memory; a file may use {memory} bytes. Read less at import time, or give the parser more memory"
-        )
-        return FileProblem("ProcessKilled", text, line)
-    return FileProblem(
-        "ProcessCrashed",
-        f"{path}: its process died of {name} while the file was imported, so its DAGs are unknown: a library written "
-        "in C crashed, or the file sent itself that signal. What it printed last names the place",
-        line,
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import traceback
 from typing import TYPE_CHECKING
 
@@ -103,3 +104,26 @@ def _with_trace(text: str, error: BaseException, file: SourceFile) -> str:
     prefix = file.root.rstrip("/") + "/"
     shown = "".join(traceback.format_list(own)).replace(prefix, "")
     return f"{text}\nTraceback (most recent call last):\n{shown}".rstrip()
+
+
+def crash_line(output: str, absolute: str) -> int | None:
+    """The line of the file that faulthandler named in the last of what the child printed."""
+    found = re.findall(rf'File "{re.escape(absolute)}", line (\d+)', output)
+    return int(found[0]) if found else None
+
+
+def signal_problem(path: str, number: int, memory: int, line: int | None) -> FileProblem:
+    """The error of a file whose process died of a signal; `memory` is what a file may use, in bytes."""
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    if number == signal.SIGKILL:
+        text = (
+            f"{path}: its process was killed (SIGKILL), most likely because the machine or the container ran out of "
+            f"memory; a file may use {memory} bytes. Read less at import time, or give the parser more memory"
+        )
+        return FileProblem("ProcessKilled", text, line)
+    return FileProblem(
+        "ProcessCrashed",
+        f"{path}: its process died of {name} while the file was imported, so its DAGs are unknown: a library written "
+        "in C crashed, or the file sent itself that signal. What it printed last names the place",
+        line,
+    )

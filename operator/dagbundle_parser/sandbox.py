@@ -105,8 +105,9 @@ class Sandbox:
         """Confine the calling process, a fresh child, for good."""
         os.setsid()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        limit = _address_space() + self._memory
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        limit, hard = _address_space() + self._memory, resource.getrlimit(resource.RLIMIT_AS)[1]
+        if hard == resource.RLIM_INFINITY or limit < hard:
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         with contextlib.suppress(OSError, ValueError):  # a hard limit that is lower already
             resource.setrlimit(resource.RLIMIT_NPROC, (self._processes, self._processes))
         if self._root:

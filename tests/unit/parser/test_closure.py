@@ -190,8 +190,8 @@ def apply(root: Path, edits: list[tuple[str, str, Any]]) -> None:
             (root / "data" / name).write_text(str(value))
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=st.lists(EDITS, min_size=1, max_size=2))
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(EDITS, min_size=1, max_size=1))
 def test_with_skips_a_run_gives_what_it_gives_without(
     tmp_path_factory: pytest.TempPathFactory, steps: list[list[tuple[str, str, Any]]]
 ) -> None:
