@@ -57,6 +57,8 @@ def applied(result: engine.Applied, store: DagStore, out: output.Format, *, deta
     typer.secho(f"{name}  version {short_version(result.version)}  {arrow}", bold=True)
     for run in result.runs:
         typer.echo(f"  {_run_line(run)}")
+    if judgement.changes and judgement.verdict is Verdict.BLOCK:
+        typer.echo("Nothing was published. It would have been:")
     if details:
         _explained(changes.of_judgement(store, judgement, result.contents))
     else:

@@ -267,15 +267,15 @@ def _failure(
     if allowed is not None and len(broken) > allowed:
         return _Blocked(
             "TooManyImportErrors",
-            f"{_counted(len(broken), 'broken file')}; maxImportErrors {policy.max_import_errors} allows {allowed}: "
-            f"{_names(broken)}",
+            f"{_counted(len(broken), 'broken file')}, more than maxImportErrors "
+            f"{_limit(policy.max_import_errors, allowed)}: {_names(broken)}",
         )
     allowed = policies.limit_of(policy.max_removed_dags, sum(dag.subdir in unit for dag in live))
     if allowed is not None and len(removed) > allowed:
         return _Blocked(
             "TooManyRemovedDags",
-            f"{_counted(len(removed), 'DAG')} would go; maxRemovedDags {policy.max_removed_dags} allows {allowed}: "
-            f"{_names([change.dag_id for change in removed])}",
+            f"{_counted(len(removed), 'DAG')} would go, more than maxRemovedDags "
+            f"{_limit(policy.max_removed_dags, allowed)}: {_names([change.dag_id for change in removed])}",
         )
     return None
 
@@ -345,6 +345,10 @@ def _block_all(blocked: Mapping[str, _Blocked], draft: _Draft) -> Judgement:
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _limit(limit: policies.Limit, allowed: int) -> str:
+    return f"{limit} (that is {allowed})" if isinstance(limit, str) else f"{limit}"
 
 
 def _names(names: Collection[str]) -> str:

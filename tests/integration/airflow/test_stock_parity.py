@@ -5,9 +5,9 @@ from __future__ import annotations
 import pathlib
 
 import pytest
-from support import airflow
 
 from integration.cli.conftest import Command
+from support import airflow
 
 pytestmark = pytest.mark.airflow
 

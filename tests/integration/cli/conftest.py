@@ -7,11 +7,12 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+
 from support import airflow
 
 COMMAND = str(pathlib.Path(sys.executable).parent / "dagbundle")
@@ -63,8 +64,8 @@ def command(tmp_path: pathlib.Path) -> Command:
 
 
 @pytest.fixture(scope="module")
-def module_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
-    yield tmp_path_factory.mktemp("cli")
+def module_folder(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return tmp_path_factory.mktemp("cli")
 
 
 MakeBundle = Callable[..., pathlib.Path]

@@ -6,14 +6,14 @@ import pathlib
 from collections.abc import Iterator
 
 import pytest
+
+from dagbundle.store import DagStore
 from support.postgres import (  # noqa: F401 - fixtures
     empty_postgres_url,
     migrated_template,
     postgres_server,
     postgres_url,
 )
-
-from dagbundle.store import DagStore
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])

@@ -90,7 +90,7 @@ def test_with_deactivate_a_broken_files_dags_go(store: DagStore) -> None:
     assert [row.path for row in store.list_errors().items] == ["b.py"]
 
 
-# --- Streams that cannot be trusted ----------------------------------------------------------------------------------
+# --- Streams that cannot be trusted ---------------------------------------------------------------------------------
 
 
 def cut(request: protocol.RunRequest) -> Iterator[bytes]:
@@ -160,7 +160,7 @@ def test_a_file_that_is_said_to_be_unchanged_but_never_was_seen_ends_the_run(sto
     assert applied.judgement.reason == "RunFailed"
 
 
-# --- Rolling back --------------------------------------------------------------------------------------------------------
+# --- Rolling back ---------------------------------------------------------------------------------------------------
 
 
 def test_a_rollback_restores_the_earlier_result_and_holds_the_refused_version(store: DagStore) -> None:
@@ -200,7 +200,7 @@ def test_there_is_no_way_back_to_a_revision_that_is_not_there(store: DagStore, t
         engine.Engine(store).rollback(BundleKey("team", "sales"), to_revision=target)
 
 
-# --- Several bundles, several applies -----------------------------------------------------------------------------------
+# --- Several bundles, several applies -------------------------------------------------------------------------------
 
 
 def test_the_second_claimant_of_a_dag_id_is_told_the_owner_and_published_when_it_lets_go(store: DagStore) -> None:
@@ -263,7 +263,7 @@ def test_a_suspended_bundle_is_left_alone(store: DagStore) -> None:
     assert live(store) == {"a": "v1"}
 
 
-# --- Previews ---------------------------------------------------------------------------------------------------------------
+# --- Previews -------------------------------------------------------------------------------------------------------
 
 
 def test_a_preview_judges_like_an_apply_and_writes_nothing(store: DagStore) -> None:

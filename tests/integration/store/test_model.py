@@ -71,7 +71,7 @@ class StoreMachine(RuleBasedStateMachine):
         salts: dict[str, str],
         broken: set[str],
         message: str,
-        is_new_version: bool,  # noqa: FBT001 - Hypothesis passes it by name
+        is_new_version: bool,
     ) -> None:
         before = self.history[-1]
         self.number += is_new_version or not before.version

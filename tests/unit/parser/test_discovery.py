@@ -72,7 +72,7 @@ def test_an_archive_is_listed_whatever_it_is_called(bundle: Path) -> None:
         ("a: {b: {" * 5000 + "tasks: 1", True),
     ],
 )
-def test_yaml_counts_when_a_top_level_value_has_tasks(bundle: Path, text: str, listed: bool) -> None:  # noqa: FBT001
+def test_yaml_counts_when_a_top_level_value_has_tasks(bundle: Path, text: str, listed: bool) -> None:
     write_bundle(bundle, {"a.yaml": text})
     assert ("a.yaml" in listing(bundle)) is listed
 
@@ -167,7 +167,7 @@ def test_an_ignore_file_that_cannot_be_used_is_an_error(bundle: Path) -> None:
         ("/", "a", True, False),
     ],
 )
-def test_globs_follow_the_rules_of_gitignore(lines: str, path: str, is_dir: bool, ignored: bool) -> None:  # noqa: FBT001
+def test_globs_follow_the_rules_of_gitignore(lines: str, path: str, is_dir: bool, ignored: bool) -> None:
     assert is_ignored(path, read_rules(lines, directory="", syntax="glob"), is_dir=is_dir) is ignored
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import random
 from typing import Any
 

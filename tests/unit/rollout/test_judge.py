@@ -60,7 +60,7 @@ def decide(
     partial: bool = False,
 ) -> Judgement:
     state = was or Live(SALES)
-    known = {dag_id: SALES for dag_id in state.dags} | (owners or {})
+    known = dict.fromkeys(state.dags, SALES) | (owners or {})
     return judge.judge(
         Changeset(SALES, "v2", "template-2", state.revision, runs),
         live=state,
@@ -173,7 +173,7 @@ def test_a_partial_changeset_leaves_other_subdirs_alone() -> None:
     assert changes(found) == {"a": Change.ADDED}
 
 
-# --- Ownership and policies -------------------------------------------------------------------------------------------
+# --- Ownership and policies -----------------------------------------------------------------------------------------
 
 
 def test_a_dag_id_of_another_bundle_breaks_the_file_names_the_owner_and_waits() -> None:
@@ -219,7 +219,7 @@ def test_a_dag_id_twice_in_one_file_breaks_it() -> None:
     assert changes(found) == {}
 
 
-# --- Guards -------------------------------------------------------------------------------------------------------------
+# --- Guards ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_a_held_template_is_blocked() -> None:
     assert "bad numbers" in found.message
 
 
-# --- Scope --------------------------------------------------------------------------------------------------------------
+# --- Scope ----------------------------------------------------------------------------------------------------------
 
 FAILURES = {
     "an unclosed run": (run(subdir="y", closed=False, failure="killed"), policy.Policy()),
@@ -348,7 +348,7 @@ def test_with_scope_subdir_nothing_is_published_when_every_subdir_failed() -> No
     assert found.verdict is Verdict.BLOCK
 
 
-# --- Comparing two states -------------------------------------------------------------------------------------------------
+# --- Comparing two states -------------------------------------------------------------------------------------------
 
 
 def test_compare_tells_what_a_rollback_changed() -> None:
