@@ -4,26 +4,37 @@ A list of what is allowed, not of what is forbidden: calls of Airflow's own clas
 a few modules, literals, loops, and names that the file itself bound. No store into anything that was imported, no
 attribute with an underscore, no method but those listed. What is not understood is not plain and gets a child of its
 own. A check of the process after each file (loaders/traces.py) is the second line.
+
+An import is fine, whatever it brings, if the process has it already and the file does not use it while it is parsed.
+Bodies that do not run while a file is parsed are not looked at: those of tasks (`@task`), of callables that are only
+handed to operators (`python_callable=f`), and of functions that only such bodies use.
 """
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Container
 
 _AIRFLOW_NAMES = frozenset(
     {"DAG", "dag", "task", "task_group", "TaskGroup", "chain", "chain_linear", "cross_downstream", "Param", "Label",
      "Asset", "AssetAlias", "AssetAll", "AssetAny", "Dataset", "TriggerRule", "setup", "teardown", "timezone",
      "CronDataIntervalTimetable", "CronTriggerTimetable", "DeltaDataIntervalTimetable", "AssetOrTimeSchedule",
-     "EdgeModifier", "XComArg"}
+     "EdgeModifier", "XComArg", "asset", "AssetWatcher", "AssetAccessControl", "Metadata", "RetryAction",
+     "ObjectStoragePath", "MinimumCount", "WaitForAll", "PartitionedAtRuntime"}
 )  # fmt: skip
-_AIRFLOW_SUFFIXES = ("Operator", "Sensor", "OperatorAsync", "SensorAsync")
+_AIRFLOW_SUFFIXES = (
+    "Operator", "Sensor", "OperatorAsync", "SensorAsync", "Timetable", "Trigger", "Mapper", "Window", "RetryPolicy",
+    "RetryRule",
+)  # fmt: skip
 _MODULE_MEMBERS: dict[str, frozenset[str]] = {
     "__future__": frozenset({"annotations"}),
     "datetime": frozenset({"datetime", "timedelta", "date", "time", "timezone", "UTC"}),
     "itertools": frozenset({"chain", "product", "islice", "combinations", "permutations"}),
     "json": frozenset({"dumps", "loads"}),
+    "logging": frozenset({"getLogger", "Logger"}),
     "math": frozenset({"ceil", "floor", "sqrt", "log", "log2", "pow", "pi"}),
-    "pathlib": frozenset({"PurePath", "PurePosixPath"}),
+    "os": frozenset({"getenv", "path", "sep"}),
+    "pathlib": frozenset({"Path", "PurePath", "PurePosixPath"}),
     "pendulum": frozenset({"datetime", "duration", "timezone", "DateTime", "Duration", "UTC", "date", "tz"}),
     "textwrap": frozenset({"dedent", "indent"}),
     "typing": frozenset(
@@ -34,13 +45,14 @@ _MODULE_MEMBERS: dict[str, frozenset[str]] = {
 _BUILTINS = frozenset(
     {"range", "len", "str", "int", "float", "bool", "list", "dict", "set", "tuple", "frozenset", "enumerate", "zip",
      "sorted", "reversed", "min", "max", "sum", "any", "all", "abs", "round", "repr", "True", "False", "None",
-     "__file__", "__name__", "__doc__"}
+     "Exception", "ValueError", "TypeError", "KeyError", "ImportError", "ModuleNotFoundError", "AttributeError",
+     "OSError", "ConnectionError", "TimeoutError", "RuntimeError", "__file__", "__name__", "__doc__"}
 )  # fmt: skip
 _METHODS = frozenset(
     {"set_downstream", "set_upstream", "expand", "expand_kwargs", "partial", "override", "as_setup", "as_teardown",
      "format", "join", "items", "keys", "values", "strip", "lower", "upper", "split", "title", "startswith", "endswith",
      "datetime", "timedelta", "isoformat", "strftime", "total_seconds", "bash", "branch", "virtualenv",
-     "external_python", "short_circuit", "sensor", "docker", "kubernetes"}
+     "external_python", "short_circuit", "sensor", "docker", "kubernetes", "partition", "today", "multi"}
 )  # fmt: skip
 _DOC_ATTRIBUTES = frozenset({"doc_md", "doc", "doc_json", "doc_yaml", "doc_rst"})
 _ALLOWED: tuple[type[ast.AST], ...] = (
@@ -49,22 +61,36 @@ _ALLOWED: tuple[type[ast.AST], ...] = (
     ast.FormattedValue, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Call, ast.keyword, ast.Starred,
     ast.Attribute, ast.Subscript, ast.Slice, ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.Name,
     ast.Lambda, ast.arguments, ast.arg, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp, ast.comprehension,
-    ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop,
+    ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.AsyncFunctionDef,
+    ast.Try, ast.ExceptHandler,
 )  # fmt: skip
+_TASK_DECORATORS = frozenset({"task", "setup", "teardown", "asset"})
+_CALLED_BY_TASKS_ONLY = frozenset(
+    {"python_callable", "on_failure_callback", "on_success_callback", "on_retry_callback", "on_execute_callback",
+     "on_skipped_callback", "sla_miss_callback"}
+)  # fmt: skip
+_Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def is_plain(tree: ast.Module) -> bool:
-    """Whether a parsed Python file provably leaves nothing behind in the process that imports it."""
+def is_plain(tree: ast.Module, loaded: Container[str] = frozenset()) -> bool:
+    """Whether a parsed Python file provably leaves nothing behind in the process that imports it.
+
+    Args:
+        tree: the file; it is changed.
+        loaded: names of modules that the process has imported already, none of them from a bundle.
+    """
     try:
-        return _Gate(tree).passes()
+        return _Gate(tree, loaded).passes()
     except RecursionError:
         return False
 
 
 class _Gate:
-    def __init__(self, tree: ast.Module) -> None:
+    def __init__(self, tree: ast.Module, loaded: Container[str]) -> None:
         tree.body = [statement for statement in tree.body if not _is_main_guard(statement)]
-        self._nodes = list(ast.walk(tree))
+        _empty_bodies_that_do_not_run(tree)
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        self._nodes = [node for node in ast.walk(tree) if not _brings_nothing(node, used, loaded)]
         self._modules: set[str] = set()
         self._imported: set[str] = set()
         self._bound: set[str] = set()
@@ -95,7 +121,7 @@ class _Gate:
         for node in self._nodes:
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 self._bound.add(node.id)
-            elif isinstance(node, ast.FunctionDef):
+            elif isinstance(node, _Function):
                 self._bound.add(node.name)
                 self._not_calls.add(node.name)
             elif isinstance(node, ast.arg):
@@ -122,8 +148,10 @@ class _Gate:
             return isinstance(node.ctx, ast.Load)
         if isinstance(node, ast.Call):
             return self._call(node.func)
-        if isinstance(node, ast.FunctionDef):
-            return all(self._decorator(decorator) for decorator in node.decorator_list)
+        if isinstance(node, _Function):
+            return not node.name.startswith("__") and all(
+                self._decorator(decorator) for decorator in node.decorator_list
+            )
         if isinstance(node, ast.With):
             return all(
                 isinstance(item.context_expr, ast.Call)
@@ -169,10 +197,7 @@ class _Gate:
         return isinstance(function, ast.Call)  # `task(…)(…)`
 
     def _decorator(self, node: ast.expr) -> bool:
-        target = node.func if isinstance(node, ast.Call) else node
-        while isinstance(target, ast.Attribute):
-            target = target.value
-        return isinstance(target, ast.Name) and target.id in self._imported
+        return _root_of(node) in self._imported
 
 
 def _may_import(module: str, name: str) -> bool:
@@ -181,6 +206,64 @@ def _may_import(module: str, name: str) -> bool:
     if module == "airflow" or module.startswith("airflow."):
         return name in _AIRFLOW_NAMES or (name[:1].isupper() and name.endswith(_AIRFLOW_SUFFIXES))
     return False
+
+
+def _empty_bodies_that_do_not_run(tree: ast.Module) -> None:
+    """Replace the bodies of tasks, of callables that operators get, and of what only those use, by `pass`."""
+    tasks = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "airflow"
+        for alias in node.names
+        if alias.name in _TASK_DECORATORS
+    }
+    functions = [node for node in ast.walk(tree) if isinstance(node, _Function)]
+    for function in functions:
+        if function.decorator_list and all(_root_of(item) in tasks for item in function.decorator_list):
+            function.body = [ast.Pass()]
+    while True:
+        handed = {
+            id(node.value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.keyword) and node.arg in _CALLED_BY_TASKS_ONLY
+        }
+        used = {
+            node.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and id(node) not in handed
+        }
+        idle = [
+            function
+            for function in functions
+            if not (function.decorator_list or function.name in used or isinstance(function.body[0], ast.Pass))
+        ]
+        if not idle:
+            return
+        for function in idle:
+            function.body = [ast.Pass()]
+
+
+def _brings_nothing(node: ast.AST, used: Container[str], loaded: Container[str]) -> bool:
+    """Whether this imports only what is there already, under names that the rest of the file does not use."""
+    if isinstance(node, ast.Import):
+        return all(
+            alias.name in loaded and (alias.asname or alias.name.partition(".")[0]) not in used for alias in node.names
+        )
+    if isinstance(node, ast.ImportFrom):
+        return (
+            not node.level
+            and node.module in loaded
+            and all(alias.name != "*" and (alias.asname or alias.name) not in used for alias in node.names)
+        )
+    return False
+
+
+def _root_of(decorator: ast.expr) -> str:
+    """The name that a decorator begins with: `task` of `@task.branch(retries=1)`."""
+    target = decorator.func if isinstance(decorator, ast.Call) else decorator
+    while isinstance(target, ast.Attribute):
+        target = target.value
+    return target.id if isinstance(target, ast.Name) else ""
 
 
 def _names_in(target: ast.AST) -> set[str]:

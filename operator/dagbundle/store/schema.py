@@ -85,6 +85,9 @@ def upgrade(db: database.Database, revision: str = HEAD) -> pathlib.Path | None:
         raise errors.SchemaError(f"Tables of version {found} cannot be upgraded to {revision}")
     if found == revision:
         return None
+    if found is None and revision == HEAD:
+        _create(db)
+        return None
     return _migrate(db, found, revision, up=True)
 
 
@@ -106,6 +109,40 @@ def downgrade(db: database.Database, revision: str) -> pathlib.Path | None:
     return _migrate(db, found, revision, up=False)
 
 
+def _create(db: database.Database) -> None:
+    """Make the newest tables where there are none, without Alembic: a test holds them to what the migrations make.
+
+    A laptop's first apply does this; loading Alembic and walking its migrations would take a quarter of a second of it.
+    """
+    if db.file is not None:
+        database.private_file(db.file)
+    name, place = db.tables.version_table, db.tables.schema
+    versions = sa.Table(
+        name,
+        sa.MetaData(schema=place),
+        sa.Column("version_num", sa.String(32), nullable=False),
+        sa.PrimaryKeyConstraint("version_num", name=f"{name}_pkc"),
+    )
+
+    def work(connection: sa.Connection) -> None:
+        _take_turn(db, connection)
+        versions.create(connection, checkfirst=True)
+        if connection.execute(sa.select(versions.c.version_num)).first() is None:
+            db.tables.metadata.create_all(connection, checkfirst=False)
+            connection.execute(sa.insert(versions).values(version_num=HEAD))
+
+    db.write(work)
+
+
+def _take_turn(db: database.Database, connection: sa.Connection) -> None:
+    """Let two programs that move the tables at once take turns; SQLite's write lock does so by itself."""
+    if db.is_postgresql:
+        connection.exec_driver_sql("SET LOCAL statement_timeout TO 0")
+        connection.exec_driver_sql("SET LOCAL lock_timeout TO 0")
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {tables.SCHEMA}")
+
+
 def _migrate(db: database.Database, found: str | None, revision: str, *, up: bool) -> pathlib.Path | None:
     from alembic import command  # noqa: PLC0415 - costs 0.1 s that only a migration may take
 
@@ -119,11 +156,7 @@ def _migrate(db: database.Database, found: str | None, revision: str, *, up: boo
     config = alembic_config()
 
     def work(connection: sa.Connection) -> None:
-        if db.is_postgresql:
-            connection.exec_driver_sql("SET LOCAL statement_timeout TO 0")
-            connection.exec_driver_sql("SET LOCAL lock_timeout TO 0")
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))  # two upgrades at once take turns
-            connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {tables.SCHEMA}")
+        _take_turn(db, connection)
         config.attributes["connection"] = connection
         move = command.upgrade if up else command.downgrade
         move(config, revision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,15 +45,10 @@ class PythonDagLoader(AbstractDagLoader):
     def warm_up(self, files: Sequence[SourceFile]) -> None:
         """Import Airflow and what the files import from installed distributions; see which files are plain."""
         adapter = AirflowAdapter.get()
-        names: set[str] = set()
-        for file in files:
-            tree = _tree_of(file)
-            if tree is not None:
-                names |= imported_names(tree)
-                if is_plain(tree):
-                    self._plain.add(file.path)
+        trees = {file.path: tree for file in files if (tree := _tree_of(file)) is not None}
         if files:
-            import_installed(names, files[0].root)
+            import_installed({name for tree in trees.values() for name in imported_names(tree)}, files[0].root)
+        self._plain.update(path for path, tree in trees.items() if is_plain(tree, sys.modules))
         adapter.warm_up(files[0].bundle if files else "warm-up")
 
     def load(self, file: SourceFile) -> LoadResult:

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import stat
 import subprocess
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,7 +30,18 @@ def set_version(store_url: str, version: str) -> None:
     db.close()
 
 
-def test_the_migrations_make_the_tables_that_the_code_knows(store: DagStore) -> None:
+@pytest.fixture(params=["created at once", "migrated step by step"])
+def fresh_store(request: pytest.FixtureRequest, empty_database_url: str) -> Iterator[DagStore]:
+    """A new store, made each of the two ways that there are."""
+    if request.param == "migrated step by step":
+        with contextlib.closing(Database(empty_database_url)) as db:
+            schema._migrate(db, None, schema.HEAD, up=True)
+    with DagStore.open(empty_database_url, upgrade=True) as opened:
+        yield opened
+
+
+def test_a_new_store_has_the_tables_that_the_code_knows(fresh_store: DagStore) -> None:
+    store = fresh_store
     tables = store.db.tables
 
     def ours(name: str | None, kind: str, parents: Any) -> bool:
@@ -57,7 +69,8 @@ def test_the_migrations_make_the_tables_that_the_code_knows(store: DagStore) -> 
     assert store.db.read(compare) == []
 
 
-def test_constraints_and_indexes_have_the_names_that_the_code_gives_them(store: DagStore) -> None:
+def test_constraints_and_indexes_have_the_names_that_the_code_gives_them(fresh_store: DagStore) -> None:
+    store = fresh_store
     inspector = sa.inspect(store.db.engine)
     tables = store.db.tables
     for table in tables.metadata.sorted_tables:
