@@ -103,6 +103,10 @@ crd: .venv/installed ## Write crds/ anew from the models
 	$(BIN)/dagbundle crd > crds/dagbundles.dagbundle.dev.yaml.new
 	mv crds/dagbundles.dagbundle.dev.yaml.new crds/dagbundles.dagbundle.dev.yaml
 
+.PHONY: parser
+parser: .venv/installed ## Build the parser as one file that any Python 3.10+ runs: build/dagbundle-parser.pyz
+	$(BIN)/python -m dagbundle.runtime.parser_home build/dagbundle-parser.pyz
+
 .PHONY: lock
 lock: .venvs/uv/installed ## Resolve requirements/ anew; LOCK_ARGS=--upgrade takes what is newest
 	$(COMPILE) $(LOCK_ARGS) requirements/uv.in -o requirements/uv.txt

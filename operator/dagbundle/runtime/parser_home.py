@@ -12,6 +12,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
 import zipapp
 
@@ -88,3 +89,7 @@ def _write(folder: pathlib.Path, files: dict[str, bytes]) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+
+
+if __name__ == "__main__":
+    build_zipapp(pathlib.Path(sys.argv[1]))

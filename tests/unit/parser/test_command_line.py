@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from support import pythons
 from unit.parser.conftest import ROOT, STUB, Parse, request_for, run_stub, stub_environment, write_bundle
 
 PACKAGE = ROOT / "operator" / "dagbundle_parser"
@@ -151,15 +152,10 @@ def test_a_signal_kills_the_children_and_leaves_the_report_cut(
     assert not Path(f"/proc/{child}").exists()
 
 
-def python_310() -> str | None:
-    pyenv = sorted(Path("~/.pyenv/versions").expanduser().glob("3.10.*/bin/python3.10"))
-    return str(pyenv[-1]) if pyenv else shutil.which("python3.10")
-
-
-@pytest.mark.skipif(python_310() is None, reason="there is no Python 3.10 here")
-def test_it_runs_on_the_oldest_python_that_tenants_may_have(bundle: Path, tmp_path: Path) -> None:
-    python = python_310()
-    assert python is not None
+@pytest.mark.parametrize("python", [pythons.oldest()])
+def test_it_runs_on_the_oldest_python_that_tenants_may_have(bundle: Path, tmp_path: Path, python: str | None) -> None:
+    if python is None:
+        pytest.skip("this machine has no Python 3.10; ruff holds the syntax to it")
     files: dict[str, str | bytes] = {
         "a.py": "import lib\nDAGS = {'a': {'x': lib.X}}", "lib.py": "X = 1", "bad.py": "DAGS = {}\n1 / 0\n",
         "shared/b.py": "DAGS = {'b': {}}", "shared/c.py": "DAGS = {'c': {}}", "exit.py": "import os\nDAGS={}\nos._exit(1)",

@@ -1,0 +1,182 @@
+"""The rest of the command line with a real parser: what it answers, and what it never does."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from integration.cli.conftest import Command, MakeBundle
+from support import airflow, pythons
+from support.postgres import (  # noqa: F401 - fixtures
+    empty_postgres_url,
+    migrated_template,
+    postgres_server,
+    postgres_url,
+)
+
+pytestmark = pytest.mark.airflow
+
+DAG = "from airflow.sdk import DAG\nfrom airflow.providers.standard.operators.empty import EmptyOperator\n"
+PLAIN = DAG + 'with DAG("{0}", tags=["{1}"]):\n    EmptyOperator(task_id="t")\n'
+
+
+def apply(command: Command, folder: pathlib.Path, *more: str, code: int | None = 0) -> dict[str, object]:
+    answer = command(
+        "apply", "-f", str(folder.parent / "resource.yaml"), "--local", "--folder", str(folder),
+        "--python", airflow.python(), "-o", "json", *more, code=code,
+    )  # fmt: skip
+    return dict(answer.data)
+
+
+def test_a_dag_that_depends_on_the_hash_seed_is_named_with_the_field_that_drifts(
+    command: Command, bundle: MakeBundle
+) -> None:
+    drifting = DAG + 'with DAG("drifts", doc_md=" ".join({"a", "b", "c", "d", "e", "f", "g"})):\n    pass\n'
+    folder = bundle(drifts=drifting, steady=PLAIN.format("steady", "x"))
+    answer = command(
+        "apply", "-f", str(folder.parent / "resource.yaml"), "--local", "--folder", str(folder),
+        "--python", airflow.python(), "--check-determinism", code=1,
+    )  # fmt: skip
+    assert "DAG drifts in drifts.py drifts:" in answer.out
+    assert "doc_md:" in answer.out
+    assert "steady" not in answer.out
+    assert command("get", "bundles").out == "Nothing found.\n"
+
+
+def test_parse_shows_every_dag_with_airflows_hash_and_every_file_with_its_errors(
+    command: Command, bundle: MakeBundle
+) -> None:
+    folder = bundle(good=PLAIN.format("good", "x"), bad=DAG + "import nothing_like_this\n")
+    answer = command("parse", str(folder), "--python", airflow.python(), "-o", "json", code=3)
+    (dag,) = answer.data["dags"]
+    assert (dag["dag_id"], dag["relative_fileloc"], len(dag["dag_hash"])) == ("good", "good.py", 32)
+    assert dag["data"]["dag"]["dag_id"] == "good"
+    bad, good = answer.data["files"]
+    assert (bad["path"], bad["errors"][0]["kind"], bad["errors"][0]["line"]) == ("bad.py", "ModuleNotFoundError", 3)
+    assert (good["path"], good["errors"]) == ("good.py", [])
+    assert good["duration"] > 0
+
+
+def test_parse_takes_single_files(command: Command, bundle: MakeBundle) -> None:
+    folder = bundle(one=PLAIN.format("one", "x"), two=PLAIN.format("two", "x"), three=PLAIN.format("three", "x"))
+    answer = command("parse", str(folder / "one.py"), str(folder / "two.py"), "--python", airflow.python())
+    assert "one: 1 task" in answer.out
+    assert "two: 1 task" in answer.out
+    assert "three" not in answer.out
+    assert answer.out.splitlines()[-1] == "2 files, 2 DAGs, 0 broken files"
+
+
+def test_a_dag_file_sees_none_of_this_sides_settings(command: Command, bundle: MakeBundle) -> None:
+    leak = DAG + "import os\nDAG('leak', doc_md=str(sorted(n for n in os.environ if n.startswith('DAGBUNDLE_'))))\n"
+    folder = bundle(leak=leak + "d = DAG('seen', doc_md=str([n for n in os.environ if n.startswith('DAGBUNDLE')]))\n")
+    answer = command("parse", str(folder), "--python", airflow.python(), "-o", "json")
+    (dag,) = [dag for dag in answer.data["dags"] if dag["dag_id"] == "seen"]
+    assert "DATABASE" not in dag["data"]["dag"]["doc_md"]
+
+
+def test_reserialize_parses_every_file_again(command: Command, bundle: MakeBundle) -> None:
+    folder = bundle(a=PLAIN.format("a", "x"))
+    apply(command, folder)
+    answer = command(
+        "dags", "reserialize", "-f", str(folder.parent / "resource.yaml"), "--folder", str(folder),
+        "--python", airflow.python(), "-o", "json",
+    )  # fmt: skip
+    assert [file["unchanged"] for run in answer.data["runs"] for file in run["files"]] == [False]
+    assert answer.data["revision"] == 1
+
+
+def test_the_diff_of_a_folder_compares_it_with_what_is_live(command: Command, bundle: MakeBundle) -> None:
+    folder = bundle(a=PLAIN.format("a", "old"))
+    apply(command, folder)
+    bundle(a=PLAIN.format("a", "new"))
+    arguments = (
+        "diff", "-f", str(folder.parent / "resource.yaml"), "--folder", str(folder), "--python", airflow.python()
+    )  # fmt: skip
+    answer = command(*arguments, "--exit-code", code=1)
+    assert 'tags[0]: "old" → "new"' in answer.out
+    assert command("get", "versions", "a", "-o", "json").data["items"][0]["number"] == 1
+
+
+def test_an_environment_without_airflow_is_told_and_nothing_is_published(
+    command: Command, bundle: MakeBundle, tmp_path: pathlib.Path
+) -> None:
+    folder = bundle(a=PLAIN.format("a", "x"))
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
+    answer = command(
+        "apply", "-f", str(folder.parent / "resource.yaml"), "--local", "--folder", str(folder),
+        "--python", str(tmp_path / "bare/bin/python"), code=4,
+    )  # fmt: skip
+    assert "RunFailed" in answer.out
+    assert "irflow" in answer.out
+
+
+def test_a_manifest_chooses_the_parser_where_the_resource_does_not(command: Command, bundle: MakeBundle) -> None:
+    folder = bundle(a=PLAIN.format("a", "x"))
+    (folder / "dagbundle.yaml").write_text("version: v1beta\nbundle_parser: NoSuchBundleParser\n")
+    found = apply(command, folder, code=4)
+    assert found["reason"] == "RunFailed"
+    assert "NoSuch" in str(found["message"])
+    assert "SinglePass" in str(found["message"])
+
+
+@pytest.mark.postgres
+def test_on_postgresql_the_tables_are_made_on_request_and_the_same_story_holds(
+    tmp_path: pathlib.Path, bundle: MakeBundle, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue("empty_postgres_url")
+    command = Command(tmp_path, url)
+    folder = bundle(a=PLAIN.format("a", "x"))
+    refused = command("get", "bundles", code=5)
+    assert "dagbundle db upgrade" in refused.err
+    command("db", "upgrade")
+    assert apply(command, folder)["revision"] == 1
+    bundle(a="this is no python # airflow dag")
+    assert apply(command, folder, code=3)["reason"] == "KeptLastGood"
+    assert command("get", "dags", "-o", "json").data["items"][0]["kept"]
+    assert command("rollback", "team/b", "-o", "json").data["revision"] == 3
+
+
+def test_two_applies_at_once_end_with_one_of_them_published_whole(command: Command, bundle: MakeBundle) -> None:
+    folder = bundle(a=PLAIN.format("a", "x"))
+    apply(command, folder)
+    other = folder.parent / "other"
+    shutil.copytree(folder, other)
+    (folder / "a.py").write_text(PLAIN.format("a", "one") + PLAIN.format("b", "one"))
+    (other / "a.py").write_text(PLAIN.format("a", "two") + PLAIN.format("c", "two"))
+
+    def call(place: pathlib.Path) -> int:
+        return command(
+            "apply", "-f", str(folder.parent / "resource.yaml"), "--local", "--folder", str(place),
+            "--python", airflow.python(), code=None,
+        ).code  # fmt: skip
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        codes = sorted(pool.map(call, [folder, other]))
+    assert codes in ([0, 0], [0, 75])  # the older one is superseded, unless it was faster
+    live = {row["dag_id"] for row in command("get", "dags", "-o", "json").data["items"]}
+    assert live in ({"a", "b"}, {"a", "c"})
+
+
+def test_completion_is_offered_for_shells(command: Command) -> None:
+    command.environment["SHELL"] = "/bin/bash"
+    command.environment["_DAGBUNDLE_COMPLETE"] = "complete_bash"
+    command.environment["COMP_WORDS"] = "dagbundle ro"
+    command.environment["COMP_CWORD"] = "1"
+    assert "rollback" in command(code=None).out
+
+
+@pytest.mark.parametrize("python", [python for python in (sys.executable, pythons.oldest()) if python])
+def test_the_parser_is_one_file_that_runs_on_python_3_10_and_newer(tmp_path: pathlib.Path, python: str) -> None:
+    archive = tmp_path / "parser.pyz"
+    subprocess.run([sys.executable, "-m", "dagbundle.runtime.parser_home", str(archive)], check=True)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [python, str(archive), "version"], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.strip()
