@@ -253,7 +253,7 @@ def timeout_text(path: str, seconds: float) -> str:
     """What is said of a file that took too long."""
     return (
         f"{path} was not done after {seconds:g} seconds and was stopped: move slow work (queries, downloads, loops) "
-        "into tasks, or raise the time limit per file (limits.fileSeconds)"
+        "into tasks, or raise spec.parser.fileTimeout"
     )
 
 

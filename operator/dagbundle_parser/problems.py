@@ -49,7 +49,7 @@ def problem_of(error: BaseException, file: SourceFile, *, doing: str = "") -> Fi
     return FileProblem(kind, _with_trace(f"{doing}: {kind}: {text}" if doing else f"{kind}: {text}", error, file), line)
 
 
-_MEMORY_HINT = "read less at import time, move the work into a task, or raise the limit of memory per file"
+_MEMORY_HINT = "read less at import time, move the work into a task, or raise spec.parser.fileMemory"
 
 
 def problem_of_text(text: str, file: SourceFile) -> FileProblem:
