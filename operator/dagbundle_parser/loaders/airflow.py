@@ -43,11 +43,26 @@ _ENVIRONMENT = {
 _NEWEST_MODULES = 200
 _CONTEXTS = "airflow.sdk.definitions._internal.contextmanager"
 
-_DUMMY = """
+_DUMMIES = (
+    """
 from airflow.sdk import DAG, BaseOperator
 with DAG("dagbundle_warm_up", schedule="@daily", tags=["a"], default_args={"retries": 1}) as dag:
     BaseOperator(task_id="a") >> BaseOperator(task_id="b")
-"""
+""",
+    """
+from datetime import datetime, timedelta
+from airflow.sdk import DAG, Asset, BaseOperator, Param, TaskGroup, task
+with DAG("dagbundle_warm_up", start_date=datetime(2025, 1, 1), schedule=[Asset("file:///warm-up")],
+         params={"a": Param("a", type="string")}, dagrun_timeout=timedelta(minutes=1)) as dag:
+    with TaskGroup("group"):
+        first = BaseOperator(task_id="first", outlets=[Asset("file:///warm-up")], retry_delay=timedelta(seconds=1))
+    @task
+    def second(number):
+        return number
+    first >> second.partial().expand(number=[1, 2])
+""",
+)
+"""What most DAGs are made of. The second needs the standard provider, and is left out where that is missing."""
 
 
 def version() -> str | None:
@@ -215,19 +230,25 @@ class AirflowAdapter:
         setattr(owner, name, staticmethod(watched) if static else watched)
 
     def warm_up(self, bundle: str) -> None:
-        """Load a DAG that needs no file of the bundle, which fills the serializer's caches before the fork."""
+        """Load DAGs that need no file of the bundle, which fills Airflow's caches before the fork."""
+        simple, usual = _DUMMIES
+        self._load_dummy(simple, bundle)
+        with contextlib.suppress(Exception):  # a warm-up is no place to report what an environment lacks
+            self._load_dummy(usual, bundle)
+        self._bagged.clear()
+        self._log.caught.clear()
+        self._used.clear()
+        self.tracer.begin()
+
+    def _load_dummy(self, source: str, bundle: str) -> None:
         directory = Path(__file__).parent  # never read: the dummy's code is run, not found
         namespace: dict[str, Any] = {"__name__": "dagbundle_warm_up"}
-        exec(compile(_DUMMY, "<warm-up>", "exec"), namespace)  # noqa: S102 - a constant of this module
+        exec(compile(source, "<warm-up>", "exec"), namespace)  # noqa: S102 - a constant of this module
         dag = namespace["dag"]
         dag.fileloc, dag.relative_fileloc = f"{directory}/warm_up.py", "warm_up.py"
         bag = self._bag_class(**self._bag_arguments(os.devnull, str(directory), bundle, collect=False))
         bag.bag_dag(dag)
         self._serialized(dag)
-        self._bagged.clear()
-        self._log.caught.clear()
-        self._used.clear()
-        self.tracer.begin()
 
     def _bag_arguments(self, file: str, root: str, bundle: str, *, collect: bool = True) -> dict[str, Any]:
         arguments: dict[str, Any] = {
