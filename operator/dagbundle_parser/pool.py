@@ -74,6 +74,8 @@ class _Running:
     deadline: float
     buffer: bytearray = dataclasses.field(default_factory=bytearray)
     frames: list[tuple[bytes, bytes]] = dataclasses.field(default_factory=list)
+    done: int = 0
+    """How many of its frames have become records."""
     damage: str = ""
     tail: bytearray = dataclasses.field(default_factory=bytearray)
     printed: int = 0
@@ -115,7 +117,10 @@ class Pool:
                 while waiting or self._running:
                     while waiting and self._slots and self._fork(*waiting[0]):
                         waiting.popleft()
-                    for child in self._wait():
+                    ended = self._wait()
+                    for child in [child for child in self._running.values() if child.shared]:
+                        yield from self._take_records(child)  # the reader works on them while the child goes on
+                    for child in ended:
                         yield from self._settle(child, waiting)
             finally:
                 self._kill_all()
@@ -259,16 +264,8 @@ class Pool:
 
     def _settle(self, child: _Running, waiting: deque[tuple[Sequence[Assignment], bool]]) -> Iterator[FileRecord]:
         """Make records of what a child that has ended left, and queue again what it could not do."""
-        done = 0
-        for assignment, (kind, body) in zip(child.batch, child.frames):  # noqa: B905 - frames may be fewer
-            if kind == GIVEN_BACK:
-                break
-            record = self._checked(child, assignment, body)
-            if record is None:
-                break
-            done += 1
-            yield record
-        rest = child.batch[done:]
+        yield from self._take_records(child)
+        rest = child.batch[child.done :]
         if not rest:
             return
         if child.shared:  # whoever failed is tried alone, the others without it
@@ -276,6 +273,17 @@ class Pool:
             waiting.appendleft((rest[:1], False))
         else:
             yield self._broken(child, rest[0])
+
+    def _take_records(self, child: _Running) -> Iterator[FileRecord]:
+        """Make records of the frames that have come and are in order; the child may still be running."""
+        while child.done < len(child.frames):
+            kind, body = child.frames[child.done]
+            record = None if kind == GIVEN_BACK else self._checked(child, child.batch[child.done], body)
+            if record is None:
+                return
+            child.frames[child.done] = (kind, b"")
+            child.done += 1
+            yield record
 
     def _checked(self, child: _Running, assignment: Assignment, body: bytes) -> FileRecord | None:
         """The record that a frame's body is, or None if it is none."""
