@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 from dagbundle.resources import protocol
@@ -80,7 +80,10 @@ class ScriptedRuntime:
     def resolve_version(self) -> str:
         return self._version
 
-    def report(self, request: protocol.RunRequest) -> Iterator[bytes]:
+    def stop(self) -> None:
+        """A script cannot be interrupted."""
+
+    def report(self, request: protocol.RunRequest) -> Generator[bytes]:
         self.requests.append(request)
         script = self._scripts if callable(self._scripts) else self._scripts[request.subdir]
         yield from script(request)

@@ -46,7 +46,10 @@ def history(
 def rollback(
     bundle: options.BundleName,
     to_revision: Annotated[
-        int | None, typer.Option("--to-revision", help="Revision to go back to. Default: the one before the current.")
+        int | None,
+        typer.Option(
+            "--to-revision", help="Revision to go back to. Default: the newest of another version that is not held."
+        ),
     ] = None,
     reason: Annotated[str, typer.Option("--reason", help="Why, for whoever reads the hold.")] = "rolled back by hand",
     database_url: options.DatabaseUrl = None,

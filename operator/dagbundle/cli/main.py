@@ -6,6 +6,7 @@ completion and usage errors answer at once.
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -46,6 +47,10 @@ def root(
         raise typer.Exit
 
 
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 def exit_code_of(error: errors.DagBundleError) -> Exit:
     """Return the exit code that an error ends a command with."""
     match error:
@@ -59,6 +64,8 @@ def exit_code_of(error: errors.DagBundleError) -> Exit:
 
 def main() -> None:
     """Run the command line; see `exits.Exit` for how it ends."""
+    # as Ctrl-C does: whatever was started is ended, and nothing that was begun is left half done
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
     except errors.DagBundleError as error:

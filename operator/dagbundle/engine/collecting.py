@@ -7,10 +7,11 @@ the database. Both give back the same outcomes, so what is judged is the same.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,7 +24,8 @@ from dagbundle.rollout.model import DagContent, FileOutcome, KnownFile, RunOutco
 from dagbundle.runtime.base import Runtime
 
 BATCH_FILES = 500
-BATCH_SOURCE_BYTES = 8 * 2**20
+BATCH_BYTES = 16 * 2**20
+"""A batch is staged when it has so many files, or so many bytes of report have come; until then it is in memory."""
 DEFAULT_PROCESSES = 2
 
 
@@ -69,6 +71,11 @@ def carry_out(
     """
     with concurrent.futures.ThreadPoolExecutor(max_workers=min(len(runs), os.cpu_count() or 1)) as pool:
         futures = [pool.submit(_carry_out_one, run, settings, runtime, sink, watch) for run in runs]
+        try:
+            concurrent.futures.wait(futures)
+        except BaseException:  # interrupted: leaving the pool would wait for parsers that nobody waits for any more
+            runtime.stop()
+            raise
     for future in futures:
         future.result()
 
@@ -77,41 +84,42 @@ def _carry_out_one(
     run: plan.RunPlan, settings: RunSettings, runtime: Runtime, sink: Sink, watch: events.Watcher
 ) -> None:
     attempt = str(uuid.uuid4())
+    request = _request(run, settings, attempt, runtime, sink.known(run.subdir))
     try:
-        for event in _report(run, settings, attempt, runtime, sink):
-            watch(event)
+        with contextlib.closing(runtime.report(request)) as chunks:  # whatever happens, the parser is gone afterwards
+            for event in _take(chunks, run, request, sink):
+                watch(event)
     except (errors.ProtocolError, errors.RunError) as error:
         failure = error.message + (f" ({error.hint})" if error.hint else "")
         sink.failed(run.subdir, failure)
         watch(events.RunEnded(run.subdir, failure))
 
 
-def _report(
-    run: plan.RunPlan, settings: RunSettings, attempt: str, runtime: Runtime, sink: Sink
+def _take(
+    chunks: Iterable[bytes], run: plan.RunPlan, request: protocol.RunRequest, sink: Sink
 ) -> Iterator[events.Event]:
     """Feed one run's bytes through the decoder into the sink, in batches."""
-    request = _request(run, settings, attempt, runtime, sink.known(run.subdir))
-    decoder = protocol.ReportDecoder(run=request.run, attempt=attempt)
+    decoder = protocol.ReportDecoder(run=request.run, attempt=request.attempt)
     batch: list[StagedFile] = []
     batch_bytes = 0
     failure = ""
     listing: Sequence[str] | None = None
-    for chunk in runtime.report(request):
+    for chunk in chunks:
+        batch_bytes += len(chunk)
         for record in decoder.feed(chunk):
             match record:
                 case protocol.Open():
-                    sink.opened(run.subdir, attempt, record)
+                    sink.opened(run.subdir, request.attempt, record)
                     yield events.RunOpened(run.subdir, record.files)
                 case protocol.File():
                     file = intake.take(record, run)
                     batch.append(file)
-                    batch_bytes += sum(map(len, file.sources.values()))
                     yield events.FileParsed(run.subdir, record.path, file.outcome.unchanged, len(file.outcome.problems))
                 case protocol.Close():
                     listing = record.files
                 case protocol.Fail():
                     failure = f"{intake.storable(record.kind)}: {intake.storable(record.message)}"
-        if len(batch) >= BATCH_FILES or batch_bytes >= BATCH_SOURCE_BYTES:
+        if len(batch) >= BATCH_FILES or batch_bytes >= BATCH_BYTES:
             sink.staged(run.subdir, batch)
             batch, batch_bytes = [], 0
     decoder.finish()

@@ -183,24 +183,33 @@ class Engine:
 
         Args:
             key: The bundle.
-            to_revision: The revision whose result becomes live again; default: the one before the current.
+            to_revision: The revision whose result becomes live again; default: the newest earlier one of another
+                version that is not held.
             reason: Why, for whoever reads the hold.
 
         Raises:
             NotFoundError: There is no such bundle or revision.
+            UsageError: The revision's version is held itself.
             OwnershipError: A DAG of that revision belongs to another bundle by now.
             ConflictError: Somebody published meanwhile.
         """
         live = self._store.live(key)
         if not live.revision:
             raise errors.NotFoundError(f"bundle {key.namespace}/{key.name} was never published")
-        target = live.revision - 1 if to_revision is None else to_revision
+        target = self._revision_before(live) if to_revision is None else to_revision
         if not 0 < target < live.revision:
             raise errors.NotFoundError(
-                f"bundle {key.namespace}/{key.name} has no revision {target} to go back to (it is at {live.revision})",
+                f"bundle {key.namespace}/{key.name} has no "
+                + (f"revision {target}" if target else "earlier version")
+                + f" to go back to (it is at revision {live.revision})",
                 hint=f"`dagbundle history {key.namespace}/{key.name}` lists its revisions",
             )
         before = self._store.state_at(key, target)
+        if any(hold.template_hash == before.template_hash for hold in live.holds):
+            raise errors.UsageError(
+                f"revision {target} is version {short_version(before.version)}, which was rolled back and is held",
+                hint=f"`dagbundle resume {key.namespace}/{key.name}` lifts the hold",
+            )
         differs = before.template_hash != live.template_hash
         hold = Hold(live.template_hash, live.version, reason) if differs else None
         revision = self._store.republish(key, to_revision=target, base_revision=live.revision, hold=hold)
@@ -226,6 +235,19 @@ class Engine:
             revision=revision,
             rejudged=self._rejudge(released),
         )
+
+    def _revision_before(self, live: Live) -> int:
+        """Return the newest earlier revision of another version that nobody refused; 0 when there is none."""
+        refused = {live.template_hash, *(hold.template_hash for hold in live.holds)}
+        cursor = None
+        while True:
+            page = self._store.history(live.bundle, limit=100, cursor=cursor)
+            for row in page.items:
+                if row.revision < live.revision and row.template_hash not in refused:
+                    return row.revision
+            cursor = page.next_cursor
+            if cursor is None:
+                return 0
 
     def resume(self, key: BundleKey) -> Sequence[Hold]:
         """Lift the bundle's holds and return them."""

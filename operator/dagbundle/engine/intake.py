@@ -6,7 +6,7 @@ cannot be stored becomes a problem of that file with a message its author can ac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from dagbundle import errors
@@ -100,9 +100,3 @@ def _closure(closure: Mapping[str, Any]) -> dict[str, Any]:
     except errors.ContentError:
         return {}
     return dict(closure) if small else {}
-
-
-def summary(files: Iterable[StagedFile]) -> tuple[int, int, int]:
-    """Return how many files, DAGs and broken files there are."""
-    outcomes: Sequence[FileOutcome] = [file.outcome for file in files]
-    return len(outcomes), sum(len(item.dags) for item in outcomes), sum(bool(item.problems) for item in outcomes)

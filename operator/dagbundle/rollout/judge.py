@@ -64,18 +64,14 @@ class _Draft:
     claims: tuple[Claim, ...]
 
 
-def judge(
-    changeset: Changeset, *, live: Live, owners: Mapping[str, BundleKey], policy: policies.Policy, partial: bool = False
-) -> Judgement:
+def judge(changeset: Changeset, *, live: Live, owners: Mapping[str, BundleKey], policy: policies.Policy) -> Judgement:
     """Judge a changeset against what is live.
 
     Args:
-        changeset: What was parsed.
+        changeset: What was parsed: a rollout, so DAGs of subdirs that it does not name are gone from the bundle.
         live: The bundle as it is published now.
         owners: Live owner of each dag_id that the changeset defines, where there is one (this bundle included).
         policy: The spec's policy, narrowed by the grant.
-        partial: True when the changeset speaks of some subdirs only; else it is a rollout, and DAGs of subdirs that
-            it does not name are gone from the bundle.
 
     Returns:
         A judgement. `changes` is complete for the published scope (unchanged DAGs included) and sorted by dag_id; in
@@ -85,7 +81,7 @@ def judge(
         if hold.template_hash == changeset.template_hash:
             return _block("Held", f"version {short_version(hold.version)} was rolled back and is held: {hold.reason}")
     named = {run.subdir for run in changeset.runs}
-    gone = set() if partial else {dag.subdir for dag in live.dags.values()} - named
+    gone = {dag.subdir for dag in live.dags.values()} - named
     blocked = {
         run.subdir: _Blocked("RunFailed", f"the run of subdir {run.subdir} did not finish: {run.failure}")
         for run in changeset.runs

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import IO
 
 from dagbundle import errors
@@ -43,6 +43,7 @@ class LocalRuntime:
         self._python = python or sys.executable
         self._hash_seed = hash_seed
         self._digests: dict[str, tuple[tuple[int, ...], bytes]] = {}
+        self._running: set[subprocess.Popen[bytes]] = set()
 
     @property
     def root(self) -> str:
@@ -78,7 +79,7 @@ class LocalRuntime:
             self._digests[str(path)] = known
         return known[1]
 
-    def report(self, request: protocol.RunRequest) -> Iterator[bytes]:
+    def report(self, request: protocol.RunRequest) -> Generator[bytes]:
         """Run the parser and yield its report; see `runtime.base.Runtime`."""
         python = self._interpreter()
         command = [python, str(parser_home.unpacked(python)), "run"]
@@ -86,14 +87,23 @@ class LocalRuntime:
             request_file = pathlib.Path(scratch) / "request.json"
             request_file.write_text(request.model_dump_json(by_alias=True))
             with _started([*command, str(request_file)], self._environment()) as (process, reader, tail):
-                while chunk := reader.read(_CHUNK):
-                    yield chunk
-                status = process.wait()
+                self._running.add(process)
+                try:
+                    while chunk := reader.read(_CHUNK):
+                        yield chunk
+                    status = process.wait()
+                finally:
+                    self._running.discard(process)
             if status:
                 raise errors.RunError(
                     f"the parser of subdir {request.subdir} {_describe(status)}{tail.text()}",
                     hint="its last output is above; nothing was published",
                 )
+
+    def stop(self) -> None:
+        """End the parsers that are running; see `runtime.base.Runtime`."""
+        for process in tuple(self._running):
+            process.terminate()
 
     def call(self, command: str, document: str) -> str:
         """Run one of the parser's other commands, such as `next-execution`, and return what it printed.

@@ -6,12 +6,13 @@ import concurrent.futures
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from integration.cli.conftest import Command, MakeBundle
+from integration.cli.conftest import COMMAND, Command, MakeBundle
 from support import airflow, pythons
 from support.postgres import (  # noqa: F401 - fixtures
     empty_postgres_url,
@@ -161,6 +162,28 @@ def test_two_applies_at_once_end_with_one_of_them_published_whole(command: Comma
     assert codes in ([0, 0], [0, 75])  # the older one is superseded, unless it was faster
     live = {row["dag_id"] for row in command("get", "dags", "-o", "json").data["items"]}
     assert live in ({"a", "b"}, {"a", "c"})
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_apply_ends_its_parser_and_publishes_nothing(
+    command: Command, bundle: MakeBundle, number: signal.Signals
+) -> None:
+    folder = bundle(endless=DAG + "while True:\n    pass\n")
+    process = subprocess.Popen(
+        [COMMAND, "apply", "-f", str(folder.parent / "resource.yaml"), "--local", "--folder", str(folder),
+         "--python", airflow.python()],
+        cwd=folder.parent, env=command.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "parsing .: 1 file\n"
+        threads = pathlib.Path(f"/proc/{process.pid}/task").glob("*/children")
+        children = [child for thread in threads for child in thread.read_text().split()]
+        assert children
+        process.send_signal(number)
+        assert process.wait(timeout=25) == 130  # the file's own limit is 30 s: this was quicker
+    assert not [child for child in children if pathlib.Path(f"/proc/{child}").exists()]
+    assert command("get", "bundles", "-o", "json").data["items"][0]["revision"] == 0
 
 
 def test_completion_is_offered_for_shells(command: Command) -> None:

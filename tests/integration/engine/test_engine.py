@@ -184,6 +184,20 @@ def test_a_held_version_may_come_back_after_resume(store: DagStore) -> None:
     assert apply(store, reports.parsed("a.py", "a", doc_md="2"), version="v2").judgement.ready
 
 
+def test_a_second_rollback_goes_further_back_and_not_to_the_version_that_was_refused(store: DagStore) -> None:
+    for number in (1, 2, 3):
+        apply(store, reports.parsed("a.py", "a", doc_md=str(number)), version=f"v{number}")
+    rolling = engine.Engine(store)
+    rolling.rollback(BundleKey("team", "sales"))
+    assert live(store) == {"a": "v2"}
+    rolling.rollback(BundleKey("team", "sales"))
+    assert live(store) == {"a": "v1"}
+    with pytest.raises(errors.NotFoundError, match="no earlier version"):
+        rolling.rollback(BundleKey("team", "sales"))
+    with pytest.raises(errors.UsageError, match="which was rolled back and is held"):
+        rolling.rollback(BundleKey("team", "sales"), to_revision=3)
+
+
 def test_another_version_is_published_in_spite_of_a_hold_and_ends_it(store: DagStore) -> None:
     apply(store, reports.parsed("a.py", "a"))
     apply(store, reports.parsed("a.py", "a", doc_md="2"), version="v2")
@@ -196,7 +210,7 @@ def test_another_version_is_published_in_spite_of_a_hold_and_ends_it(store: DagS
 def test_there_is_no_way_back_to_a_revision_that_is_not_there(store: DagStore, target: int) -> None:
     apply(store, reports.parsed("a.py", "a"))
     apply(store, reports.parsed("a.py", "b"), version="v2")
-    with pytest.raises(errors.NotFoundError, match=r"has no revision .* \(it is at 2\)"):
+    with pytest.raises(errors.NotFoundError, match=r"has no .* to go back to \(it is at revision 2\)"):
         engine.Engine(store).rollback(BundleKey("team", "sales"), to_revision=target)
 
 

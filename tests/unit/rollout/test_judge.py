@@ -57,7 +57,6 @@ def decide(
     was: Live | None = None,
     rules: policy.Policy | None = None,
     owners: dict[str, BundleKey] | None = None,
-    partial: bool = False,
 ) -> Judgement:
     state = was or Live(SALES)
     known = dict.fromkeys(state.dags, SALES) | (owners or {})
@@ -66,7 +65,6 @@ def decide(
         live=state,
         owners=known,
         policy=rules or policy.Policy(),
-        partial=partial,
     )
 
 
@@ -166,11 +164,6 @@ def test_dags_of_a_subdir_that_left_the_spec_are_removed() -> None:
     found = decide(run(file("x/a.py", "a"), subdir="x"), was=merged(live(("b", "y/b.py"), subdir="y")))
     assert changes(found) == {"a": Change.ADDED, "b": Change.REMOVED}
     assert found.subdirs == ("x", "y")
-
-
-def test_a_partial_changeset_leaves_other_subdirs_alone() -> None:
-    found = decide(run(file("x/a.py", "a"), subdir="x"), was=live(("b", "y/b.py"), subdir="y"), partial=True)
-    assert changes(found) == {"a": Change.ADDED}
 
 
 # --- Ownership and policies -----------------------------------------------------------------------------------------
