@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dagbundle_parser.errors import FileProblem, RunError
 from dagbundle_parser.loaders.base import LoadedDag, LoadedWarning, LoadResult, SourceFile
+from dagbundle_parser.loaders.dummies import DUMMIES
 from dagbundle_parser.loaders.traces import Tracer
 from dagbundle_parser.problems import problem_of, problem_of_text
 from dagbundle_parser.settings import AirflowSettings
@@ -42,27 +43,6 @@ _ENVIRONMENT = {
 
 _NEWEST_MODULES = 200
 _CONTEXTS = "airflow.sdk.definitions._internal.contextmanager"
-
-_DUMMIES = (
-    """
-from airflow.sdk import DAG, BaseOperator
-with DAG("dagbundle_warm_up", schedule="@daily", tags=["a"], default_args={"retries": 1}) as dag:
-    BaseOperator(task_id="a") >> BaseOperator(task_id="b")
-""",
-    """
-from datetime import datetime, timedelta
-from airflow.sdk import DAG, Asset, BaseOperator, Param, TaskGroup, task
-with DAG("dagbundle_warm_up", start_date=datetime(2025, 1, 1), schedule=[Asset("file:///warm-up")],
-         params={"a": Param("a", type="string")}, dagrun_timeout=timedelta(minutes=1)) as dag:
-    with TaskGroup("group"):
-        first = BaseOperator(task_id="first", outlets=[Asset("file:///warm-up")], retry_delay=timedelta(seconds=1))
-    @task
-    def second(number):
-        return number
-    first >> second.partial().expand(number=[1, 2])
-""",
-)
-"""What most DAGs are made of. The second needs the standard provider, and is left out where that is missing."""
 
 
 def version() -> str | None:
@@ -231,7 +211,7 @@ class AirflowAdapter:
 
     def warm_up(self, bundle: str) -> None:
         """Load DAGs that need no file of the bundle, which fills Airflow's caches before the fork."""
-        simple, usual = _DUMMIES
+        simple, usual = DUMMIES
         self._load_dummy(simple, bundle)
         with contextlib.suppress(Exception):  # a warm-up is no place to report what an environment lacks
             self._load_dummy(usual, bundle)

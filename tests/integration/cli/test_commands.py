@@ -14,12 +14,6 @@ import pytest
 
 from integration.cli.conftest import COMMAND, Command, MakeBundle
 from support import airflow, pythons
-from support.postgres import (  # noqa: F401 - fixtures
-    empty_postgres_url,
-    migrated_template,
-    postgres_server,
-    postgres_url,
-)
 
 pytestmark = pytest.mark.airflow
 
