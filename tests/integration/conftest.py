@@ -1,4 +1,4 @@
-"""Fixtures of all integration tests: each has databases of its own, a SQLite file or one of a real PostgreSQL server."""
+"""Fixtures of all integration tests: each has databases of its own, SQLite files or those of a real PostgreSQL."""
 
 from __future__ import annotations
 
