@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagbundle.cli import inputs, options
+from dagbundle.cli import inputs, options, output
 
 if TYPE_CHECKING:
     from dagbundle.store.database import Database
@@ -54,6 +54,26 @@ def backup(
     with _opened(database_url) as database:
         backups.backup_sqlite(database, target)
     typer.echo(f"Backed up to {target}.")
+
+
+@app.command()
+def gc(
+    keep: Annotated[
+        int, typer.Option("--keep", min=1, help="How many revisions of each bundle stay, for a rollback.")
+    ] = 20,
+    database_url: options.DatabaseUrl = None,
+    out: options.Output = output.Format.TEXT,
+) -> None:
+    """Delete old revisions, finished rollouts and content that nothing points at any more."""
+    from dagbundle.cli import report  # noqa: PLC0415 - usage errors answer before the store is loaded
+
+    with report.opened_store(database_url) as store:
+        found = store.collect_garbage(keep_revisions=keep)
+    if out is not output.Format.TEXT:
+        output.document(found, out)
+        return
+    counts = ((found.versions, "version"), (found.rollouts, "rollout"), (found.contents, "content"))
+    typer.echo("Deleted " + ", ".join(output.counted(number, noun) for number, noun in counts) + ".")
 
 
 @contextlib.contextmanager

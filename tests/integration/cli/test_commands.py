@@ -197,3 +197,14 @@ def test_the_parser_is_one_file_that_runs_on_python_3_10_and_newer(tmp_path: pat
         [python, str(archive), "version"], capture_output=True, text=True, check=True, env=environment
     )
     assert done.stdout.strip()
+
+
+def test_garbage_is_collected_and_what_is_live_stays(command: Command, bundle: MakeBundle) -> None:
+    folder = bundle(a=PLAIN.format("a", "one"))
+    apply(command, folder)
+    for tag in ("two", "three"):
+        bundle(a=PLAIN.format("a", tag))
+        apply(command, folder)
+    assert "1 version" in command("db", "gc", "--keep", "2").out
+    assert [row["number"] for row in command("get", "versions", "a", "-o", "json").data["items"]] == [3, 2]
+    assert command("rollback", "team/b", "-o", "json").data["revision"] == 4
