@@ -277,7 +277,7 @@ class Engine:
                 revision=live.revision,
             )
             if judgement.verdict is Verdict.BLOCK:
-                self._store.block(rollout_id, judgement.reason, judgement.message)
+                self._store.block(rollout_id, judgement.reason, judgement.message, claims=judgement.claims)
                 return applied
             try:
                 revision = self._store.publish(rollout_id, current, judgement)
@@ -307,8 +307,8 @@ class Engine:
             )
             try:
                 applied = self._publish(rollout_id, changeset, _policy_from(rollout.spec["policy"]))
-            except errors.SupersededError:
-                continue  # its newer rollout judges for itself
+            except errors.ConflictError:
+                continue  # a newer rollout of it judges for itself, or it stays as it was published
             if applied.revision != applied.base_revision:
                 published.append(bundle)
         return tuple(published)

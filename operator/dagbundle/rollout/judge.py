@@ -336,6 +336,7 @@ def _block_all(blocked: Mapping[str, _Blocked], draft: _Draft) -> Judgement:
         _block(next(iter(blocked.values())).reason, "; ".join(distinct)),
         changes=draft.changes,
         problems=draft.problems,
+        claims=draft.claims,
     )
 
 

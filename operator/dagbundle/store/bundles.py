@@ -155,18 +155,19 @@ def latest_rollout(connection: Connection, tables: Tables, bundle: BundleKey) ->
     return None if newest is None else rollout(connection, tables, newest)
 
 
-def block(connection: Connection, tables: Tables, rollout_id: str, reason: str, message: str) -> None:
-    """See `DagStore.block`."""
+def block(connection: Connection, tables: Tables, rollout_id: str, reason: str, message: str) -> RolloutRow:
+    """See `DagStore.block`; returns the rollout that is blocked now."""
     table = tables.rollout
     changed = connection.execute(
         sa.update(table)
         .where(table.c.id == rollout_id, table.c.state.in_([RolloutState.OPEN, RolloutState.BLOCKED]))
         .values(state=RolloutState.BLOCKED, reason=reason, message=message, finished_at=now())
     ).rowcount
+    found = rollout(connection, tables, rollout_id)
     if not changed:
-        found = rollout(connection, tables, rollout_id)
         kind = errors.SupersededError if found.state is RolloutState.SUPERSEDED else errors.ConflictError
         raise kind(f"Rollout {rollout_id} of bundle {found.bundle} is {found.state} already")
+    return found
 
 
 def new_id() -> str:

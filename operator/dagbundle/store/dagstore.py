@@ -7,11 +7,11 @@ in the module that it names.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from dagbundle import errors
-from dagbundle.rollout.model import BundleKey, Changeset, Hold, Json, Judgement, Live, StagedFile, Verdict
+from dagbundle.rollout.model import BundleKey, Changeset, Claim, Hold, Json, Judgement, Live, StagedFile, Verdict
 from dagbundle.store import backup, bundles, garbage, publishing, staging
 from dagbundle.store.database import Mode
 from dagbundle.store.reader import DagReader
@@ -146,14 +146,14 @@ class DagStore(DagReader):
             lambda c: publishing.publish(c, self.db.tables, rollout_id, changeset, judgement, token=token)
         )
 
-    def block(self, rollout_id: str, reason: str, message: str) -> None:
-        """Record why a rollout is not published.
+    def block(self, rollout_id: str, reason: str, message: str, *, claims: Collection[Claim] = ()) -> None:
+        """Record why a rollout is not published, and which dag_ids of other bundles it waits for.
 
         Raises:
             ConflictError: It is published or superseded already.
             NotFoundError: No such rollout.
         """
-        self.db.write(lambda c: bundles.block(c, self.db.tables, rollout_id, reason, message))
+        self.db.write(lambda c: publishing.block(c, self.db.tables, rollout_id, reason, message, claims=claims))
 
     def republish(self, bundle: BundleKey, *, to_revision: int, base_revision: int, hold: Hold | None) -> int:
         """Make what was live at a revision live again, as a new revision, without parsing (a rollback).

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagbundle import errors
-from dagbundle.rollout.model import Judgement
+from dagbundle.rollout.model import Claim
 from dagbundle.store import bulk, bundles, state
 from dagbundle.store.records import PublicationKind
 from dagbundle.store.state import Definition, Finding, Pin
@@ -255,10 +255,12 @@ def _move_findings(
     )
 
 
-def write_claims(connection: Connection, tables: Tables, owner: AnyRow, rollout_id: str, judgement: Judgement) -> None:
+def write_claims(
+    connection: Connection, tables: Tables, owner: AnyRow, rollout_id: str, claims: Collection[Claim]
+) -> None:
     """Replace the bundle's claims; they are no part of what is live, so they make no revision."""
     table = tables.claim
-    wanted = sorted({(item.dag_id, item.subdir, item.path, rollout_id) for item in judgement.claims})
+    wanted = sorted({(item.dag_id, item.subdir, item.path, rollout_id) for item in claims})
     rows = connection.execute(
         sa.select(table.c.dag_id, table.c.subdir, table.c.path, table.c.rollout).where(table.c.bundle_id == owner.id)
     )

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagbundle import errors
-from dagbundle.rollout.model import BundleKey, Change, Changeset, Hold, Judgement, Verdict
+from dagbundle.rollout.model import BundleKey, Change, Changeset, Claim, Hold, Judgement, Verdict
 from dagbundle.store import bulk, bundles, memory, pointers, staging, state
 from dagbundle.store.pointers import Next
 from dagbundle.store.records import PublicationKind, RolloutState, RunState
@@ -69,7 +69,7 @@ def publish(
         rollout=rollout_id,
     )
     revision = pointers.write(connection, tables, owner, before, step, pinned=pinned)
-    pointers.write_claims(connection, tables, owner, rollout_id, judgement)
+    pointers.write_claims(connection, tables, owner, rollout_id, judgement.claims)
     # a hold refuses one version until another one comes, and this is another one: the judge blocks held ones
     connection.execute(sa.delete(tables.hold).where(tables.hold.c.bundle_id == owner.id))
     memory.remember(connection, tables, owner.id, rollout, revision=revision, subdirs=judgement.subdirs)
@@ -85,6 +85,15 @@ def publish(
         )
     )
     return revision
+
+
+def block(
+    connection: Connection, tables: Tables, rollout_id: str, reason: str, message: str, *, claims: Collection[Claim]
+) -> None:
+    """See `DagStore.block`."""
+    blocked = bundles.block(connection, tables, rollout_id, reason, message)
+    owner = bundles.find(connection, tables, blocked.bundle, lock=True)
+    pointers.write_claims(connection, tables, owner, rollout_id, claims)
 
 
 def republish(

@@ -228,6 +228,25 @@ def test_the_second_claimant_of_a_dag_id_is_told_the_owner_and_published_when_it
     assert store.list_errors().items == ()
 
 
+def test_a_bundle_that_was_blocked_for_anothers_dag_id_is_published_when_the_owner_lets_go(store: DagStore) -> None:
+    apply(store, reports.parsed("a.py", "shared"), name="first")
+    second = apply(store, reports.parsed("b.py", "shared"), name="second", rollout={"onImportError": "Fail"})
+    assert second.judgement.reason == "ImportErrors"
+    gone = apply(store, reports.parsed("a.py", "other"), name="first", version="v2")
+    assert gone.rejudged == (BundleKey("team", "second"),)
+    assert live(store, "second") == {"shared": "v1"}
+
+
+def test_a_waiting_bundle_that_is_held_meanwhile_stays_as_it_is(store: DagStore) -> None:
+    apply(store, reports.parsed("a.py", "shared"), name="first")
+    apply(store, reports.parsed("c.py", "mine"), name="second")
+    apply(store, reports.parsed("b.py", "shared"), reports.parsed("c.py", "mine"), name="second", version="v2")
+    engine.Engine(store).rollback(BundleKey("team", "second"))
+    gone = apply(store, reports.parsed("a.py", "other"), name="first", version="v2")
+    assert gone.rejudged == ()
+    assert live(store, "second") == {"mine": "v1"}
+
+
 def test_a_newer_apply_ends_an_older_one_that_is_still_parsing(store: DagStore) -> None:
     def slow(request: protocol.RunRequest) -> Iterator[bytes]:
         apply(store, reports.parsed("a.py", "new"), version="v2")
