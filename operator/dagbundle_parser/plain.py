@@ -13,7 +13,7 @@ handed to operators (`python_callable=f`), and of functions that only such bodie
 from __future__ import annotations
 
 import ast
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 _AIRFLOW_NAMES = frozenset(
     {"DAG", "dag", "task", "task_group", "TaskGroup", "chain", "chain_linear", "cross_downstream", "Param", "Label",
@@ -64,6 +64,8 @@ _ALLOWED: tuple[type[ast.AST], ...] = (
     ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.AsyncFunctionDef,
     ast.Try, ast.ExceptHandler,
 )  # fmt: skip
+_SDK = "airflow.sdk"
+"""Airflow's public interface, a package whose members come in at first use."""
 _TASK_DECORATORS = frozenset({"task", "setup", "teardown", "asset"})
 _CALLED_BY_TASKS_ONLY = frozenset(
     {"python_callable", "on_failure_callback", "on_success_callback", "on_retry_callback", "on_execute_callback",
@@ -72,12 +74,12 @@ _CALLED_BY_TASKS_ONLY = frozenset(
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def is_plain(tree: ast.Module, loaded: Container[str] = frozenset()) -> bool:
+def is_plain(tree: ast.Module, loaded: Mapping[str, object]) -> bool:
     """Whether a parsed Python file provably leaves nothing behind in the process that imports it.
 
     Args:
         tree: the file; it is changed.
-        loaded: names of modules that the process has imported already, none of them from a bundle.
+        loaded: modules that the process has imported already, by name, none of them from a bundle.
     """
     try:
         return _Gate(tree, loaded).passes()
@@ -86,7 +88,7 @@ def is_plain(tree: ast.Module, loaded: Container[str] = frozenset()) -> bool:
 
 
 class _Gate:
-    def __init__(self, tree: ast.Module, loaded: Container[str]) -> None:
+    def __init__(self, tree: ast.Module, loaded: Mapping[str, object]) -> None:
         tree.body = [statement for statement in tree.body if not _is_main_guard(statement)]
         _empty_bodies_that_do_not_run(tree)
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
@@ -210,22 +212,25 @@ def _may_import(module: str, name: str) -> bool:
 
 def _empty_bodies_that_do_not_run(tree: ast.Module) -> None:
     """Replace the bodies of tasks, of callables that operators get, and of what only those use, by `pass`."""
-    tasks = {
-        alias.asname or alias.name
+    airflows = {
+        alias.asname or alias.name: alias.name
         for node in ast.walk(tree)
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "airflow"
         for alias in node.names
-        if alias.name in _TASK_DECORATORS
     }
+    tasks = {name for name, original in airflows.items() if original in _TASK_DECORATORS}
     functions = [node for node in ast.walk(tree) if isinstance(node, _Function)]
     for function in functions:
         if function.decorator_list and all(_root_of(item) in tasks for item in function.decorator_list):
             function.body = [ast.Pass()]
     while True:
         handed = {
-            id(node.value)
+            id(keyword.value)
             for node in ast.walk(tree)
-            if isinstance(node, ast.keyword) and node.arg in _CALLED_BY_TASKS_ONLY
+            if isinstance(node, ast.Call)
+            and _root_of(node) in airflows  # the file's own functions may call what they get
+            for keyword in node.keywords
+            if keyword.arg in _CALLED_BY_TASKS_ONLY
         }
         used = {
             node.id
@@ -243,7 +248,7 @@ def _empty_bodies_that_do_not_run(tree: ast.Module) -> None:
             function.body = [ast.Pass()]
 
 
-def _brings_nothing(node: ast.AST, used: Container[str], loaded: Container[str]) -> bool:
+def _brings_nothing(node: ast.AST, used: Container[str], loaded: Mapping[str, object]) -> bool:
     """Whether this imports only what is there already, under names that the rest of the file does not use."""
     if isinstance(node, ast.Import):
         return all(
@@ -252,10 +257,21 @@ def _brings_nothing(node: ast.AST, used: Container[str], loaded: Container[str])
     if isinstance(node, ast.ImportFrom):
         return (
             not node.level
+            and node.module is not None
             and node.module in loaded
-            and all(alias.name != "*" and (alias.asname or alias.name) not in used for alias in node.names)
+            and all(
+                alias.name != "*"
+                and (alias.asname or alias.name) not in used
+                and _is_there(loaded[node.module], node.module, alias.name)
+                for alias in node.names
+            )
         )
     return False
+
+
+def _is_there(module: object, name: str, member: str) -> bool:
+    """Whether `from name import member` loads no module: of a package, `member` may be one that is not loaded yet."""
+    return name == _SDK or not hasattr(module, "__path__") or member in vars(module)
 
 
 def _root_of(decorator: ast.expr) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import random
+import xml
 
 import pytest
 
@@ -26,6 +28,7 @@ PLAIN = [
     "@task\ndef f():\n    import sys\n    sys.path.append('x')\n    json.dumps = None\nf()",
     "@task.branch(retries=1)\nasync def f():\n    async with x: await y\nf()",
     "def call():\n    json.dumps = None\nBashOperator(task_id='a', python_callable=call, on_failure_callback=call)",
+    "def call():\n    json.dumps = None\nBashOperator.partial(task_id='a', python_callable=call).expand(x=[1])",
     "def helper():\n    global json\n@task\ndef f():\n    helper()\nf()",
     "import random\n@task\ndef f():\n    return random.random()\nf()",
     "from random import random as rnd\n@task\ndef f():\n    return rnd()\nf()",
@@ -53,6 +56,9 @@ NOT_PLAIN = [
     "import logging\nlogging.getLogger('a').setLevel(10)",
     "import logging\nlogging.disable(50)",
     "import not_loaded_before",
+    "from xml import sax_that_is_not_loaded",
+    "def call():\n    json.dumps = None\ndef run(python_callable):\n    python_callable()\nrun(python_callable=call)",
+    "def call():\n    json.dumps = None\nfor f in dict(python_callable=call).values():\n    f()",
     "from random import *",
     "import sys\nsys.path.append('x')",
     "from my_helpers import thing",
@@ -103,11 +109,14 @@ NOT_PLAIN = [
 ]
 
 
+LOADED = {"random": random, "xml": xml}
+
+
 @pytest.mark.parametrize("source", PLAIN)
 def test_an_ordinary_dag_file_is_plain(source: str) -> None:
-    assert is_plain(ast.parse(HEAD + source), {"random"})
+    assert is_plain(ast.parse(HEAD + source), LOADED)
 
 
 @pytest.mark.parametrize("source", NOT_PLAIN)
 def test_a_file_that_could_leave_something_behind_is_not_plain(source: str) -> None:
-    assert not is_plain(ast.parse(HEAD + source), {"random"})
+    assert not is_plain(ast.parse(HEAD + source), LOADED)
