@@ -13,7 +13,7 @@ import sys
 import time
 import tracemalloc
 
-from dagbundle.store import DagStore
+from dagbundle.store.dagstore import DagStore
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """The command line of the parser: what the trusted side starts, as a zipapp or from an unpacked directory.
 
 run REQUEST.json    carry out a run request; the report goes to the descriptor in DAGBUNDLE_REPORT_FD, else to stdout
+run -               the same, with the request on stdin
+run --ahead -       the same, and Airflow is imported before the request arrives: for who knows that it will be needed
 next-execution      read a serialized DAG on stdin, print when it would run next
 version             print this package's version
 
@@ -12,8 +14,11 @@ command line cannot be used, 143 or 130 stopped by SIGTERM or SIGINT and the rep
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import traceback
+from typing import BinaryIO, NoReturn
 
 if __package__ in {None, ""}:  # started as a directory or as a zip file whose root is this package
     _here = os.path.dirname(os.path.abspath(__file__))
@@ -23,31 +28,39 @@ import signal
 
 from dagbundle_parser import __version__
 from dagbundle_parser.errors import RequestError, RunError
+from dagbundle_parser.fingerprint import Surroundings
 from dagbundle_parser.pool import Stopped
 from dagbundle_parser.protocol import ReportWriter
 from dagbundle_parser.request import RunRequest
-from dagbundle_parser.runner import carry_out
+from dagbundle_parser.runner import carry_out, import_airflow_ahead
 
 REPORT_FD = "DAGBUNDLE_REPORT_FD"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line.
+def main() -> NoReturn:
+    """Run the command line and end the process with its exit code.
 
-    Args:
-        arguments: without the program's name; the process's own by default.
-
-    Raises:
-        SystemExit: with the exit code, always.
+    The process ends at once: taking thousands of modules apart takes a tenth of a second, and nothing that the
+    bundle's environment registered is to run after the report is closed.
     """
-    sys.exit(_main(sys.argv[1:] if arguments is None else arguments))
+    try:
+        status = _main(sys.argv[1:])
+    except Exception:  # noqa: BLE001 - shown as Python would, which os._exit leaves out
+        traceback.print_exc()
+        status = 1
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it, or what was imported closed it
+            stream.flush()
+    os._exit(status)
 
 
 def _main(arguments: list[str]) -> int:
     _forget_own_path()
     match arguments:
-        case ["run", request]:
-            return _run(request)
+        case ["run", request] if not request.startswith("--"):
+            return _run(request, ahead=False)
+        case ["run", "--ahead", request]:
+            return _run(request, ahead=True)
         case ["next-execution"]:
             from dagbundle_parser.next_execution import main as next_execution  # noqa: PLC0415 - imports Airflow
 
@@ -59,17 +72,21 @@ def _main(arguments: list[str]) -> int:
     return 2
 
 
-def _run(path: str) -> int:
+def _run(path: str, *, ahead: bool) -> int:
     sys.dont_write_bytecode = True
+    surroundings = Surroundings.read()
     try:
-        request = RunRequest.read(path)
         descriptor = _take_report_descriptor()
+        asker = _take_stdin() if path == "-" else None
+        if ahead:
+            import_airflow_ahead()
+        request = RunRequest.load(asker, "on stdin") if asker else RunRequest.read(path)
     except RequestError as error:
         print(f"dagbundle_parser: {error}", file=sys.stderr)
         return 2
     writer = ReportWriter(descriptor)
     try:
-        carry_out(request, writer)
+        carry_out(request, writer, surroundings)
     except RunError as error:
         writer.fail(error.kind, str(error))
         print(f"dagbundle_parser: {error}", file=sys.stderr)
@@ -100,6 +117,15 @@ def _take_report_descriptor() -> int:
     os.set_inheritable(descriptor, False)
     os.set_blocking(descriptor, True)
     return descriptor
+
+
+def _take_stdin() -> BinaryIO:
+    """Standard input, which nothing that is imported can read from any more."""
+    taken = os.fdopen(os.dup(0), "rb")
+    nowhere = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nowhere, 0)
+    os.close(nowhere)
+    return taken
 
 
 def _forget_own_path() -> None:

@@ -8,12 +8,13 @@ absolute path. It is made without importing Airflow and without reading distribu
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dagbundle_parser import PROTOCOL, __version__
@@ -31,25 +32,53 @@ _VOLATILE_PREFIXES = ("DAGBUNDLE_", "SSH_")
 _MAX_TREE_FILES = 2000
 
 
-def fingerprint(request: RunRequest, settings: AirflowSettings, environ: Mapping[str, str] = os.environ) -> str:
+@dataclasses.dataclass(frozen=True)
+class Surroundings:
+    """What the process was started in. Read it first: importing Airflow adds to the environment and to `sys.path`.
+
+    Attributes:
+        settings: Airflow's settings that decide what is listed.
+        common: the parts of the fingerprint that no request changes.
+        directories: what is installed, by directory of `sys.path`.
+    """
+
+    settings: AirflowSettings
+    common: Sequence[str]
+    directories: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] = os.environ) -> Surroundings:
+        """Look around; a few milliseconds for each directory with many distributions."""
+        settings = AirflowSettings.read(environ)
+        directories = {directory: list(_distributions(directory)) for directory in sys.path}
+        return cls(settings, list(_common_parts(settings, environ)), directories)
+
+
+def fingerprint(request: RunRequest, surroundings: Surroundings) -> str:
     """The fingerprint as SHA-256 in hex.
 
     Args:
         request: for the bundle's name and root and for the user that files are run as.
-        settings: where Airflow's configuration lies.
-        environ: the environment, before Airflow's import adds to it.
+        surroundings: everything else.
     """
     digest = hashlib.sha256()
-    for part in _parts(request, settings, environ):
+    for part in _parts(request, surroundings):
         digest.update(part.encode("utf-8", "surrogateescape") + b"\0")
     return digest.hexdigest()
 
 
-def _parts(request: RunRequest, settings: AirflowSettings, environ: Mapping[str, str]) -> Iterator[str]:
-    yield f"parser {__version__} {PROTOCOL}"
-    yield f"python {sys.version} {platform.machine()} {sys.prefix}"
+def _parts(request: RunRequest, surroundings: Surroundings) -> Iterator[str]:
     yield f"bundle {request.bundle} {request.root}"
     yield f"user {os.geteuid()} {request.run_as_user}"
+    yield from surroundings.common
+    for directory, distributions in surroundings.directories.items():
+        if directory != request.root:
+            yield from distributions
+
+
+def _common_parts(settings: AirflowSettings, environ: Mapping[str, str]) -> Iterator[str]:
+    yield f"parser {__version__} {PROTOCOL}"
+    yield f"python {sys.version} {platform.machine()} {sys.prefix}"
     yield f"zone {time.tzname} {os.path.realpath('/etc/localtime')}"
     for path in (*ZONE_FILES, "/usr/share/zoneinfo/tzdata.zi"):
         yield f"zone {path} {_stamp(path)}"
@@ -59,9 +88,6 @@ def _parts(request: RunRequest, settings: AirflowSettings, environ: Mapping[str,
     yield f"config {_content(settings.config_file)}"
     yield from _tree(settings.plugins_folder)
     yield from _tree(os.path.join(settings.home, "config"))
-    for directory in sys.path:
-        if directory != request.root:
-            yield from _distributions(directory)
 
 
 def _distributions(directory: str) -> Iterator[str]:

@@ -5,26 +5,27 @@ a few modules, literals, loops, and names that the file itself bound. No store i
 attribute with an underscore, no method but those listed. What is not understood is not plain and gets a child of its
 own. A check of the process after each file (loaders/traces.py) is the second line.
 
-An import is fine, whatever it brings, if the process has it already and the file does not use it while it is parsed.
-Bodies that do not run while a file is parsed are not looked at: those of tasks (`@task`), of callables that are only
-handed to operators (`python_callable=f`), and of functions that only such bodies use.
+What does not run while the file is parsed is not looked at (pruning.py). A class may derive from Airflow's operators,
+timetables and the like, and its methods may set attributes of `self`.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Container, Mapping
+from collections.abc import Mapping, Sequence
+
+from dagbundle_parser.pruning import FUNCTION, prune, root_of
 
 _AIRFLOW_NAMES = frozenset(
     {"DAG", "dag", "task", "task_group", "TaskGroup", "chain", "chain_linear", "cross_downstream", "Param", "Label",
      "Asset", "AssetAlias", "AssetAll", "AssetAny", "Dataset", "TriggerRule", "setup", "teardown", "timezone",
      "CronDataIntervalTimetable", "CronTriggerTimetable", "DeltaDataIntervalTimetable", "AssetOrTimeSchedule",
      "EdgeModifier", "XComArg", "asset", "AssetWatcher", "AssetAccessControl", "Metadata", "RetryAction",
-     "ObjectStoragePath", "MinimumCount", "WaitForAll", "PartitionedAtRuntime"}
+     "ObjectStoragePath", "MinimumCount", "WaitForAll", "PartitionedAtRuntime", "AirflowPlugin"}
 )  # fmt: skip
 _AIRFLOW_SUFFIXES = (
     "Operator", "Sensor", "OperatorAsync", "SensorAsync", "Timetable", "Trigger", "Mapper", "Window", "RetryPolicy",
-    "RetryRule",
+    "RetryRule", "Strategy",
 )  # fmt: skip
 _MODULE_MEMBERS: dict[str, frozenset[str]] = {
     "__future__": frozenset({"annotations"}),
@@ -46,13 +47,14 @@ _BUILTINS = frozenset(
     {"range", "len", "str", "int", "float", "bool", "list", "dict", "set", "tuple", "frozenset", "enumerate", "zip",
      "sorted", "reversed", "min", "max", "sum", "any", "all", "abs", "round", "repr", "True", "False", "None",
      "Exception", "ValueError", "TypeError", "KeyError", "ImportError", "ModuleNotFoundError", "AttributeError",
-     "OSError", "ConnectionError", "TimeoutError", "RuntimeError", "__file__", "__name__", "__doc__"}
+     "OSError", "ConnectionError", "TimeoutError", "RuntimeError", "NotImplementedError", "property", "staticmethod",
+     "classmethod", "__file__", "__name__", "__doc__"}
 )  # fmt: skip
 _METHODS = frozenset(
     {"set_downstream", "set_upstream", "expand", "expand_kwargs", "partial", "override", "as_setup", "as_teardown",
      "format", "join", "items", "keys", "values", "strip", "lower", "upper", "split", "title", "startswith", "endswith",
      "datetime", "timedelta", "isoformat", "strftime", "total_seconds", "bash", "branch", "virtualenv",
-     "external_python", "short_circuit", "sensor", "docker", "kubernetes", "partition", "today", "multi"}
+     "external_python", "short_circuit", "sensor", "docker", "kubernetes", "partition", "today", "multi", "get", "ref"}
 )  # fmt: skip
 _DOC_ATTRIBUTES = frozenset({"doc_md", "doc", "doc_json", "doc_yaml", "doc_rst"})
 _ALLOWED: tuple[type[ast.AST], ...] = (
@@ -62,16 +64,10 @@ _ALLOWED: tuple[type[ast.AST], ...] = (
     ast.Attribute, ast.Subscript, ast.Slice, ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.Name,
     ast.Lambda, ast.arguments, ast.arg, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp, ast.comprehension,
     ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.AsyncFunctionDef,
-    ast.Try, ast.ExceptHandler,
+    ast.Try, ast.ExceptHandler, ast.Assert, ast.Raise, ast.ClassDef,
 )  # fmt: skip
-_SDK = "airflow.sdk"
-"""Airflow's public interface, a package whose members come in at first use."""
-_TASK_DECORATORS = frozenset({"task", "setup", "teardown", "asset"})
-_CALLED_BY_TASKS_ONLY = frozenset(
-    {"python_callable", "on_failure_callback", "on_success_callback", "on_retry_callback", "on_execute_callback",
-     "on_skipped_callback", "sla_miss_callback"}
-)  # fmt: skip
-_Function = (ast.FunctionDef, ast.AsyncFunctionDef)
+_CLASS_HOOKS = frozenset({"__slots__", "__classcell__", "__class__", "__init_subclass__", "__set_name__"})
+_METHOD_DECORATORS = frozenset({"staticmethod", "classmethod", "property"})
 
 
 def is_plain(tree: ast.Module, loaded: Mapping[str, object]) -> bool:
@@ -89,10 +85,8 @@ def is_plain(tree: ast.Module, loaded: Mapping[str, object]) -> bool:
 
 class _Gate:
     def __init__(self, tree: ast.Module, loaded: Mapping[str, object]) -> None:
-        tree.body = [statement for statement in tree.body if not _is_main_guard(statement)]
-        _empty_bodies_that_do_not_run(tree)
-        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-        self._nodes = [node for node in ast.walk(tree) if not _brings_nothing(node, used, loaded)]
+        self._nodes = prune(tree, loaded)
+        self._classes = _Classes(self._nodes)
         self._modules: set[str] = set()
         self._imported: set[str] = set()
         self._bound: set[str] = set()
@@ -123,7 +117,7 @@ class _Gate:
         for node in self._nodes:
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 self._bound.add(node.id)
-            elif isinstance(node, _Function):
+            elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 self._bound.add(node.name)
                 self._not_calls.add(node.name)
             elif isinstance(node, ast.arg):
@@ -139,20 +133,28 @@ class _Gate:
                 self._bases.add(id(node.value))
             elif isinstance(node, ast.Call):
                 self._called.add(id(node.func))
-        return self._bound.isdisjoint(self._modules | self._imported | _BUILTINS | {"globals", "vars"})
+        return self._bound.isdisjoint(self._modules | self._imported | _BUILTINS | {"globals", "vars", "super"})
 
     def _node(self, node: ast.AST) -> bool:  # noqa: PLR0911 - one return per kind of node
+        if self._classes.vouch_for(node):
+            return True
         if isinstance(node, ast.Name):
             return self._name(node)
         if isinstance(node, ast.Attribute):
             return self._attribute(node)
+        if isinstance(node, ast.ClassDef):
+            return self._class(node)
         if isinstance(node, ast.Subscript):
             return isinstance(node.ctx, ast.Load)
         if isinstance(node, ast.Call):
             return self._call(node.func)
-        if isinstance(node, _Function):
-            return not node.name.startswith("__") and all(
-                self._decorator(decorator) for decorator in node.decorator_list
+        if isinstance(node, FUNCTION):
+            if node.name.startswith("__") and not self._classes.is_constructor(node):
+                return False
+            allowed = _METHOD_DECORATORS if self._classes.is_method(node) else frozenset()
+            return all(
+                self._decorator(item) or (isinstance(item, ast.Name) and item.id in allowed)
+                for item in node.decorator_list
             )
         if isinstance(node, ast.With):
             return all(
@@ -162,6 +164,14 @@ class _Gate:
                 for item in node.items
             )
         return True
+
+    def _class(self, node: ast.ClassDef) -> bool:
+        bases = [base.id if isinstance(base, ast.Name) else "" for base in node.bases]
+        return (
+            not (node.decorator_list or node.keywords or node.name.startswith("__"))
+            and all(base in self._imported and base.endswith((*_AIRFLOW_SUFFIXES, "AirflowPlugin")) for base in bases)
+            and not any(_names_in(statement) & _CLASS_HOOKS for statement in node.body)
+        )
 
     def _name(self, node: ast.Name) -> bool:
         if isinstance(node.ctx, ast.Store):
@@ -199,7 +209,74 @@ class _Gate:
         return isinstance(function, ast.Call)  # `task(…)(…)`
 
     def _decorator(self, node: ast.expr) -> bool:
-        return _root_of(node) in self._imported
+        return root_of(node) in self._imported
+
+
+class _Classes:
+    """What the classes of a file add: methods, and the attributes that these set on their own object.
+
+    A method may set `self.name` where `self` is certain to be the object: its own first parameter, never bound again,
+    no function nested in it, and the method not one that the file could call with anything else (`_METHODS`).
+    """
+
+    def __init__(self, nodes: Sequence[ast.AST]) -> None:
+        self._constructors: set[int] = set()
+        self._methods: set[int] = set()
+        self._vouched: set[int] = set()
+        for node in nodes:
+            if isinstance(node, ast.ClassDef):
+                for statement in node.body:
+                    if isinstance(statement, FUNCTION):
+                        self._take(statement)
+
+    def _take(self, method: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        self._methods.add(id(method))
+        if method.name == "__init__":
+            self._constructors.add(id(method))
+        inside = [node for statement in method.body for node in ast.walk(statement)]
+        for node in inside:
+            if isinstance(node, ast.Call) and _is_super_init(node.func):
+                self._vouched.update((id(node), *map(id, ast.walk(node.func))))
+        parameters = [*method.args.posonlyargs, *method.args.args]
+        if method.decorator_list or not parameters or method.name in _METHODS:
+            return
+        own = parameters[0].arg
+        if any(isinstance(node, (*FUNCTION, ast.Lambda, ast.ClassDef)) for node in inside):
+            return
+        if any(own in _names_in(node) for node in method.body):
+            return
+        self._vouched.update(
+            id(node)
+            for node in inside
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, ast.Store)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == own
+            and not node.attr.startswith("_")
+        )
+
+    def vouch_for(self, node: ast.AST) -> bool:
+        """Whether the node is `super().__init__`, or `self.name` that is set."""
+        return id(node) in self._vouched
+
+    def is_constructor(self, function: ast.AST) -> bool:
+        """Whether it is an `__init__` of a class."""
+        return id(function) in self._constructors
+
+    def is_method(self, function: ast.AST) -> bool:
+        """Whether it stands directly in a class."""
+        return id(function) in self._methods
+
+
+def _is_super_init(function: ast.expr) -> bool:
+    return (
+        isinstance(function, ast.Attribute)
+        and function.attr == "__init__"
+        and isinstance(function.value, ast.Call)
+        and not (function.value.args or function.value.keywords)
+        and isinstance(function.value.func, ast.Name)
+        and function.value.func.id == "super"
+    )
 
 
 def _may_import(module: str, name: str) -> bool:
@@ -210,92 +287,5 @@ def _may_import(module: str, name: str) -> bool:
     return False
 
 
-def _empty_bodies_that_do_not_run(tree: ast.Module) -> None:
-    """Replace the bodies of tasks, of callables that operators get, and of what only those use, by `pass`."""
-    airflows = {
-        alias.asname or alias.name: alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "airflow"
-        for alias in node.names
-    }
-    tasks = {name for name, original in airflows.items() if original in _TASK_DECORATORS}
-    functions = [node for node in ast.walk(tree) if isinstance(node, _Function)]
-    for function in functions:
-        if function.decorator_list and all(_root_of(item) in tasks for item in function.decorator_list):
-            function.body = [ast.Pass()]
-    while True:
-        handed = {
-            id(keyword.value)
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Call)
-            and _root_of(node) in airflows  # the file's own functions may call what they get
-            for keyword in node.keywords
-            if keyword.arg in _CALLED_BY_TASKS_ONLY
-        }
-        used = {
-            node.id
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and id(node) not in handed
-        }
-        idle = [
-            function
-            for function in functions
-            if not (function.decorator_list or function.name in used or isinstance(function.body[0], ast.Pass))
-        ]
-        if not idle:
-            return
-        for function in idle:
-            function.body = [ast.Pass()]
-
-
-def _brings_nothing(node: ast.AST, used: Container[str], loaded: Mapping[str, object]) -> bool:
-    """Whether this imports only what is there already, under names that the rest of the file does not use."""
-    if isinstance(node, ast.Import):
-        return all(
-            alias.name in loaded and (alias.asname or alias.name.partition(".")[0]) not in used for alias in node.names
-        )
-    if isinstance(node, ast.ImportFrom):
-        return (
-            not node.level
-            and node.module is not None
-            and node.module in loaded
-            and all(
-                alias.name != "*"
-                and (alias.asname or alias.name) not in used
-                and _is_there(loaded[node.module], node.module, alias.name)
-                for alias in node.names
-            )
-        )
-    return False
-
-
-def _is_there(module: object, name: str, member: str) -> bool:
-    """Whether `from name import member` loads no module: of a package, `member` may be one that is not loaded yet."""
-    return name == _SDK or not hasattr(module, "__path__") or member in vars(module)
-
-
-def _root_of(decorator: ast.expr) -> str:
-    """The name that a decorator begins with: `task` of `@task.branch(retries=1)`."""
-    target = decorator.func if isinstance(decorator, ast.Call) else decorator
-    while isinstance(target, ast.Attribute):
-        target = target.value
-    return target.id if isinstance(target, ast.Name) else ""
-
-
 def _names_in(target: ast.AST) -> set[str]:
     return {node.id for node in ast.walk(target) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-
-
-def _is_main_guard(statement: ast.stmt) -> bool:
-    """`if __name__ == "__main__":`, whose body never runs in a parser."""
-    if not isinstance(statement, ast.If) or statement.orelse or not isinstance(statement.test, ast.Compare):
-        return False
-    test = statement.test
-    return (
-        isinstance(test.left, ast.Name)
-        and test.left.id == "__name__"
-        and len(test.ops) == 1
-        and isinstance(test.ops[0], ast.Eq)
-        and isinstance(test.comparators[0], ast.Constant)
-        and test.comparators[0].value == "__main__"
-    )

@@ -8,7 +8,7 @@ import os
 import posixpath
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dagbundle_parser import PROTOCOL
 from dagbundle_parser.errors import RequestError
@@ -85,11 +85,23 @@ class RunRequest:
             RequestError: the file cannot be read, is no JSON, or says something that cannot be.
         """
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            with Path(path).open("rb") as stream:
+                return cls.load(stream, path)
         except OSError as error:
             raise RequestError(f"the run request {path} cannot be read: {error.strerror}") from error
+
+    @classmethod
+    def load(cls, stream: BinaryIO, name: str) -> RunRequest:
+        """Read a run request from a stream, to its end.
+
+        Raises:
+            OSError: it cannot be read.
+            RequestError: it is no JSON, or says something that cannot be.
+        """
+        try:
+            data = json.loads(stream.read())
         except ValueError as error:
-            raise RequestError(f"the run request {path} is not JSON: {error}") from error
+            raise RequestError(f"the run request {name} is not JSON: {error}") from error
         return cls.from_json(data)
 
     @classmethod

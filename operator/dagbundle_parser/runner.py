@@ -5,6 +5,7 @@ Listing, fingerprint and skips come first and import nothing; loaders warm up on
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
@@ -15,8 +16,9 @@ from dagbundle_parser.child import Assignment, Work
 from dagbundle_parser.closure import Prober
 from dagbundle_parser.discovery import ListedFile, Lister
 from dagbundle_parser.errors import FileProblem, RunError
-from dagbundle_parser.fingerprint import ZONE_FILES, fingerprint
+from dagbundle_parser.fingerprint import ZONE_FILES, Surroundings, fingerprint
 from dagbundle_parser.loaders import find_loaders
+from dagbundle_parser.loaders.airflow import AirflowAdapter
 from dagbundle_parser.loaders.airflow import version as airflow_version
 from dagbundle_parser.loaders.base import AbstractDagLoader, SourceFile
 from dagbundle_parser.parsers import find_parser
@@ -25,22 +27,26 @@ from dagbundle_parser.pool import FileRecord, Pool
 from dagbundle_parser.protocol import ReportWriter, encode
 from dagbundle_parser.request import RunRequest
 from dagbundle_parser.sandbox import Sandbox
-from dagbundle_parser.settings import AirflowSettings
 from dagbundle_parser.store_client import DagStoreClient
 from dagbundle_parser.warmup import installed_directories, no_garbage_collection, quiet_descriptors
 
 _SHARED_BATCH = 50
 
 
-def carry_out(request: RunRequest, writer: ReportWriter) -> None:
+def carry_out(request: RunRequest, writer: ReportWriter, surroundings: Surroundings) -> None:
     """Carry out a run and report it, up to and including the `close` record.
+
+    Args:
+        request: what to do.
+        writer: takes the report.
+        surroundings: read when the process was started.
 
     Raises:
         RunError: it cannot be carried out as a whole; the caller ends the report with it.
         Stopped: SIGTERM or SIGINT arrived; the caller leaves the report cut.
     """
     parser = find_parser(request.parser_type)
-    run = Run(request)
+    run = Run(request, surroundings)
     store = DagStoreClient(request, writer)
     access = BundleAccess(
         list_files=run.list_files,
@@ -52,19 +58,28 @@ def carry_out(request: RunRequest, writer: ReportWriter) -> None:
     parser(access, store).run()
 
 
+def import_airflow_ahead() -> None:
+    """Import Airflow before it is known what to load with it; what goes wrong is told when a file needs it."""
+    with no_garbage_collection(), quiet_descriptors(), contextlib.suppress(RunError):
+        AirflowAdapter.get()
+
+
 class Run:
     """One run's bundle, as parsers see it through BundleAccess.
 
     Args:
         request: what to do.
+        surroundings: read when the process was started.
         loaders: those to ask, instead of all that are installed.
     """
 
-    def __init__(self, request: RunRequest, loaders: Sequence[AbstractDagLoader] | None = None) -> None:
+    def __init__(
+        self, request: RunRequest, surroundings: Surroundings, loaders: Sequence[AbstractDagLoader] | None = None
+    ) -> None:
         self._request = request
         self._loaders = find_loaders() if loaders is None else loaders
-        self._settings = AirflowSettings.read()
-        self._fingerprint = fingerprint(request, self._settings)
+        self._settings = surroundings.settings
+        self._fingerprint = fingerprint(request, surroundings)
         self._prober = Prober(request.root)
         self.facts = {
             "python": platform.python_version(),

@@ -46,21 +46,36 @@ def parse_source(source: bytes) -> ast.Module | None:
 
 
 def imported_names(tree: ast.Module) -> set[str]:
-    """The absolute names that a Python file imports, at any place."""
+    """The absolute names of the modules that a Python file imports, at any place."""
     names: set[str] = set()
-    waiting: list[ast.AST] = list(tree.body)
-    while waiting:  # statements only: ast.walk would visit every expression, too
-        node = waiting.pop()
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            if node.module and not node.level:
-                names.add(node.module)
-        else:
-            for field in _BODIES:
-                inner = getattr(node, field, ())
-                waiting += inner if isinstance(inner, list) else ()
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
     return names
+
+
+def bound_names(tree: ast.Module) -> set[str]:
+    """The names that a Python file imports from modules, and those of its classes."""
+    names: set[str] = set()
+    for node in _statements(tree):
+        if isinstance(node, ast.ImportFrom):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ClassDef):
+            names.add(node.name)
+    return names
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """All statements, however deep; ast.walk would visit every expression, too."""
+    waiting: list[ast.AST] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for field in _BODIES:
+            inner = getattr(node, field, ())
+            waiting += inner if isinstance(inner, list) else ()
 
 
 def import_installed(names: Iterable[str], root: str) -> None:

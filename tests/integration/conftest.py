@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dagbundle.store import DagStore
+from dagbundle.store.dagstore import DagStore
 from support.postgres import (  # noqa: F401 - fixtures
     empty_postgres_url,
     migrated_template,

@@ -123,7 +123,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def migrated_template(postgres_server: PostgresServer) -> str:
     """Name a database with all tables, to copy: faster than migrating one per test."""
-    from dagbundle.store import DagStore  # noqa: PLC0415 - benches may start a server without the store
+    from dagbundle.store.dagstore import DagStore  # noqa: PLC0415 - benches may start a server without the store
 
     url = postgres_server.create_database()
     DagStore.open(url, upgrade=True).close()

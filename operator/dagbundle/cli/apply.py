@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,13 +11,15 @@ import typer
 from dagbundle import errors
 from dagbundle.cli import inputs, options, output, progress
 from dagbundle.cli.exits import Exit
+from dagbundle.runtime.process import ParserProcess
+from dagbundle.store import peek
 
 if TYPE_CHECKING:
     from dagbundle.engine import engine
     from dagbundle.resources import bundle as bundle_models
     from dagbundle.rollout import policy
     from dagbundle.runtime.local import LocalRuntime
-    from dagbundle.store import DagStore
+    from dagbundle.store.dagstore import DagStore
 
 
 def apply(
@@ -36,22 +39,35 @@ def apply(
     out: options.Output = output.Format.TEXT,
 ) -> None:
     """Parse a bundle's DAGs in isolation, judge the result, and publish it whole or not at all."""
-    from dagbundle.cli import report  # noqa: PLC0415 - imports the engine
-    from dagbundle.engine import determinism  # noqa: PLC0415 - likewise
-
     if not local:
         raise errors.UsageError("only --local is there so far", hint="add --local to parse on this machine")
-    prepared = _Prepared(file, folder, grants, python)
     if check_determinism:
-        with progress.shown(quiet=quiet) as watch:
-            drifts = determinism.check(prepared.resource, prepared.runtime_with_seed, watch=watch)
-        report.drift(drifts, out)
-        if drifts:
-            raise typer.Exit(Exit.DIFFERENT)
-    with report.opened_store(database_url) as store:
-        applied = prepared.run(store, dry_run=dry_run, force=force, quiet=quiet)
-        report.applied(applied, store, out, details=dry_run)
+        _check_determinism(_Prepared(file, folder, grants, python), quiet=quiet, out=out)
+    with _standing_by(python, database_url, force=force) as parser:
+        from dagbundle.cli import report  # noqa: PLC0415 - loaded while the parser comes up
+
+        prepared = _Prepared(file, folder, grants, python)
+        with report.opened_store(database_url) as store:
+            applied = prepared.run(store, parser, dry_run=dry_run, force=force, quiet=quiet)
+            report.applied(applied, store, out, details=dry_run)
     raise typer.Exit(report.exit_of(applied))
+
+
+def _check_determinism(prepared: _Prepared, *, quiet: bool, out: output.Format) -> None:
+    from dagbundle.cli import report  # noqa: PLC0415 - usage errors answer before this is loaded
+    from dagbundle.engine import determinism  # noqa: PLC0415 - likewise
+
+    with progress.shown(quiet=quiet) as watch:
+        drifts = determinism.check(prepared.resource, prepared.runtime_with_seed, watch=watch)
+    report.drift(drifts, out)
+    if drifts:
+        raise typer.Exit(Exit.DIFFERENT)
+
+
+def _standing_by(python: str | None, database_url: str | None, *, force: bool) -> ParserProcess:
+    """Start the parser before this side's own modules are loaded."""
+    nothing_to_skip = force or peek.remembers_nothing(inputs.database_url(database_url))
+    return ParserProcess(python, ahead=nothing_to_skip)
 
 
 def reserialize(
@@ -90,16 +106,19 @@ def diff(
     out: options.Output = output.Format.TEXT,
 ) -> None:
     """Show what changed, task by task: between two revisions of a bundle, or between what is live and a folder."""
-    from dagbundle.cli import report  # noqa: PLC0415 - imports the engine
-    from dagbundle.engine import changes  # noqa: PLC0415 - likewise
-
     if (bundle is None) == (file is None):
         raise errors.UsageError(
             "diff takes either a BUNDLE or -f FILE", hint="`dagbundle diff --help` shows both forms"
         )
-    with report.opened_store(database_url) as store:
+    with contextlib.ExitStack() as stack:
+        parser = stack.enter_context(_standing_by(python, database_url, force=False)) if file else None
+        from dagbundle.cli import report  # noqa: PLC0415 - loaded while the parser comes up
+        from dagbundle.engine import changes  # noqa: PLC0415 - likewise
+
+        store = stack.enter_context(report.opened_store(database_url))
         if file is not None:
-            applied = _Prepared(file, folder, grants, python).run(store, dry_run=True, force=False, quiet=quiet)
+            prepared = _Prepared(file, folder, grants, python)
+            applied = prepared.run(store, parser, dry_run=True, force=False, quiet=quiet)
             found = changes.of_judgement(store, applied.judgement, applied.contents)
         else:
             key = inputs.bundle_key(bundle or "")
@@ -129,15 +148,19 @@ class _Prepared:
         self.resource: bundle_models.DagBundle = inputs.with_manifest(resource, folder)
         self.rules: policy.Policy = policies.resolve(self.resource, inputs.grants(grants))
 
-    def runtime_with_seed(self, seed: int | None) -> LocalRuntime:
+    def runtime_with_seed(self, seed: int) -> LocalRuntime:
         from dagbundle.runtime.local import LocalRuntime  # noqa: PLC0415 - usage errors answer before this is loaded
 
         return LocalRuntime(self.folder, python=self.python, hash_seed=seed)
 
-    def run(self, store: DagStore, *, dry_run: bool, force: bool, quiet: bool) -> engine.Applied:
-        from dagbundle.engine import engine as engines  # noqa: PLC0415 - usage errors answer before this is loaded
+    def run(
+        self, store: DagStore, parser: ParserProcess | None, *, dry_run: bool, force: bool, quiet: bool
+    ) -> engine.Applied:
+        from dagbundle.engine import engine as engines  # noqa: PLC0415 - loaded while the parser comes up
+        from dagbundle.runtime.local import LocalRuntime  # noqa: PLC0415 - likewise
 
+        runtime = LocalRuntime(self.folder, python=self.python, standing_by=parser)
         with progress.shown(quiet=quiet) as watch:
             call = engines.Engine(store, watch=watch)
             action = call.preview if dry_run else call.apply
-            return action(self.resource, runtime=self.runtime_with_seed(None), rules=self.rules, force=force)
+            return action(self.resource, runtime=runtime, rules=self.rules, force=force)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import typer
-import yaml
 
 
 def crd() -> None:
     """Print the DagBundle CustomResourceDefinition as YAML."""
-    from dagbundle.resources import crd as crds  # noqa: PLC0415 - keeps every other start fast
+    import yaml  # noqa: PLC0415 - keeps every other start fast
+
+    from dagbundle.resources import crd as crds  # noqa: PLC0415 - likewise
 
     typer.echo(yaml.safe_dump(crds.definition(), sort_keys=False, width=100), nl=False)

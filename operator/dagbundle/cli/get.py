@@ -11,7 +11,7 @@ from dagbundle.cli import inputs, options, output
 from dagbundle.rollout.model import short_version
 
 if TYPE_CHECKING:
-    from dagbundle.store import DagStore
+    from dagbundle.store.dagstore import DagStore
     from dagbundle.store.records import Page
 
 app = typer.Typer(help="List bundles, DAGs, versions, errors or tasks.", no_args_is_help=True)

@@ -1,17 +1,22 @@
-"""Reads what commands are given: resources, grants and manifests from files, bundle names, the database's URL."""
+"""Reads what commands are given: resources, grants and manifests from files, bundle names, the database's URL.
+
+The models are imported by the functions that need them: a command has work to start before they are loaded.
+"""
+
+# ruff: noqa: PLC0415 - see above
 
 from __future__ import annotations
 
 import os
 import pathlib
-
-import yaml
+from typing import TYPE_CHECKING
 
 from dagbundle import errors
-from dagbundle.resources import base, manifest
-from dagbundle.resources import bundle as bundle_models
-from dagbundle.resources import grants as grant_models
-from dagbundle.rollout.model import BundleKey
+
+if TYPE_CHECKING:
+    from dagbundle.resources import bundle as bundle_models
+    from dagbundle.resources import grants as grant_models
+    from dagbundle.rollout.model import BundleKey
 
 MAX_RESOURCE_BYTES = 1024 * 1024
 """etcd refuses larger objects, so no cluster would take one either."""
@@ -19,6 +24,9 @@ MAX_RESOURCE_BYTES = 1024 * 1024
 
 def resource(path: pathlib.Path) -> bundle_models.DagBundle:
     """Read and validate one DagBundle. Raises `ResourceError`."""
+    from dagbundle.resources import base
+    from dagbundle.resources import bundle as bundle_models
+
     return base.validate(bundle_models.DagBundle, _yaml(path, MAX_RESOURCE_BYTES), what=f"DagBundle in {path}")
 
 
@@ -26,6 +34,9 @@ def grants(path: pathlib.Path | None) -> grant_models.Grants | None:
     """Read and validate a grants file; None stays None. Raises `ResourceError`."""
     if path is None:
         return None
+    from dagbundle.resources import base
+    from dagbundle.resources import grants as grant_models
+
     return base.validate(grant_models.Grants, _yaml(path, MAX_RESOURCE_BYTES), what=f"grants in {path}")
 
 
@@ -35,6 +46,8 @@ def with_manifest(bundle: bundle_models.DagBundle, folder: pathlib.Path) -> bund
     Raises:
         ResourceError: There is a manifest and it is not valid.
     """
+    from dagbundle.resources import base, manifest
+
     path = folder / manifest.FILE_NAME
     if path.is_symlink() or not path.is_file():
         return bundle
@@ -51,6 +64,8 @@ def with_manifest(bundle: bundle_models.DagBundle, folder: pathlib.Path) -> bund
 
 def bundle_key(text: str) -> BundleKey:
     """Read `NAMESPACE/NAME` (or `NAMESPACE.NAME`, or `NAME` in namespace default). Raises `UsageError`."""
+    from dagbundle.rollout.model import BundleKey
+
     namespace, separator, name = text.partition("/" if "/" in text else ".")
     if not separator:
         namespace, name = "default", text
@@ -78,6 +93,8 @@ def database_url(option: str | None) -> str:
 
 def _yaml(path: pathlib.Path, limit: int) -> object:
     """Read one YAML document, bounded; anchors that multiply are refused as any too large document is."""
+    import yaml
+
     try:
         with path.open("rb") as file:
             data = file.read(limit + 1)

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import typer
-import yaml
 
 
 class Format(enum.StrEnum):
@@ -45,6 +44,8 @@ def document(value: object, output: Format) -> None:
     if output is Format.JSON:
         typer.echo(json.dumps(plain(value), indent=2, ensure_ascii=True))
     else:
+        import yaml  # noqa: PLC0415 - most answers are text
+
         typer.echo(yaml.safe_dump(plain(value), sort_keys=False, allow_unicode=False), nl=False)
 
 

@@ -11,6 +11,7 @@ import typer
 from dagbundle import errors
 from dagbundle.cli import options, output, progress
 from dagbundle.cli.exits import Exit
+from dagbundle.runtime.process import ParserProcess
 
 if TYPE_CHECKING:
     from dagbundle.engine.collecting import MemorySink
@@ -29,13 +30,33 @@ def parse(
     out: options.Output = output.Format.TEXT,
 ) -> None:
     """Parse DAG files in isolation and show their DAGs and errors; nothing is stored."""
-    from dagbundle.engine import collecting  # noqa: PLC0415 - usage errors answer before this is loaded
+    root, only = _root_of(paths)
+    with ParserProcess(python, ahead=True) as parser:  # nothing is remembered, so every file will be parsed
+        sink = _parsed(root, only, python, parser, file_timeout=file_timeout, processes=processes, quiet=quiet)
+    if out is output.Format.TEXT:
+        _show(sink)
+    else:
+        output.document(_document(sink), out)
+    if any(file.outcome.problems for file in sink.files.values()):
+        raise typer.Exit(Exit.KEPT_BACK)
+
+
+def _parsed(
+    root: pathlib.Path,
+    only: tuple[str, ...],
+    python: str | None,
+    parser: ParserProcess,
+    *,
+    file_timeout: str,
+    processes: int,
+    quiet: bool,
+) -> MemorySink:
+    from dagbundle.engine import collecting  # noqa: PLC0415 - loaded while the parser comes up
     from dagbundle.resources import base  # noqa: PLC0415 - likewise
     from dagbundle.resources import bundle as bundle_models  # noqa: PLC0415 - likewise
     from dagbundle.rollout import plan  # noqa: PLC0415 - likewise
     from dagbundle.runtime.local import LocalRuntime  # noqa: PLC0415 - likewise
 
-    root, only = _root_of(paths)
     settings = base.validate(
         bundle_models.Parser, {"fileTimeout": file_timeout, "processes": processes}, what="the parser's settings"
     )
@@ -44,19 +65,14 @@ def parse(
         collecting.carry_out(
             [plan.RunPlan(".", (), None, None)],
             collecting.RunSettings("parse", "local.parse", settings, force=True, only=only),
-            runtime=LocalRuntime(root, python=python),
+            runtime=LocalRuntime(root, python=python, standing_by=parser),
             sink=sink,
             watch=watch,
         )
     (run,) = sink.outcomes()
     if not run.closed:
         raise errors.RunError(f"{root} could not be parsed: {run.failure}")
-    if out is output.Format.TEXT:
-        _show(sink)
-    else:
-        output.document(_document(sink), out)
-    if any(file.outcome.problems for file in sink.files.values()):
-        raise typer.Exit(Exit.KEPT_BACK)
+    return sink
 
 
 def _root_of(paths: list[pathlib.Path]) -> tuple[pathlib.Path, tuple[str, ...]]:

@@ -14,7 +14,7 @@ from dagbundle.cli.exits import Exit
 from dagbundle.engine import changes, determinism, engine
 from dagbundle.rollout import diff
 from dagbundle.rollout.model import Change, FileProblem, RunOutcome, Verdict, short_version
-from dagbundle.store import DagStore
+from dagbundle.store.dagstore import DagStore
 
 _SIGNS = {
     Change.ADDED: ("+", typer.colors.GREEN),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dagbundle import errors
 from dagbundle.rollout import diff, judge
 from dagbundle.rollout.model import BundleKey, Change, DagChange, DagContent, Judgement, Live
-from dagbundle.store import DagStore
+from dagbundle.store.dagstore import DagStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from dagbundle.rollout.model import (
     short_version,
 )
 from dagbundle.runtime.base import Runtime
-from dagbundle.store import DagStore
+from dagbundle.store.dagstore import DagStore
 
 MAX_JUDGEMENTS = 20
 """How often one changeset is judged again because somebody else published first."""

@@ -1,8 +1,4 @@
-"""Runs the parser as a subprocess over a local folder: the laptop's and the CI job's runtime.
-
-The parser process gets a pipe for its report and nothing of this side: no database URL, no open files, an interpreter
-of the user's choosing. What it prints is kept, bounded, for the error text of a run that fails.
-"""
+"""Runs the parser as a subprocess over a local folder: the laptop's and the CI job's runtime."""
 
 from __future__ import annotations
 
@@ -10,22 +6,14 @@ import contextlib
 import hashlib
 import os
 import pathlib
-import shutil
-import signal
 import subprocess
-import sys
-import tempfile
-import threading
-from collections.abc import Generator, Iterator, Mapping
-from typing import IO
+from collections.abc import Generator, Iterator
 
 from dagbundle import errors
 from dagbundle.resources import protocol
-from dagbundle.runtime import parser_home
+from dagbundle.runtime import process
+from dagbundle.runtime.process import ParserProcess
 
-_CHUNK = 256 * 1024
-_OUTPUT_TAIL = 8 * 1024
-_STOP_SECONDS = 10
 _NOT_CODE = frozenset({".git", "__pycache__", ".hg", ".svn"})
 
 
@@ -36,14 +24,23 @@ class LocalRuntime:
         folder: The bundle's root.
         python: The parser's interpreter, with Airflow installed; a path or a name on PATH. Default: this one.
         hash_seed: PYTHONHASHSEED of the parser; None leaves it to the environment.
+        standing_by: A parser of that interpreter that was started already, for the first run. Who started it ends it.
     """
 
-    def __init__(self, folder: pathlib.Path, *, python: str | None = None, hash_seed: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: pathlib.Path,
+        *,
+        python: str | None = None,
+        hash_seed: int | None = None,
+        standing_by: ParserProcess | None = None,
+    ) -> None:
         self._folder = folder.absolute()
-        self._python = python or sys.executable
+        self._python = python
         self._hash_seed = hash_seed
+        self._standing_by = [standing_by] if standing_by else []
         self._digests: dict[str, tuple[tuple[int, ...], bytes]] = {}
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: set[ParserProcess] = set()
 
     @property
     def root(self) -> str:
@@ -81,29 +78,28 @@ class LocalRuntime:
 
     def report(self, request: protocol.RunRequest) -> Generator[bytes]:
         """Run the parser and yield its report; see `runtime.base.Runtime`."""
-        python = self._interpreter()
-        command = [python, str(parser_home.unpacked(python)), "run"]
-        with tempfile.TemporaryDirectory(prefix="dagbundle-") as scratch:
-            request_file = pathlib.Path(scratch) / "request.json"
-            request_file.write_text(request.model_dump_json(by_alias=True))
-            with _started([*command, str(request_file)], self._environment()) as (process, reader, tail):
-                self._running.add(process)
-                try:
-                    while chunk := reader.read(_CHUNK):
-                        yield chunk
-                    status = process.wait()
-                finally:
-                    self._running.discard(process)
-            if status:
+        with self._parser() as parser:
+            self._running.add(parser)
+            try:
+                yield from parser.ask(request.model_dump_json(by_alias=True))
+            except errors.RunError as error:
                 raise errors.RunError(
-                    f"the parser of subdir {request.subdir} {_describe(status)}{tail.text()}",
+                    f"the parser of subdir {request.subdir} {error.message}",
                     hint="its last output is above; nothing was published",
-                )
+                ) from error
+            finally:
+                self._running.discard(parser)
+
+    def _parser(self) -> ParserProcess:
+        """The parser that stands by, once; then a new one."""
+        with contextlib.suppress(IndexError):
+            return self._standing_by.pop()
+        return ParserProcess(self._python, hash_seed=self._hash_seed)
 
     def stop(self) -> None:
         """End the parsers that are running; see `runtime.base.Runtime`."""
-        for process in tuple(self._running):
-            process.terminate()
+        for parser in tuple(self._running):
+            parser.terminate()
 
     def call(self, command: str, document: str) -> str:
         """Run one of the parser's other commands, such as `next-execution`, and return what it printed.
@@ -111,95 +107,18 @@ class LocalRuntime:
         Raises:
             RunError: It failed; the message holds its output.
         """
-        python = self._interpreter()
         done = subprocess.run(
-            [python, str(parser_home.unpacked(python)), command],
+            [*process.command(self._python), command],
             input=document,
             capture_output=True,
             text=True,
             check=False,
-            env=self._environment(),
+            env=process.environment(self._hash_seed),
         )
         if done.returncode:
-            raise errors.RunError(f"{command} {_describe(done.returncode)}:\n{done.stderr[-_OUTPUT_TAIL:].strip()}")
+            said = done.stderr[-process.OUTPUT_TAIL :].strip()
+            raise errors.RunError(f"{command} {process.describe(done.returncode)}:\n{said}")
         return done.stdout
-
-    def _interpreter(self) -> str:
-        found = shutil.which(self._python)
-        if found is None:
-            raise errors.UsageError(
-                f"no interpreter {self._python!r}", hint="--python names the Python of an environment that has Airflow"
-            )
-        return found
-
-    def _environment(self) -> Mapping[str, str]:
-        """The user's environment without this side's own settings, which may hold a database password."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("DAGBUNDLE_")}
-        if self._hash_seed is not None:
-            kept["PYTHONHASHSEED"] = str(self._hash_seed)
-        return kept
-
-
-class _Tail:
-    """Drains a stream in a thread, so that its writer never blocks, and keeps the last part of it."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._kept = b""
-        self._thread = threading.Thread(target=self._drain, daemon=True)
-        self._thread.start()
-
-    def _drain(self) -> None:
-        while chunk := self._stream.read1(_CHUNK):  # type: ignore[attr-defined] # a BufferedReader, which IO does not say
-            self._kept = (self._kept + chunk)[-_OUTPUT_TAIL:]
-
-    def text(self) -> str:
-        """Return what was kept, as an indented block; call it after the process ended."""
-        self._thread.join(timeout=_STOP_SECONDS)
-        lines = self._kept.decode(errors="replace").strip().splitlines()
-        return "".join(f"\n    {line}" for line in lines)
-
-
-@contextlib.contextmanager
-def _started(
-    command: list[str], environment: Mapping[str, str]
-) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes], _Tail]]:
-    """Start the parser with a report pipe; whatever happens, it is gone afterwards."""
-    read_end, write_end = os.pipe()
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=[write_end],
-            env={**environment, "DAGBUNDLE_REPORT_FD": str(write_end)},
-            start_new_session=True,
-        )
-    except OSError as error:
-        os.close(read_end)
-        raise errors.RunError(f"the parser could not be started: {error}") from error
-    finally:
-        os.close(write_end)
-    assert process.stdout is not None  # noqa: S101 - PIPE above; tells the type checker
-    with open(read_end, "rb", buffering=0) as reader, process.stdout:  # noqa: PTH123 - a descriptor has no path
-        tail = _Tail(process.stdout)
-        try:
-            yield process, reader, tail
-        finally:
-            _stop(process)
-            tail.text()
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the parser: politely, so that it kills the children that run DAG files, then for good."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(timeout=_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
 
 
 def _files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
@@ -210,9 +129,3 @@ def _files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
                 yield from _files(pathlib.Path(entry.path))
         elif entry.is_symlink() or (entry.is_file() and not entry.name.endswith(".pyc")):
             yield pathlib.Path(entry.path)
-
-
-def _describe(status: int) -> str:
-    if status < 0:
-        return f"was killed by signal {-status} ({signal.strsignal(-status)})"
-    return f"failed with exit code {status}"

@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection
 
 from dagbundle import errors
@@ -116,7 +115,7 @@ def is_in(connection: Connection, column: sa.ColumnElement[Any], values: Collect
     if connection.dialect.name == "sqlite":
         elements = sa.func.json_each(json.dumps(ordered)).table_valued("value")
         return column.in_(sa.select(elements.c.value))
-    return column == sa.any_(sa.literal(ordered, postgresql.ARRAY(sa.Text)))
+    return column == sa.any_(sa.literal(ordered, sa.ARRAY(sa.Text)))
 
 
 def _check_text(rows: Iterable[Row]) -> None:
@@ -162,6 +161,8 @@ def _shape(table: sa.Table, columns: tuple[str, ...]) -> str:
 def _server_type(kind: sa.types.TypeEngine[Any]) -> str:
     if isinstance(kind, sa.JSON | sa.Text):
         return "text"
+    from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - takes as long to import as a small apply on SQLite
+
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
     return str(kind.compile(dialect=dialect))
 

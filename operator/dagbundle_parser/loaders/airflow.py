@@ -41,7 +41,6 @@ _ENVIRONMENT = {
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite:////nonexistent/the-parser-has-no-database.db",
 }
 
-_NEWEST_MODULES = 200
 _CONTEXTS = "airflow.sdk.definitions._internal.contextmanager"
 
 
@@ -209,8 +208,11 @@ class AirflowAdapter:
 
         setattr(owner, name, staticmethod(watched) if static else watched)
 
-    def warm_up(self, bundle: str) -> None:
-        """Load DAGs that need no file of the bundle, which fills Airflow's caches before the fork."""
+    def warm_up(self, bundle: str, *, plugins: bool = False) -> None:
+        """Load DAGs that need no file of the bundle, and perhaps plugins, which fills caches before the fork."""
+        with contextlib.suppress(Exception):  # a plugin may raise anything; the file that needs it then says so
+            if plugins:
+                importlib.import_module("airflow.plugins_manager").ensure_plugins_loaded()
         simple, usual = DUMMIES
         self._load_dummy(simple, bundle)
         with contextlib.suppress(Exception):  # a warm-up is no place to report what an environment lacks
@@ -223,7 +225,7 @@ class AirflowAdapter:
     def _load_dummy(self, source: str, bundle: str) -> None:
         directory = Path(__file__).parent  # never read: the dummy's code is run, not found
         namespace: dict[str, Any] = {"__name__": "dagbundle_warm_up"}
-        exec(compile(source, "<warm-up>", "exec"), namespace)  # noqa: S102 - a constant of this module
+        exec(compile(source, "<warm-up>", "exec"), namespace)  # noqa: S102 - a constant of dummies.py
         dag = namespace["dag"]
         dag.fileloc, dag.relative_fileloc = f"{directory}/warm_up.py", "warm_up.py"
         bag = self._bag_class(**self._bag_arguments(os.devnull, str(directory), bundle, collect=False))
@@ -346,7 +348,7 @@ class AirflowAdapter:
 
 def _modules_of(file: SourceFile) -> list[ModuleType]:
     """The module that a file became: among the last, since looking at all would make a child copy their memory."""
-    last = itertools.islice(reversed(sys.modules.items()), _NEWEST_MODULES)
+    last = itertools.islice(reversed(sys.modules.items()), 200)
     found = [module for name, module in last if name.startswith("unusual_prefix_")]
     return [module for module in found if getattr(module, "__file__", None) == file.absolute]
 

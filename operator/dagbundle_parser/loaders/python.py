@@ -13,9 +13,10 @@ from dagbundle_parser.errors import FileProblem
 from dagbundle_parser.loaders.airflow import AirflowAdapter
 from dagbundle_parser.loaders.base import AbstractDagLoader, Candidate, LoadResult, SourceFile
 from dagbundle_parser.plain import is_plain
-from dagbundle_parser.warmup import import_installed, imported_names, parse_source
+from dagbundle_parser.warmup import bound_names, import_installed, imported_names, parse_source
 
 _MAX_SOURCE_BYTES = 4 << 20
+_PLUGIN_KINDS = ("Timetable", "Strategy", "Mapper", "Window", "Reference", "Link")
 
 
 class PythonDagLoader(AbstractDagLoader):
@@ -49,7 +50,8 @@ class PythonDagLoader(AbstractDagLoader):
         if files:
             import_installed({name for tree in trees.values() for name in imported_names(tree)}, files[0].root)
         self._plain.update(path for path, tree in trees.items() if is_plain(tree, sys.modules))
-        adapter.warm_up(files[0].bundle if files else "warm-up")
+        bundle = files[0].bundle if files else "warm-up"
+        adapter.warm_up(bundle, plugins=any(map(_may_need_plugins, trees.values())))
 
     def load(self, file: SourceFile) -> LoadResult:
         """Load the file with Airflow's DagBag."""
@@ -67,6 +69,11 @@ class PythonDagLoader(AbstractDagLoader):
     def traces(self) -> tuple[object, ...]:
         """What a plain file leaves as it is."""
         return AirflowAdapter.get().tracer.snapshot()
+
+
+def _may_need_plugins(tree: ast.Module) -> bool:
+    """Whether the file imports or defines what Airflow serializes by looking for it among its plugins."""
+    return any(name.endswith(_PLUGIN_KINDS) for name in bound_names(tree))
 
 
 def _tree_of(file: SourceFile) -> ast.Module | None:

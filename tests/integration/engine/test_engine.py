@@ -13,7 +13,7 @@ from dagbundle.engine import engine
 from dagbundle.resources import base, bundle, protocol
 from dagbundle.rollout import policy
 from dagbundle.rollout.model import BundleKey, Change, Verdict
-from dagbundle.store import DagStore
+from dagbundle.store.dagstore import DagStore
 from support import reports
 
 

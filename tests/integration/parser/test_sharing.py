@@ -50,6 +50,7 @@ POISONS = (
 DRIVER = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
+from dagbundle_parser.fingerprint import Surroundings
 from dagbundle_parser.loaders.python import PythonDagLoader
 from dagbundle_parser.parsers.base import BundleAccess
 from dagbundle_parser.parsers.single_pass import SinglePassBundleParser
@@ -59,7 +60,7 @@ from dagbundle_parser.runner import Run
 from dagbundle_parser.store_client import DagStoreClient
 PythonDagLoader.is_plain = lambda self, file: sys.argv[3] == "shared"
 request = RunRequest.read(sys.argv[2])
-run = Run(request)
+run = Run(request, Surroundings.read())
 access = BundleAccess(run.list_files, run.is_unchanged, run.load, run.facts, {})
 SinglePassBundleParser(access, DagStoreClient(request, ReportWriter(os.dup(1)))).run()
 """

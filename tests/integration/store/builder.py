@@ -30,7 +30,7 @@ from dagbundle.rollout.model import (
     StagedFile,
     Verdict,
 )
-from dagbundle.store import DagStore
+from dagbundle.store.dagstore import DagStore
 from dagbundle.store.records import RolloutRow
 
 SALES = BundleKey("team-sales", "sales")

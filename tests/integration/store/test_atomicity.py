@@ -16,7 +16,7 @@ from sqlalchemy import exc
 
 from dagbundle import errors
 from dagbundle.rollout.model import Hold
-from dagbundle.store import DagStore
+from dagbundle.store.dagstore import DagStore
 from integration.store.builder import SALES, SYNTAX_ERROR, Prepared, apply, prepare, staged
 from support.postgres import PostgresServer
 

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from dagbundle import errors
-from dagbundle.store import DagStore
+from dagbundle.store.dagstore import DagStore
 from integration.store.builder import OPS, SALES, apply, prepare, start
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dagbundle import errors
-from dagbundle.store import DagStore
+from dagbundle.store.dagstore import DagStore
 from dagbundle.store.records import Garbage
 from integration.store.builder import OPS, SALES, SYNTAX_ERROR, apply, counted, prepare
 

@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from dagbundle.rollout.model import Hold, Problem
-from dagbundle.store import DagStore
+from dagbundle.store.dagstore import DagStore
 from integration.store.builder import SALES, Files, apply
 from support.postgres import PostgresServer
 

@@ -17,7 +17,7 @@ from dagbundle.rollout.model import (
     Problem,
     Verdict,
 )
-from dagbundle.store import DagStore
+from dagbundle.store.dagstore import DagStore
 from dagbundle.store.records import PublicationKind, RolloutState
 from integration.store.builder import (
     OPS,

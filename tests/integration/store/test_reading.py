@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from dagbundle import errors
 from dagbundle.rollout.content import join, split
 from dagbundle.rollout.model import BundleKey, FileOutcome, ParsedDag, StagedFile
-from dagbundle.store import DagStore
+from dagbundle.store.dagstore import DagStore
 from dagbundle.store.records import Page
 from integration.store.builder import (
     OPS,

@@ -17,7 +17,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from dagbundle import errors
-from dagbundle.store import DagStore, schema
+from dagbundle.store import schema
+from dagbundle.store.dagstore import DagStore
 from dagbundle.store.database import Database
 from integration.store.builder import SALES, SYNTAX_ERROR, apply, counted
 from support.postgres import PostgresServer

@@ -6,7 +6,7 @@ import pytest
 
 from dagbundle import errors
 from dagbundle.rollout.model import FileOutcome, Json, ParsedDag, Problem, StagedFile
-from dagbundle.store import DagStore
+from dagbundle.store.dagstore import DagStore
 from dagbundle.store.records import RolloutState
 from integration.store.builder import (
     SALES,

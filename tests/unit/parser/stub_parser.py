@@ -14,6 +14,7 @@ import warnings
 from pathlib import Path
 
 from dagbundle_parser import sandbox
+from dagbundle_parser.fingerprint import Surroundings
 from dagbundle_parser.loaders.base import AbstractDagLoader, Candidate, LoadedDag, LoadedWarning, LoadResult, SourceFile
 from dagbundle_parser.loaders.traces import Tracer
 from dagbundle_parser.parsers.base import BundleAccess
@@ -65,7 +66,7 @@ def main() -> int:
     if uid := os.environ.get("STUB_UID"):
         sandbox._become(int(uid), keep_reading=True)
     request = RunRequest.from_json(json.loads(Path(sys.argv[1]).read_text()))
-    run = Run(request, loaders=[StubLoader()])
+    run = Run(request, Surroundings.read(), loaders=[StubLoader()])
     report = os.dup(1)
     os.dup2(2, 1)
     writer = ReportWriter(report)

@@ -61,6 +61,19 @@ def test_the_report_goes_to_the_descriptor_that_the_environment_names(bundle: Pa
     assert done.stdout == b""
 
 
+@pytest.mark.parametrize("ahead", [[], ["--ahead"]])
+def test_the_request_may_come_on_stdin(ahead: list[str], bundle: Path) -> None:
+    done = start([str(PACKAGE), "run", *ahead, "-"], input=json.dumps(request_for(bundle)).encode())
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["type"] for line in done.stdout.splitlines()] == ["open", "close"]
+
+
+def test_a_request_on_stdin_that_is_cut_is_refused(bundle: Path) -> None:
+    done = start([str(PACKAGE), "run", "-"], input=json.dumps(request_for(bundle)).encode()[:-9])
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"the run request on stdin is not JSON" in done.stderr
+
+
 def test_a_descriptor_that_is_not_open_is_refused(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "request.json").write_text(json.dumps(request_for(bundle)))
     done = start([str(PACKAGE), "run", str(tmp_path / "request.json")], env={"DAGBUNDLE_REPORT_FD": "77"})

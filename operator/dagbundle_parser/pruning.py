@@ -1,0 +1,176 @@
+"""Takes out of a file's syntax tree what does not run, or does nothing, while the file is parsed; for plain.py.
+
+Bodies of tasks (`@task`), of callables that are only handed to operators (`python_callable=f`), of an operator's
+`execute`, of functions that only such bodies use, `if TYPE_CHECKING:`, `if __name__ == "__main__":`, annotations that
+are not evaluated, and imports of what the process has already and the rest of the file does not use.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Container, Mapping
+
+FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+_SDK = "airflow.sdk"
+"""Airflow's public interface, a package whose members come in at first use."""
+_TASK_DECORATORS = frozenset({"task", "setup", "teardown", "asset"})
+_CALLED_BY_TASKS_ONLY = frozenset(
+    {"python_callable", "on_failure_callback", "on_success_callback", "on_retry_callback", "on_execute_callback",
+     "on_skipped_callback", "sla_miss_callback"}
+)  # fmt: skip
+_RUN_BY_TASKS_ONLY = frozenset(
+    {"execute", "execute_complete", "pre_execute", "post_execute", "on_kill", "poke", "choose_branch"}
+)
+"""Methods of an operator that only a worker calls."""
+
+
+def prune(tree: ast.Module, loaded: Mapping[str, object]) -> list[ast.AST]:
+    """Change the tree, and return the nodes that are left.
+
+    Args:
+        tree: a parsed file.
+        loaded: modules that the process has imported already, by name, none of them from a bundle.
+    """
+    tree.body = [statement for statement in tree.body if not _is_main_guard(statement)]
+    _drop_what_is_for_type_checkers(tree)
+    _empty_bodies_that_do_not_run(tree)
+    nodes = list(ast.walk(tree))
+    used = {node.id for node in nodes if isinstance(node, ast.Name)}
+    for node in nodes:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            node.names = [alias for alias in node.names if not _brings_nothing(node, alias, used, loaded)]
+    return [node for node in nodes if not isinstance(node, ast.alias)]
+
+
+def _drop_what_is_for_type_checkers(tree: ast.Module) -> None:
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and not node.level]
+    known = {alias.name for node in imports for alias in node.names if not alias.asname and node.module == "typing"}
+    if any(isinstance(node, ast.Name) and node.id == "TYPE_CHECKING" and _is_store(node) for node in ast.walk(tree)):
+        known.clear()  # the file's own then, which may be true
+    lazy = any(node.module == "__future__" and node.names[0].name == "annotations" for node in imports)
+    for node in ast.walk(tree):
+        if "TYPE_CHECKING" in known:
+            for field in ("body", "orelse"):
+                statements = getattr(node, field, None)
+                if isinstance(statements, list):
+                    kept = [item for item in statements if not _is_type_checking(item)]
+                    setattr(node, field, kept or ([ast.Pass()] if field == "body" else []))
+        if lazy and isinstance(node, ast.arg):
+            node.annotation = None
+        elif lazy and isinstance(node, FUNCTION):
+            node.returns = None
+        elif lazy and isinstance(node, ast.AnnAssign):
+            node.annotation = ast.Constant("")
+
+
+def _is_store(node: ast.Name) -> bool:
+    return not isinstance(node.ctx, ast.Load)
+
+
+def _is_type_checking(statement: ast.AST) -> bool:
+    return (
+        isinstance(statement, ast.If)
+        and isinstance(statement.test, ast.Name)
+        and statement.test.id == "TYPE_CHECKING"
+        and not statement.orelse
+    )
+
+
+def _empty_bodies_that_do_not_run(tree: ast.Module) -> None:
+    """Replace the bodies of tasks, of callables that operators get, and of what only those use, by `pass`."""
+    airflows = {
+        alias.asname or alias.name: alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "airflow"
+        for alias in node.names
+    }
+    tasks = {name for name, original in airflows.items() if original in _TASK_DECORATORS}
+    nodes = list(ast.walk(tree))
+    functions = [node for node in nodes if isinstance(node, FUNCTION)]
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+    methods = {id(statement) for node in classes for statement in node.body}  # called by attribute, or by Airflow
+    for operator in filter(lambda node: _is_operator(node, airflows), classes):
+        for function in operator.body:
+            if isinstance(function, FUNCTION) and function.name in _RUN_BY_TASKS_ONLY and not function.decorator_list:
+                function.body = [ast.Pass()]
+    for function in functions:
+        if function.decorator_list and all(root_of(item) in tasks for item in function.decorator_list):
+            function.body = [ast.Pass()]
+    while True:
+        handed = {
+            id(keyword.value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call)
+            and root_of(node) in airflows  # the file's own functions may call what they get
+            for keyword in node.keywords
+            if keyword.arg in _CALLED_BY_TASKS_ONLY
+        }
+        used = {
+            node.id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and id(node) not in handed
+        }
+        idle = [
+            function
+            for function in functions
+            if not (
+                function.decorator_list
+                or function.name in used
+                or id(function) in methods
+                or isinstance(function.body[0], ast.Pass)
+            )
+        ]
+        if not idle:
+            return
+        for function in idle:
+            function.body = [ast.Pass()]
+
+
+def _is_operator(node: ast.ClassDef, airflows: Mapping[str, str]) -> bool:
+    return any(
+        isinstance(base, ast.Name) and airflows.get(base.id, "").endswith(("Operator", "Sensor")) for base in node.bases
+    )
+
+
+def _brings_nothing(
+    node: ast.Import | ast.ImportFrom, alias: ast.alias, used: Container[str], loaded: Mapping[str, object]
+) -> bool:
+    """Whether this imports only what is there already, under a name that the rest of the file does not use."""
+    if isinstance(node, ast.Import):
+        return alias.name in loaded and (alias.asname or alias.name.partition(".")[0]) not in used
+    return (
+        not node.level
+        and node.module is not None
+        and node.module in loaded
+        and alias.name != "*"
+        and (alias.asname or alias.name) not in used
+        and _is_there(loaded[node.module], node.module, alias.name)
+    )
+
+
+def _is_there(module: object, name: str, member: str) -> bool:
+    """Whether `from name import member` loads no module: of a package, `member` may be one that is not loaded yet."""
+    return name == _SDK or not hasattr(module, "__path__") or member in vars(module)
+
+
+def root_of(decorator: ast.expr) -> str:
+    """The name that a decorator begins with: `task` of `@task.branch(retries=1)`."""
+    target = decorator.func if isinstance(decorator, ast.Call) else decorator
+    while isinstance(target, ast.Attribute):
+        target = target.value
+    return target.id if isinstance(target, ast.Name) else ""
+
+
+def _is_main_guard(statement: ast.stmt) -> bool:
+    """`if __name__ == "__main__":`, whose body never runs in a parser."""
+    if not isinstance(statement, ast.If) or statement.orelse or not isinstance(statement.test, ast.Compare):
+        return False
+    test = statement.test
+    return (
+        isinstance(test.left, ast.Name)
+        and test.left.id == "__name__"
+        and len(test.ops) == 1
+        and isinstance(test.ops[0], ast.Eq)
+        and isinstance(test.comparators[0], ast.Constant)
+        and test.comparators[0].value == "__main__"
+    )
