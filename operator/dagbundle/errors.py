@@ -6,6 +6,12 @@
     ├── ProtocolError               a parser's report cannot be trusted: cut, repeated, too large, ill-typed
     ├── ContentError                one DAG's serialized data cannot be stored (NaN, NUL, too deep, too large)
     ├── RunError                    a parser run could not be carried out (no interpreter, no Airflow, killed)
+    ├── ClusterError                the Kubernetes API said no, or could not be reached
+    │   ├── AccessDeniedError       an account may not do what it was asked to; the message names the missing right
+    │   ├── RefusedError            an object was refused: by admission, a quota, or because it is not valid
+    │   ├── JobConflictError        somebody else's Job has the name of one of ours
+    │   └── StaleError              the object changed meanwhile: look again
+    ├── CallerError                 the store's server refuses a call; `reason` is a word that a program can match
     └── StoreError                  the database said no
         ├── SchemaError             the database's tables are missing, older or newer than this program
         ├── ConflictError           somebody else published first: judge again on what is live now
@@ -80,3 +86,38 @@ class NotFoundError(StoreError):
 
 class StoreUnavailableError(StoreError):
     """The database is locked, restarting or gone; nothing was changed."""
+
+
+class ClusterError(DagBundleError):
+    """The Kubernetes API said no, or could not be reached; nothing else was done."""
+
+
+class AccessDeniedError(ClusterError):
+    """An account may not do what it was asked to."""
+
+
+class RefusedError(ClusterError):
+    """The API server refused an object: admission, a quota, or it is not valid."""
+
+
+class JobConflictError(ClusterError):
+    """A Job of the right name exists that is not ours; it is never adopted."""
+
+
+class StaleError(ClusterError):
+    """The object changed since it was read."""
+
+
+class CallerError(DagBundleError):
+    """The store's server refuses a call.
+
+    Args:
+        reason: A CamelCase word of `dagbundle.server.problems.REASONS`.
+        message: What is wrong, for the log.
+        told: The reason that the caller hears where the real one is none of its business; then not the message either.
+    """
+
+    def __init__(self, reason: str, message: str, *, told: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.told = told or reason

@@ -139,8 +139,8 @@ class _Prepared:
         resource = inputs.resource(file)
         if folder is None:
             raise errors.UsageError(
-                f"DagBundle {resource.metadata.namespace}/{resource.metadata.name} takes its files from image "
-                f"{resource.spec.source.image.reference}, which --local cannot unpack",
+                f"DagBundle {resource.metadata.namespace}/{resource.metadata.name} takes its files from "
+                f"{resource.spec.source}, which --local cannot unpack",
                 hint="name the folder that holds its files with --folder",
             )
         self.folder = folder

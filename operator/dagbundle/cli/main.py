@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dagbundle import errors
-from dagbundle.cli import apply, crd, dags, database, get, history, parse
+from dagbundle.cli import apply, controller, crd, dags, database, get, history, parse, prune
 from dagbundle.cli.exits import Exit
 
 app = typer.Typer(
@@ -31,6 +31,8 @@ app.command()(history.history)
 app.command()(history.rollback)
 app.command()(history.resume)
 app.command()(crd.crd)
+app.command()(controller.controller)
+app.command()(prune.prune)
 app.add_typer(get.app, name="get")
 app.add_typer(dags.app, name="dags")
 app.add_typer(database.app, name="db")
@@ -67,10 +69,10 @@ def command() -> NoReturn:
     """Run `main` and end the process at once: taking all modules apart takes a tenth of a second."""
     try:
         main()
-        code: object = 0
+        code: int | str | None = 0
     except SystemExit as end:
         code = end.code
-    if not (code is None or isinstance(code, int)):
+    if isinstance(code, str):
         sys.exit(code)  # a message, which Python prints
     try:
         sys.stdout.flush()

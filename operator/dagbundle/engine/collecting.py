@@ -11,9 +11,9 @@ import contextlib
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from dagbundle import errors
 from dagbundle.engine import events, intake
@@ -25,7 +25,8 @@ from dagbundle.runtime.base import Runtime
 
 BATCH_FILES = 500
 BATCH_BYTES = 16 * 2**20
-"""A batch is staged when it has so many files, or so many bytes of report have come; until then it is in memory."""
+"""A batch is staged when it has so many files, or so many bytes of report (inflated) have come; until then it is in
+memory."""
 DEFAULT_PROCESSES = 2
 
 
@@ -84,10 +85,14 @@ def _carry_out_one(
     run: plan.RunPlan, settings: RunSettings, runtime: Runtime, sink: Sink, watch: events.Watcher
 ) -> None:
     attempt = str(uuid.uuid4())
-    request = _request(run, settings, attempt, runtime, sink.known(run.subdir))
+    request = request_for(run, settings, attempt=attempt, root=runtime.root, known=sink.known(run.subdir))
     try:
         with contextlib.closing(runtime.report(request)) as chunks:  # whatever happens, the parser is gone afterwards
-            for event in _take(chunks, run, request, sink):
+            taker = Taker(run, sink, run_id=request.run, attempt=request.attempt)
+            for chunk in chunks:
+                for event in taker.feed(chunk):
+                    watch(event)
+            for event in taker.finish():
                 watch(event)
     except (errors.ProtocolError, errors.RunError) as error:
         failure = error.message + (f" ({error.hint})" if error.hint else "")
@@ -95,52 +100,85 @@ def _carry_out_one(
         watch(events.RunEnded(run.subdir, failure))
 
 
-def _take(
-    chunks: Iterable[bytes], run: plan.RunPlan, request: protocol.RunRequest, sink: Sink
-) -> Iterator[events.Event]:
-    """Feed one run's bytes through the decoder into the sink, in batches."""
-    decoder = protocol.ReportDecoder(run=request.run, attempt=request.attempt)
-    batch: list[StagedFile] = []
-    batch_bytes = 0
-    failure = ""
-    listing: Sequence[str] | None = None
-    for chunk in chunks:
-        batch_bytes += len(chunk)
-        for record in decoder.feed(chunk):
+class Taker:
+    """Feeds one run's bytes, as they arrive, through the decoder into a sink, in batches.
+
+    Args:
+        run: Which files may be reported.
+        sink: Where submissions go.
+        run_id: The run's name in the report.
+        attempt: Likewise.
+        limits: Bounds of the report.
+
+    Every method raises `ProtocolError` when the report cannot be trusted, and what the sink raises; after that nothing
+    more must be fed.
+    """
+
+    def __init__(
+        self, run: plan.RunPlan, sink: Sink, *, run_id: str, attempt: str, limits: protocol.Limits | None = None
+    ) -> None:
+        self._run = run
+        self._sink = sink
+        self._attempt = attempt
+        self._decoder = protocol.ReportDecoder(run=run_id, attempt=attempt, limits=limits)
+        self._batch: list[StagedFile] = []
+        self._staged_bytes = 0
+        self._listing: Sequence[str] | None = None
+        self._failure = ""
+
+    def feed(self, chunk: bytes) -> Iterator[events.Event]:
+        """Take the next bytes; what came of them is done when the events have been taken."""
+        subdir = self._run.subdir
+        for record in self._decoder.feed(chunk):
             match record:
                 case protocol.Open():
-                    sink.opened(run.subdir, request.attempt, record)
-                    yield events.RunOpened(run.subdir, record.files)
+                    self._sink.opened(subdir, self._attempt, record)
+                    yield events.RunOpened(subdir, record.files)
                 case protocol.File():
-                    file = intake.take(record, run)
-                    batch.append(file)
-                    yield events.FileParsed(run.subdir, record.path, file.outcome.unchanged, len(file.outcome.problems))
+                    file = intake.take(record, self._run)
+                    self._batch.append(file)
+                    yield events.FileParsed(subdir, record.path, file.outcome.unchanged, len(file.outcome.problems))
+                    self._stage(files=BATCH_FILES, size=BATCH_BYTES)
                 case protocol.Close():
-                    listing = record.files
+                    self._listing = record.files
                 case protocol.Fail():
-                    failure = f"{intake.storable(record.kind)}: {intake.storable(record.message)}"
-        if len(batch) >= BATCH_FILES or batch_bytes >= BATCH_BYTES:
-            sink.staged(run.subdir, batch)
-            batch, batch_bytes = [], 0
-    decoder.finish()
-    if batch:
-        sink.staged(run.subdir, batch)
-    if listing is None:
-        sink.failed(run.subdir, failure)
-    else:
-        sink.closed(run.subdir, listing)
-    yield events.RunEnded(run.subdir, failure)
+                    self._failure = f"{intake.storable(record.kind)}: {intake.storable(record.message)}"
+
+    def finish(self) -> Iterator[events.Event]:
+        """Say that the report has ended: the run is closed or failed in the sink when the events have been taken."""
+        self._decoder.finish()
+        self._stage(files=1, size=0)
+        if self._listing is None:
+            self._sink.failed(self._run.subdir, self._failure)
+        else:
+            self._sink.closed(self._run.subdir, self._listing)
+        yield events.RunEnded(self._run.subdir, self._failure)
+
+    def _stage(self, *, files: int, size: int) -> None:
+        """Hand on what has been collected, if it is so many files or so many bytes."""
+        if self._batch and (len(self._batch) >= files or self._decoder.received - self._staged_bytes >= size):
+            self._sink.staged(self._run.subdir, self._batch)
+            self._batch, self._staged_bytes = [], self._decoder.received
 
 
-def _request(
-    run: plan.RunPlan, settings: RunSettings, attempt: str, runtime: Runtime, known: Mapping[str, KnownFile]
+def request_for(
+    run: plan.RunPlan, settings: RunSettings, *, attempt: str, root: str, known: Mapping[str, KnownFile]
 ) -> protocol.RunRequest:
-    parser, now = settings.parser, time.time()
+    """Say what the parser of one run is asked to do.
+
+    Args:
+        run: What to parse.
+        settings: What all runs of the rollout have in common.
+        attempt: Names this attempt at it.
+        root: Absolute path of the bundle's root as the parser sees it.
+        known: What is remembered of the subdir's files.
+    """
+    parser = settings.parser
     return protocol.RunRequest(
         run=f"{settings.rollout_id}:{run.subdir}",
         attempt=attempt,
         bundle=settings.airflow_name,
-        root=runtime.root,
+        root=root,
         subdir=run.subdir,
         exclude=list(run.exclude),
         parser={"type": parser.type or "SinglePass", "config": parser.config},
@@ -155,13 +193,19 @@ def _request(
         run_as_user=run.run_as_user,
         force=settings.force,
         max_unchanged_age=base.seconds(parser.max_unchanged_age),
-        known={
-            path: {"fingerprint": file.fingerprint, "closure": file.closure, "age": max(0.0, now - file.parsed_at)}
-            for path, file in known.items()
-            if file.closure
-        },
+        known=known_document(known),
         files=list(settings.only),
     )
+
+
+def known_document(known: Mapping[str, KnownFile]) -> dict[str, dict[str, Any]]:
+    """Say what is remembered of files as a run request does; of those that must be parsed anyway, nothing."""
+    now = time.time()
+    return {
+        path: {"fingerprint": file.fingerprint, "closure": file.closure, "age": max(0.0, now - file.parsed_at)}
+        for path, file in known.items()
+        if file.closure
+    }
 
 
 @dataclass(slots=True)

@@ -14,8 +14,8 @@ from typing import Any
 
 from dagbundle import errors
 from dagbundle.engine import collecting, events
+from dagbundle.engine.sink import StoreSink
 from dagbundle.resources import bundle as bundle_models
-from dagbundle.resources import protocol
 from dagbundle.rollout import judge, plan, policy
 from dagbundle.rollout.model import (
     BundleKey,
@@ -28,12 +28,12 @@ from dagbundle.rollout.model import (
     KnownFile,
     Live,
     RunOutcome,
-    StagedFile,
     Verdict,
     short_version,
 )
 from dagbundle.runtime.base import Runtime
 from dagbundle.store.dagstore import DagStore
+from dagbundle.store.records import RolloutRow
 
 MAX_JUDGEMENTS = 20
 """How often one changeset is judged again because somebody else published first."""
@@ -111,16 +111,13 @@ class Engine:
             version=version,
             template_hash=planned.template_hash,
             subdirs=[run.subdir for run in planned.runs],
-            spec={
-                "spec": resource.spec.model_dump(mode="json", by_alias=True),
-                "policy": _policy_document(rules),
-            },
+            spec=_spec_document(resource, rules),
         )
         collecting.carry_out(
             planned.runs,
             collecting.RunSettings(rollout.id, airflow_name_of(resource), resource.spec.parser, force),
             runtime=runtime,
-            sink=_StoreSink(self._store, key, rollout.id),
+            sink=StoreSink(self._store, key, rollout.id),
             watch=self._watch,
         )
         changeset = Changeset(
@@ -133,6 +130,58 @@ class Engine:
         if runtime.resolve_version() != version:
             return self._changed_underneath(rollout.id, changeset)
         return self._publish(rollout.id, changeset, rules)
+
+    def start(
+        self,
+        resource: bundle_models.DagBundle,
+        *,
+        version: str,
+        rules: policy.Policy,
+        details: Mapping[str, Any],
+    ) -> RolloutRow:
+        """Start a rollout whose runs others carry out; every older one of the bundle is superseded.
+
+        Args:
+            resource: The validated bundle.
+            version: What is known of its version before it is parsed.
+            rules: Its policy, narrowed by the grant.
+            details: What whoever carries it out wants to find again in the rollout.
+        """
+        key = key_of(resource)
+        planned = plan.plan(resource, version=version, live=self._live(key))
+        self._store.register_bundle(key, airflow_name_of(resource))
+        return self._store.start_rollout(
+            key,
+            version=version,
+            template_hash=planned.template_hash,
+            subdirs=[run.subdir for run in planned.runs],
+            spec={**_spec_document(resource, rules), **details},
+        )
+
+    def finish(self, rollout_id: str) -> Applied:
+        """Judge what was staged for a rollout, and publish or block it.
+
+        Raises:
+            SupersededError: A newer rollout of the bundle began meanwhile.
+            StoreError: The database said no; nothing was published.
+        """
+        rollout = self._store.rollout(rollout_id)
+        return self._publish(rollout_id, self._staged(rollout), _policy_from(rollout.spec["policy"]))
+
+    def _staged(self, rollout: RolloutRow) -> Changeset:
+        return Changeset(
+            bundle=rollout.bundle,
+            version=rollout.version,
+            template_hash=rollout.template_hash,
+            base_revision=rollout.base_revision,
+            runs=self._store.outcomes(rollout.id),
+        )
+
+    def deactivate(self, key: BundleKey) -> tuple[str, ...]:
+        """Remove all DAGs of a bundle, and let those who waited for their dag_ids have them."""
+        gone = self._store.deactivate_bundle(key)
+        self._rejudge(gone)
+        return gone
 
     def preview(
         self,
@@ -297,16 +346,8 @@ class Engine:
         published: list[BundleKey] = []
         waiting = {claim.rollout_id: claim.bundle for claim in self._store.waiting_claims(released)} if released else {}
         for rollout_id, bundle in waiting.items():
-            rollout = self._store.rollout(rollout_id)
-            changeset = Changeset(
-                bundle=bundle,
-                version=rollout.version,
-                template_hash=rollout.template_hash,
-                base_revision=rollout.base_revision,
-                runs=self._store.outcomes(rollout_id),
-            )
             try:
-                applied = self._publish(rollout_id, changeset, _policy_from(rollout.spec["policy"]))
+                applied = self.finish(rollout_id)
             except errors.ConflictError:
                 continue  # a newer rollout of it judges for itself, or it stays as it was published
             if applied.revision != applied.base_revision:
@@ -326,37 +367,6 @@ class Engine:
         )
 
 
-class _StoreSink:
-    """Stages submissions in the store."""
-
-    def __init__(self, store: DagStore, key: BundleKey, rollout_id: str) -> None:
-        self._store = store
-        self._key = key
-        self._rollout_id = rollout_id
-        self._runs: dict[str, tuple[str, str]] = {}
-
-    def known(self, subdir: str) -> Mapping[str, KnownFile]:
-        return self._store.known_files(self._key, subdir)
-
-    def opened(self, subdir: str, attempt: str, record: protocol.Open) -> None:
-        run_id = self._store.open_run(
-            self._rollout_id, subdir, attempt=attempt, airflow=record.airflow, python=record.python
-        )
-        self._runs[subdir] = (run_id, attempt)
-
-    def staged(self, subdir: str, files: Sequence[StagedFile]) -> None:
-        self._store.stage(*self._runs[subdir], files)
-
-    def closed(self, subdir: str, listing: Sequence[str]) -> None:
-        self._store.close_run(*self._runs[subdir], listing)
-
-    def failed(self, subdir: str, failure: str) -> None:
-        if subdir not in self._runs:
-            run_id = self._store.open_run(self._rollout_id, subdir, attempt="none", airflow=None, python="")
-            self._runs[subdir] = (run_id, "none")
-        self._store.fail_run(*self._runs[subdir], failure)
-
-
 def _nothing(key: BundleKey, version: str, live: Live, planned: plan.Plan) -> Applied:
     return Applied(
         bundle=key,
@@ -367,8 +377,11 @@ def _nothing(key: BundleKey, version: str, live: Live, planned: plan.Plan) -> Ap
     )
 
 
-def _policy_document(rules: policy.Policy) -> dict[str, Any]:
-    return {**dataclasses.asdict(rules), "granted_prefixes": list(rules.granted_prefixes)}
+def _spec_document(resource: bundle_models.DagBundle, rules: policy.Policy) -> dict[str, Any]:
+    return {
+        "spec": resource.spec.model_dump(mode="json", by_alias=True),
+        "policy": {**dataclasses.asdict(rules), "granted_prefixes": list(rules.granted_prefixes)},
+    }
 
 
 def _policy_from(document: Mapping[str, Any]) -> policy.Policy:

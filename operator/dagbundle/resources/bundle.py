@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from dagbundle.resources import base
+from dagbundle.resources import pod as pods
 
 API_GROUP = "dagbundle.dev"
 API_VERSION = "v1alpha1"
@@ -45,10 +46,57 @@ class ImageSource(base.Model):
     ] = "/opt/airflow/dags"
 
 
+class WorkloadRef(base.Model):
+    """A workload of the bundle's namespace whose container image holds the DAG files."""
+
+    kind: Annotated[Literal["Deployment", "StatefulSet"], pydantic.Field(description="Kind of the workload.")] = (
+        "Deployment"
+    )
+    name: Annotated[
+        str, pydantic.Field(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", max_length=253, description="Its name.")
+    ]
+    container: Annotated[
+        Name | None, pydantic.Field(description="Which of its containers. Default: the only one, else the first.")
+    ] = None
+    path: Annotated[
+        str,
+        pydantic.Field(pattern=r"^/", max_length=512, description="Absolute path of the bundle's root in the image."),
+    ] = "/opt/airflow/dags"
+
+
 class Source(base.Model):
     """Where the bundle's files come from: exactly one of these."""
 
-    image: Annotated[ImageSource, pydantic.Field(description="A container image that holds the DAG files.")]
+    image: Annotated[ImageSource | None, pydantic.Field(description="A container image that holds the DAG files.")] = (
+        None
+    )
+    workload_ref: Annotated[
+        WorkloadRef | None,
+        pydantic.Field(
+            description="A Deployment or StatefulSet whose image holds the DAG files: parsed when it rolls out a new "
+            "image, published when its rollout is complete."
+        ),
+    ] = None
+
+    @pydantic.model_validator(mode="after")
+    def _exactly_one(self) -> Source:
+        if (self.image is None) == (self.workload_ref is None):
+            raise ValueError("exactly one of image and workloadRef is needed")
+        return self
+
+    @property
+    def path(self) -> str:
+        """Absolute path of the bundle's root."""
+        source = self.image or self.workload_ref
+        assert source is not None  # noqa: S101 - the validator's promise, for the type checker
+        return source.path
+
+    def __str__(self) -> str:
+        """The source as messages name it."""
+        if self.image is not None:
+            return f"image {self.image.reference}"
+        assert self.workload_ref is not None  # noqa: S101 - likewise
+        return f"the image of {self.workload_ref.kind} {self.workload_ref.name}"
 
 
 class Parser(base.Model):
@@ -124,6 +172,10 @@ class Subdir(base.Model):
             description="Every dag_id of this subdir must start with it (AIP-43's DagPolicy). It narrows the grant."
         ),
     ] = None
+    shards: Annotated[
+        int,
+        pydantic.Field(ge=1, le=32, description="Into how many pods of one Indexed Job its files are divided."),
+    ] = 1
 
     @pydantic.field_validator("path")
     @classmethod
@@ -131,6 +183,10 @@ class Subdir(base.Model):
         if ".." in value.split("/"):
             raise ValueError(f"{value!r} must not contain '..'")
         return posixpath.normpath(value)
+
+
+OPERATIONAL = frozenset({"suspend", "timeout", "retry_interval", "deletion_policy"})
+"""Fields of the spec that do not decide a rollout's result, so changing them starts none."""
 
 
 class RolloutPolicy(base.Model):
@@ -189,6 +245,22 @@ class Spec(base.Model):
         Annotated[str, pydantic.Field(pattern=r"^[\w.\-]+$", max_length=200)] | None,
         pydantic.Field(description="Airflow's name of the bundle, if granted. Default: `<namespace>.<name>`."),
     ] = None
+    pod: Annotated[pods.Pod, pydantic.Field(description="The pods that parse the bundle.")] = pydantic.Field(
+        default_factory=pods.Pod
+    )
+    timeout: Annotated[
+        base.Duration, pydantic.Field(description="Longest time that a subdir's Job may take, image pull included.")
+    ] = "10m"
+    retry_interval: Annotated[
+        base.Duration,
+        pydantic.Field(description="How long after a run that could not be carried out the rollout is tried again."),
+    ] = "1m"
+    deletion_policy: Annotated[
+        Literal["Deactivate", "Orphan"],
+        pydantic.Field(
+            description="What deleting the DagBundle does to its DAGs: deactivate them, or leave them as they are."
+        ),
+    ] = "Deactivate"
     suspend: Annotated[bool, pydantic.Field(description="While true nothing is parsed or published.")] = False
 
     @pydantic.field_validator("subdirs")

@@ -12,6 +12,7 @@ from dagbundle.resources import bundle
 from dagbundle.resources import status as status_models
 
 Schema = dict[str, Any]
+_ANY: Schema = {"x-kubernetes-preserve-unknown-fields": True}
 _KEPT = frozenset(
     {
         "type",
@@ -35,6 +36,7 @@ def definition() -> Schema:
     status = _structural(status_models.Status.model_json_schema(by_alias=True))
     status["default"] = {"observedGeneration": -1}
     _as_map(spec["properties"]["subdirs"], "path")
+    _add_rules(spec)
     _as_map(status["properties"]["conditions"], "type")
     _as_map(status["properties"]["subdirs"], "path")
     schema: Schema = {
@@ -85,6 +87,12 @@ def definition() -> Schema:
                         {"name": "DAGs", "type": "integer", "jsonPath": ".status.dags.total"},
                         {"name": "Errors", "type": "integer", "jsonPath": ".status.importErrors"},
                         {"name": "Version", "type": "string", "jsonPath": ".status.version.published", "priority": 1},
+                        {
+                            "name": "Message",
+                            "type": "string",
+                            "jsonPath": '.status.conditions[?(@.type=="Ready")].message',
+                            "priority": 1,
+                        },
                         {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
                     ],
                     "schema": {"openAPIV3Schema": schema},
@@ -92,6 +100,29 @@ def definition() -> Schema:
             ],
         },
     }
+
+
+def _add_rules(spec: Schema) -> None:
+    """Say in CEL what the models check in Python, so that the API server refuses it before anybody stores it."""
+    spec["properties"]["source"]["x-kubernetes-validations"] = [
+        {
+            "rule": "has(self.image) != has(self.workloadRef)",
+            "message": "exactly one of image and workloadRef is needed",
+        }
+    ]
+    spec["properties"]["subdirs"]["items"]["x-kubernetes-validations"] = [
+        {
+            "rule": "!self.path.split('/').exists(part, part == '..')",
+            "message": "path must stay inside of the bundle: no '..'",
+        }
+    ]
+    spec["x-kubernetes-validations"] = [
+        {
+            "rule": "has(self.bundleName) == has(oldSelf.bundleName) "
+            "&& (!has(self.bundleName) || self.bundleName == oldSelf.bundleName)",
+            "message": "bundleName is immutable: Airflow's runs and history refer to it",
+        }
+    ]
 
 
 def _as_map(schema: Schema, key: str) -> None:
@@ -131,7 +162,8 @@ def _structural(root: Schema) -> Schema:
             if node.get("required"):
                 result["required"] = sorted(node["required"])
         elif result.get("type") == "object":
-            result["x-kubernetes-preserve-unknown-fields"] = True
+            values = node.get("additionalProperties")
+            result |= {"additionalProperties": rewrite(values)} if isinstance(values, dict) else dict(_ANY)
         if "items" in node:
             result["items"] = rewrite(node["items"])
         return result

@@ -16,6 +16,10 @@ class Condition(base.Model):
     status: Annotated[Literal["True", "False", "Unknown"], pydantic.Field(description="Whether it holds.")]
     reason: Annotated[str, pydantic.Field(max_length=128, description="Why, as one CamelCase word.")]
     message: Annotated[str, pydantic.Field(max_length=32768, description="Why, for people, and what to do next.")]
+    last_transition_time: Annotated[
+        str, pydantic.Field(max_length=64, description="When `status` changed last, RFC 3339 in UTC.")
+    ] = ""
+    observed_generation: Annotated[int, pydantic.Field(description="The generation that it speaks of.")] = -1
 
 
 class Version(base.Model):
@@ -39,11 +43,15 @@ class SubdirStatus(base.Model):
     """What became of one subdir's run."""
 
     path: Annotated[str, pydantic.Field(max_length=512, description="The subdir.")]
+    job: Annotated[str, pydantic.Field(max_length=253, description="Name of its Job.")] = ""
     phase: Annotated[
         Literal["Pending", "Running", "Succeeded", "Failed"], pydantic.Field(description="State of its last run.")
     ]
     dags: Annotated[int, pydantic.Field(description="DAGs that its files defined.")] = 0
     import_errors: Annotated[int, pydantic.Field(description="Broken files.")] = 0
+    message: Annotated[
+        str, pydantic.Field(max_length=4096, description="Why its run has not finished, or did not.")
+    ] = ""
 
 
 class Status(base.Model):
@@ -54,6 +62,10 @@ class Status(base.Model):
         list[Condition],
         pydantic.Field(max_length=8, description="Ready, and while true Reconciling and Stalled."),
     ] = pydantic.Field(default_factory=list)
+    last_handled_reconcile_at: Annotated[
+        str,
+        pydantic.Field(max_length=256, description="The last reconcile.dagbundle.dev/requestedAt that was acted on."),
+    ] = ""
     revision: Annotated[int, pydantic.Field(description="Counts publishes; `dagbundle history` lists them.")] = 0
     version: Annotated[Version, pydantic.Field(description="Attempted and published bundle version.")] = pydantic.Field(
         default_factory=Version

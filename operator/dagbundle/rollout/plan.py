@@ -22,6 +22,7 @@ class RunPlan:
     """Folders below it that are subdirs of their own."""
     run_as_user: int | None
     service_account_name: str | None
+    shards: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ def plan(resource: bundle_models.DagBundle, *, version: str, live: Live) -> Plan
                 exclude=tuple(sorted(path for path in paths if path != subdir.path and contains(subdir.path, path))),
                 run_as_user=subdir.run_as_user,
                 service_account_name=subdir.service_account_name,
+                shards=subdir.shards,
             )
             for subdir in resource.spec.subdirs
         ),
@@ -71,8 +73,8 @@ def plan(resource: bundle_models.DagBundle, *, version: str, live: Live) -> Plan
 
 
 def template_hash(resource: bundle_models.DagBundle, version: str) -> str:
-    """Hash what decides a rollout's result: the spec without `suspend`, and the version. Hex SHA-256."""
-    spec = resource.spec.model_dump(mode="json", by_alias=True, exclude={"suspend"})
+    """Hash what decides a rollout's result: the spec without its operational fields, and the version. Hex SHA-256."""
+    spec = resource.spec.model_dump(mode="json", by_alias=True, exclude=set(bundle_models.OPERATIONAL))
     return content.sha256_of({"spec": spec, "version": version})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Sequence
+from typing import NoReturn
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -155,6 +156,45 @@ def latest_rollout(connection: Connection, tables: Tables, bundle: BundleKey) ->
     return None if newest is None else rollout(connection, tables, newest)
 
 
+def attach_version(connection: Connection, tables: Tables, rollout_id: str, version: str) -> None:
+    """See `DagStore.attach_version`."""
+    table = tables.rollout
+    changed = connection.execute(
+        sa.update(table).where(table.c.id == rollout_id, table.c.state == RolloutState.OPEN).values(version=version)
+    ).rowcount
+    if not changed:
+        _refuse_over(rollout(connection, tables, rollout_id))
+
+
+def known(connection: Connection, tables: Tables) -> tuple[BundleKey, ...]:
+    """See `DagReader.bundles_known`."""
+    bundle, dag, claim, error = tables.bundle, tables.dag, tables.claim, tables.import_error
+    left = sa.or_(
+        bundle.c.rollout.is_not(None),
+        sa.exists().where(dag.c.bundle_id == bundle.c.id),
+        sa.exists().where(claim.c.bundle_id == bundle.c.id),
+        sa.exists().where(error.c.bundle_id == bundle.c.id, error.c.to_revision.is_(None)),
+    )
+    columns = (bundle.c.cluster, bundle.c.namespace, bundle.c.name)
+    return tuple([key_of(row) for row in connection.execute(sa.select(*columns).where(left).order_by(*columns))])
+
+
+def forget_rollout(connection: Connection, tables: Tables, owner: AnyRow) -> None:
+    """End a bundle's open rollout, and let no rollout publish until a new one starts. `owner` is locked."""
+    table = tables.rollout
+    connection.execute(
+        sa.update(table)
+        .where(table.c.bundle_id == owner.id, table.c.state == RolloutState.OPEN)
+        .values(
+            state=RolloutState.SUPERSEDED,
+            reason="Deactivated",
+            message="The bundle was deactivated",
+            finished_at=now(),
+        )
+    )
+    connection.execute(sa.update(tables.bundle).where(tables.bundle.c.id == owner.id).values(rollout=None))
+
+
 def block(connection: Connection, tables: Tables, rollout_id: str, reason: str, message: str) -> RolloutRow:
     """See `DagStore.block`; returns the rollout that is blocked now."""
     table = tables.rollout
@@ -165,9 +205,13 @@ def block(connection: Connection, tables: Tables, rollout_id: str, reason: str, 
     ).rowcount
     found = rollout(connection, tables, rollout_id)
     if not changed:
-        kind = errors.SupersededError if found.state is RolloutState.SUPERSEDED else errors.ConflictError
-        raise kind(f"Rollout {rollout_id} of bundle {found.bundle} is {found.state} already")
+        _refuse_over(found)
     return found
+
+
+def _refuse_over(found: RolloutRow) -> NoReturn:
+    kind = errors.SupersededError if found.state is RolloutState.SUPERSEDED else errors.ConflictError
+    raise kind(f"Rollout {found.id} of bundle {found.bundle} is {found.state} already")
 
 
 def new_id() -> str:

@@ -7,15 +7,16 @@ in the module that it names.
 from __future__ import annotations
 
 import pathlib
+import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from dagbundle import errors
 from dagbundle.rollout.model import BundleKey, Changeset, Claim, Hold, Json, Judgement, Live, StagedFile, Verdict
-from dagbundle.store import backup, bundles, garbage, publishing, staging
+from dagbundle.store import backup, bundles, garbage, jobs, publishing, staging
 from dagbundle.store.database import Mode
 from dagbundle.store.reader import DagReader
-from dagbundle.store.records import Garbage, RolloutRow
+from dagbundle.store.records import Garbage, JobRow, RolloutRow
 
 
 class Judge(Protocol):
@@ -75,15 +76,86 @@ class DagStore(DagReader):
             )
         )
 
-    def open_run(self, rollout_id: str, subdir: str, *, attempt: str, airflow: str | None, python: str) -> str:
-        """Open a run and return its id. A newer attempt at the same subdir discards and fences the older one.
+    def attach_version(self, rollout_id: str, version: str) -> None:
+        """Give an open rollout its bundle version, where it is known only once runs have reported (an image's digest).
+
+        Raises:
+            NotFoundError: No such rollout.
+            ConflictError: The rollout is over or superseded.
+        """
+        self.db.write(lambda c: bundles.attach_version(c, self.db.tables, rollout_id, version))
+
+    def record_job(
+        self,
+        rollout_id: str,
+        subdir: str,
+        *,
+        namespace: str,
+        service_account: str,
+        name: str,
+        request: Json,
+        shards: int = 1,
+    ) -> JobRow:
+        """Record which Kubernetes Job will carry out a subdir's run, before it is created.
+
+        Called again for the same rollout and subdir it returns what was recorded first, and changes nothing.
 
         Args:
             rollout_id: An open rollout.
             subdir: Which part of the bundle.
-            attempt: Names this attempt; the same one again finds the same run.
+            namespace: Where the Job and its account are.
+            service_account: Whose tokens are believed.
+            name: The Job's name.
+            request: What the server hands to the parser; see `JobRow.request`.
+            shards: How many pods share the subdir's files.
+
+        Raises:
+            NotFoundError: No such rollout.
+            ConflictError: The rollout is over or superseded.
+        """
+        run_id = secrets.token_hex(20)
+        return self.db.write(
+            lambda c: jobs.record(
+                c,
+                self.db.tables,
+                rollout_id,
+                subdir,
+                run_id=run_id,
+                namespace=namespace,
+                service_account=service_account,
+                name=name,
+                shards=shards,
+                request=request,
+            )
+        )
+
+    def job_created(self, run_id: str, uid: str) -> None:
+        """Record the Job's UID: from now on its pods are believed.
+
+        Another UID than before (somebody deleted the Job, and it was made again) takes its place, and discards and
+        fences what the pods of the old one reported, closed or not.
+
+        Raises:
+            NotFoundError: No such run.
+        """
+        self.db.write(lambda c: jobs.created(c, self.db.tables, run_id, uid))
+
+    def job_image(self, run_id: str, image_id: str) -> None:
+        """Record the digest of the image that the Job's pods run. Raises `NotFoundError`."""
+        self.db.write(lambda c: jobs.image(c, self.db.tables, run_id, image_id))
+
+    def open_run(
+        self, rollout_id: str, subdir: str, *, attempt: str, airflow: str | None, python: str, shard: int = 0
+    ) -> str:
+        """Open a run and return its id. A newer attempt at the same shard discards and fences the older one.
+
+        Args:
+            rollout_id: An open rollout.
+            subdir: Which part of the bundle.
+            attempt: Names this attempt; the same one again finds the same run, after it closed too.
             airflow: The version of Airflow in the run's environment; None where there is none.
             python: The version of Python there.
+            shard: Which of the subdir's shards, from 0.
 
         Raises:
             NotFoundError: No such rollout.
@@ -91,7 +163,7 @@ class DagStore(DagReader):
         """
         return self.db.write(
             lambda c: staging.open_run(
-                c, self.db.tables, rollout_id, subdir, attempt=attempt, airflow=airflow, python=python
+                c, self.db.tables, rollout_id, subdir, shard=shard, attempt=attempt, airflow=airflow, python=python
             ),
             mode=Mode.STAGE,
         )
@@ -99,7 +171,8 @@ class DagStore(DagReader):
     def stage(self, run_id: str, attempt: str, files: Sequence[StagedFile]) -> None:
         """Stage what a run reports of some files, all or none of them. The same report twice is taken once.
 
-        An `outcome.unchanged` file takes what is remembered of it.
+        So it is after the run closed: who did not hear that says all of it again. An `outcome.unchanged` file takes
+        what is remembered of it.
 
         Raises:
             ConflictError: A newer attempt or a newer rollout took its place, or the run is closed.
@@ -113,7 +186,7 @@ class DagStore(DagReader):
     def close_run(self, run_id: str, attempt: str, listing: Sequence[str]) -> None:
         """Close a run: from here on its result counts, and survives a crash with all that was staged before.
 
-        Closing it again with the same listing changes nothing.
+        Closing it again with the same listing changes nothing, even when the rollout is over by then.
 
         Raises:
             ProtocolError: The listing is not exactly what was staged.
@@ -264,6 +337,21 @@ class DagStore(DagReader):
             if any(place in {".", dag.path} or dag.path.startswith(f"{place}/") for place in places)
         )
         return self._deactivate(bundle, dag_ids)
+
+    def deactivate_bundle(self, bundle: BundleKey) -> tuple[str, ...]:
+        """Remove all that is live of a bundle, as a revision: for one that was deleted.
+
+        Its import errors go too, it waits for nobody's dag_id any more, and its open rollout is superseded. What was
+        live stays in its history, and a hold stays. Done again it changes nothing.
+
+        Returns:
+            The dag_ids that were live, sorted: whoever waited for one can be judged again.
+
+        Raises:
+            NotFoundError: The bundle is not registered.
+        """
+        token = bundles.new_id()
+        return self.db.write(lambda c: publishing.deactivate_bundle(c, self.db.tables, bundle, token))
 
     def _deactivate(self, bundle: BundleKey, dag_ids: frozenset[str]) -> tuple[str, ...]:
         token = bundles.new_id()

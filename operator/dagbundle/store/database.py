@@ -178,6 +178,19 @@ def _begin_postgresql(connection: Connection) -> None:
         connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")  # likewise: the next publish flushes it
 
 
+CHANNEL = "dagbundle"
+"""Where PostgreSQL's NOTIFY speaks of rollouts, by their ids (`notifications.listen`)."""
+
+
+def notify(connection: Connection, rollout_id: str | None) -> None:
+    """Say, when this transaction commits, that something happened to a rollout; None says nothing.
+
+    SQLite has no such thing, and no other program that waits for it.
+    """
+    if rollout_id is not None and connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_notify(CHANNEL, rollout_id)))
+
+
 # --- Errors ---------------------------------------------------------------------------------------------------------
 
 _LOST_STATES = ("08", "57P01", "57P02", "57P03")

@@ -14,9 +14,9 @@ from sqlalchemy.engine import Connection
 
 from dagbundle import errors
 from dagbundle.rollout.model import BundleKey, Change, Changeset, Claim, Hold, Judgement, Verdict
-from dagbundle.store import bulk, bundles, memory, pointers, staging, state
+from dagbundle.store import bulk, bundles, database, memory, outcomes, pointers, staging, state
 from dagbundle.store.pointers import Next
-from dagbundle.store.records import PublicationKind, RolloutState, RunState
+from dagbundle.store.records import PublicationKind, RolloutState
 from dagbundle.store.state import Definition, Finding, Pin
 from dagbundle.store.tables import AnyRow, Tables
 
@@ -34,7 +34,7 @@ def publish(
             return done
         if owner.rollout != rollout_id:
             raise errors.SupersededError(
-                f"Rollout {rollout_id} of bundle {changeset.bundle} was superseded by {owner.rollout}"
+                f"Rollout {rollout_id} of bundle {changeset.bundle} was superseded by {owner.rollout or 'its deletion'}"
             )
         raise _published_by_another(owner, changeset.base_revision)
     staging.hold_content(connection)
@@ -84,6 +84,7 @@ def publish(
             finished_at=bundles.now(),
         )
     )
+    database.notify(connection, rollout_id)
     return revision
 
 
@@ -146,13 +147,23 @@ def republish(
                 created_at=bundles.now(),
             )
         )
+    database.notify(connection, owner.rollout)
     return revision
 
 
 def deactivate(
-    connection: Connection, tables: Tables, bundle: BundleKey, dag_ids: Collection[str], token: str
+    connection: Connection,
+    tables: Tables,
+    bundle: BundleKey,
+    dag_ids: Collection[str],
+    token: str,
+    *,
+    findings: bool = True,
 ) -> tuple[str, ...]:
-    """Remove these DAGs, as far as they are the bundle's, as a revision of its own; return which those were."""
+    """Remove these DAGs, as far as they are the bundle's, as a revision of its own; return which those were.
+
+    Import errors and warnings stay visible with `findings`.
+    """
     owner = bundles.find(connection, tables, bundle, lock=True)
     done = _published_as(connection, tables, token)
     if done is not None:
@@ -169,12 +180,24 @@ def deactivate(
         template_hash=owner.template_hash,
         definitions=after,
         pins={dag_id: pin for dag_id, pin in pinned.items() if dag_id in after},
-        errors=state.findings(connection, tables.import_error, owner.id),
-        warnings=state.findings(connection, tables.parse_warning, owner.id),
+        errors=state.findings(connection, tables.import_error, owner.id) if findings else (),
+        warnings=state.findings(connection, tables.parse_warning, owner.id) if findings else (),
         counts=_compare(before, after),
     )
     pointers.write(connection, tables, owner, before, step, pinned=pinned)
     return tuple(sorted(before.keys() - after.keys()))
+
+
+def deactivate_bundle(connection: Connection, tables: Tables, bundle: BundleKey, token: str) -> tuple[str, ...]:
+    """See `DagStore.deactivate_bundle`."""
+    owner = bundles.find(connection, tables, bundle, lock=True)
+    bundles.forget_rollout(connection, tables, owner)
+    connection.execute(sa.delete(tables.claim).where(tables.claim.c.bundle_id == owner.id))
+    database.notify(connection, owner.rollout)
+    if not owner.revision:
+        return ()  # it never published: there is nothing to make a revision of
+    dag_ids = state.definitions(connection, tables, owner.id).keys()
+    return deactivate(connection, tables, bundle, dag_ids, token, findings=False)
 
 
 def resume(connection: Connection, tables: Tables, bundle: BundleKey) -> tuple[Hold, ...]:
@@ -182,6 +205,7 @@ def resume(connection: Connection, tables: Tables, bundle: BundleKey) -> tuple[H
     owner = bundles.find(connection, tables, bundle, lock=True)
     found = state.holds(connection, tables, owner.id)
     connection.execute(sa.delete(tables.hold).where(tables.hold.c.bundle_id == owner.id))
+    database.notify(connection, owner.rollout)
     return found
 
 
@@ -204,12 +228,7 @@ def _published_by_another(owner: AnyRow, base_revision: int) -> errors.ConflictE
 
 
 def _require_closed(connection: Connection, tables: Tables, rollout_id: str, subdirs: Iterable[str]) -> None:
-    table = tables.parse_run
-    closed = set(
-        connection.execute(
-            sa.select(table.c.subdir).where(table.c.rollout == rollout_id, table.c.state == RunState.CLOSED)
-        ).scalars()
-    )
+    closed = outcomes.closed_subdirs(connection, tables, rollout_id)
     if missing := sorted(set(subdirs) - closed):
         raise errors.ConflictError(f"The run of {missing[0]} is not closed: its results cannot be published")
 

@@ -8,7 +8,7 @@ from typing import Self
 
 from dagbundle import errors
 from dagbundle.rollout.model import BundleKey, DagContent, FileOutcome, Json, KnownFile, Live, RunOutcome
-from dagbundle.store import bulk, bundles, listing, memory, reading, schema, staging, state
+from dagbundle.store import bulk, bundles, jobs, listing, memory, outcomes, reading, schema, state
 from dagbundle.store.database import Database
 from dagbundle.store.records import (
     BundleRow,
@@ -16,9 +16,11 @@ from dagbundle.store.records import (
     DagRow,
     DagVersionRow,
     ImportErrorRow,
+    JobRow,
     Page,
     PublicationRow,
     RolloutRow,
+    RunStateRow,
     TaskRow,
     WaitingClaim,
     WarningRow,
@@ -143,8 +145,30 @@ class DagReader:
         return self.db.read(lambda c: bundles.latest_rollout(c, self.db.tables, bundle))
 
     def outcomes(self, rollout_id: str) -> tuple[RunOutcome, ...]:
-        """Return what a rollout's current runs reported, by subdir."""
-        return self.db.read(lambda c: staging.outcomes(c, self.db.tables, rollout_id))
+        """Return what a rollout's current runs reported, by subdir; one of several shards is put together again.
+
+        Every subdir of the rollout is there: one that nobody reported for did not close.
+        """
+        return self.db.read(lambda c: outcomes.outcomes(c, self.db.tables, rollout_id))
+
+    def run_states(self, rollout_id: str) -> tuple[RunStateRow, ...]:
+        """Return how far a rollout's current attempts are, by subdir and shard; empty when nobody reported yet."""
+        return self.db.read(lambda c: outcomes.run_states(c, self.db.tables, rollout_id))
+
+    def job(self, run_id: str) -> JobRow:
+        """Return the Job that carries out a run. Raises `NotFoundError`."""
+        return self.db.read(lambda c: jobs.job(c, self.db.tables, run_id))
+
+    def jobs(self, rollout_id: str) -> tuple[JobRow, ...]:
+        """Return a rollout's Jobs, by subdir."""
+        return self.db.read(lambda c: jobs.jobs(c, self.db.tables, rollout_id))
+
+    def bundles_known(self) -> tuple[BundleKey, ...]:
+        """Return every bundle that `DagStore.deactivate_bundle` would change something of, in the order of its name.
+
+        One query, and one small value per bundle: for comparing with the DagBundles that a cluster has.
+        """
+        return self.db.read(lambda c: bundles.known(c, self.db.tables))
 
     def waiting_claims(self, dag_ids: Collection[str]) -> tuple[WaitingClaim, ...]:
         """Return who waits for these dag_ids, to be judged again when their owner lets go."""

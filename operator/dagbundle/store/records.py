@@ -75,6 +75,52 @@ class RolloutRow:
 
 
 @dataclass(frozen=True, slots=True)
+class JobRow:
+    """One Kubernetes Job: one subdir of one rollout, in one pod or in one for each shard."""
+
+    run_id: str
+    """In the pod's environment and in URLs; nobody can guess it."""
+    rollout_id: str
+    bundle: BundleKey
+    subdir: str
+    shards: int
+    namespace: str
+    service_account: str
+    name: str
+    uid: str
+    """The live Job's UID; empty until it was created."""
+    image_id: str
+    """The digest of the image that its pods ran (`sha256:…`); empty until it is known."""
+    request: Json
+    """The run request without what only the server knows: `run`, `attempt`, `shard`, `shards` and `known`."""
+    created_at: dt.datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RunStateRow:
+    """The newest attempt at one shard of one subdir."""
+
+    subdir: str
+    shard: int
+    shards: int
+    attempt: str
+    """On Kubernetes the pod's UID."""
+    state: RunState
+    failure: str
+    """Why it failed, for people; empty unless it did."""
+    files: int
+    """Counted when it closes, as `dags` and `import_errors` are; 0 until then."""
+    dags: int
+    import_errors: int
+    airflow: str | None
+    python: str
+    started_at: dt.datetime
+    """When the store first heard of it."""
+    closed_at: dt.datetime | None
+    """When it closed or failed."""
+
+
+@dataclass(frozen=True, slots=True)
 class WaitingClaim:
     """A dag_id that a bundle defines but another one owned when it was judged."""
 

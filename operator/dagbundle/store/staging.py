@@ -22,10 +22,9 @@ from dagbundle.rollout.model import (
     ParsedDag,
     ParseWarning,
     Problem,
-    RunOutcome,
     StagedFile,
 )
-from dagbundle.store import bulk
+from dagbundle.store import bulk, database
 from dagbundle.store.bundles import new_id, now
 from dagbundle.store.records import RolloutState, RunState
 from dagbundle.store.tables import REMEMBERED, AnyRow, Tables
@@ -41,31 +40,37 @@ def open_run(
     rollout_id: str,
     subdir: str,
     *,
+    shard: int,
     attempt: str,
     airflow: str | None,
     python: str,
 ) -> str:
     """See `DagStore.open_run`."""
-    _require_open(connection, tables, rollout_id, lock=True)
     table = tables.parse_run
-    same_place = sa.and_(table.c.rollout == rollout_id, table.c.subdir == subdir)
-    row = connection.execute(sa.select(table).where(same_place, table.c.attempt == attempt)).first()
+    same_place = sa.and_(table.c.rollout == rollout_id, table.c.subdir == subdir, table.c.shard == shard)
+    same_attempt = sa.select(table).where(same_place, table.c.attempt == attempt)
+    row = connection.execute(same_attempt).first()
+    if row is not None and row.state == RunState.CLOSED:
+        return str(row.id)  # its answer was lost; whatever became of the rollout since, it may hear it again
+    require_open(connection, tables, rollout_id, lock=True)
+    row = connection.execute(same_attempt).first()
     if row is not None:
         _require_current(row, attempt)
         return str(row.id)
-    older = sa.select(table.c.id).where(same_place)
-    connection.execute(sa.delete(tables.submission).where(tables.submission.c.run.in_(older)))
-    connection.execute(sa.update(table).where(same_place).values(state=RunState.FENCED))
+    fence(connection, tables, same_place)
     run_id = new_id()
     connection.execute(
         sa.insert(table).values(
             id=run_id,
             rollout=rollout_id,
             subdir=subdir,
+            shard=shard,
             attempt=attempt,
             state=RunState.OPEN,
             failure="",
             files=0,
+            dags=0,
+            import_errors=0,
             airflow=airflow,
             python=python,
             started_at=now(),
@@ -74,9 +79,17 @@ def open_run(
     return run_id
 
 
+def fence(connection: Connection, tables: Tables, place: sa.ColumnElement[bool]) -> None:
+    """Discard what the attempts at some place have staged, and let them stage no more."""
+    run = tables.parse_run
+    older = sa.select(run.c.id).where(place)
+    connection.execute(sa.delete(tables.submission).where(tables.submission.c.run.in_(older)))
+    connection.execute(sa.update(run).where(place).values(state=RunState.FENCED))
+
+
 def stage(connection: Connection, tables: Tables, run_id: str, attempt: str, files: Sequence[StagedFile]) -> None:
     """See `DagStore.stage`."""
-    run = _require_run(connection, tables, run_id, attempt)
+    run = _require_run(connection, tables, run_id, attempt, states=(RunState.OPEN, RunState.CLOSED))
     hold_content(connection)
     rows: dict[str, tuple[Any, ...]] = {}
     for file in files:
@@ -87,6 +100,10 @@ def stage(connection: Connection, tables: Tables, run_id: str, attempt: str, fil
     for path, digest in known.items():
         if rows.pop(path)[2] != digest:
             raise errors.ProtocolError(f"{path} was reported twice in {run.subdir}, and differently")
+    if run.state == RunState.CLOSED:
+        if rows:
+            raise errors.ConflictError(f"The run of {run.subdir} is {run.state}")
+        return
     fresh = [file for file in files if file.outcome.path in rows]
     store_contents(connection, tables, [item for file in fresh for item in file.contents])
     _require_contents(connection, tables, fresh)
@@ -112,49 +129,28 @@ def close_run(connection: Connection, tables: Tables, run_id: str, attempt: str,
         )
     if run.state == RunState.CLOSED:
         return
+    dags, problems = connection.execute(
+        sa.select(_sum_of(connection, table.c.outcome, "dags"), _sum_of(connection, table.c.outcome, "problems")).where(
+            table.c.run == run_id
+        )
+    ).one()
     connection.execute(
         sa.update(tables.parse_run)
         .where(tables.parse_run.c.id == run_id)
-        .values(state=RunState.CLOSED, files=len(staged), closed_at=now())
+        .values(state=RunState.CLOSED, files=len(staged), dags=dags or 0, import_errors=problems or 0, closed_at=now())
     )
+    database.notify(connection, run.rollout)
 
 
 def fail_run(connection: Connection, tables: Tables, run_id: str, attempt: str, failure: str) -> None:
     """See `DagStore.fail_run`."""
-    _require_run(connection, tables, run_id, attempt, states=(RunState.OPEN, RunState.FAILED))
+    run = _require_run(connection, tables, run_id, attempt, states=(RunState.OPEN, RunState.FAILED))
     connection.execute(
         sa.update(tables.parse_run)
         .where(tables.parse_run.c.id == run_id)
         .values(state=RunState.FAILED, failure=failure, closed_at=now())
     )
-
-
-def outcomes(connection: Connection, tables: Tables, rollout_id: str) -> tuple[RunOutcome, ...]:
-    """See `DagStore.outcomes`."""
-    run, submission = tables.parse_run, tables.submission
-    runs = connection.execute(
-        sa.select(run.c.id, run.c.subdir, run.c.state, run.c.failure)
-        .where(run.c.rollout == rollout_id, run.c.state != RunState.FENCED)
-        .order_by(run.c.subdir)
-    ).all()
-    files: dict[str, list[FileOutcome]] = {row.id: [] for row in runs}
-    for row in connection.execute(
-        sa.select(
-            submission.c.run, submission.c.path, submission.c.unchanged, submission.c.outcome, submission.c.duration
-        )
-        .where(submission.c.run.in_(files))
-        .order_by(submission.c.run, submission.c.path)
-    ):
-        files[row.run].append(read_outcome(row.path, row.outcome, unchanged=row.unchanged, duration=row.duration))
-    return tuple(
-        RunOutcome(
-            subdir=row.subdir,
-            closed=row.state == RunState.CLOSED,
-            files=tuple(files[row.id]),
-            failure=row.failure or ("" if row.state == RunState.CLOSED else "The run did not close"),
-        )
-        for row in runs
-    )
+    database.notify(connection, run.rollout)
 
 
 def store_contents(connection: Connection, tables: Tables, contents: Iterable[DagContent]) -> None:
@@ -303,7 +299,14 @@ def _copy_remembered(connection: Connection, tables: Tables, run: AnyRow, paths:
         )
 
 
-def _require_open(connection: Connection, tables: Tables, rollout_id: str, *, lock: bool = False) -> None:
+def require_open(connection: Connection, tables: Tables, rollout_id: str, *, lock: bool = False) -> None:
+    """Refuse a rollout that is over; with `lock`, no attempt at one of its subdirs is opened at the same time.
+
+    Raises:
+        NotFoundError: There is none.
+        SupersededError: A newer one took its place.
+        ConflictError: It is published or blocked.
+    """
     table = tables.rollout
     statement = sa.select(table.c.state, table.c.message).where(table.c.id == rollout_id)
     row = connection.execute(statement.with_for_update() if lock else statement).first()
@@ -332,7 +335,8 @@ def _require_run(
     if row is None:
         raise errors.NotFoundError(f"There is no run {run_id}")
     _require_current(row, attempt)
-    _require_open(connection, tables, row.rollout)
+    if row.state != RunState.CLOSED:  # a closed one can be told again what it was told, whatever came of its rollout
+        require_open(connection, tables, row.rollout)
     if row.state not in states:
         raise errors.ConflictError(f"The run of {row.subdir} is {row.state}")
     return row
@@ -343,6 +347,13 @@ def _require_current(row: AnyRow, attempt: str) -> None:
         raise errors.ConflictError(
             f"Attempt {attempt} at {row.subdir} is not the current one: a newer attempt took its place"
         )
+
+
+def _sum_of(connection: Connection, outcome: sa.ColumnElement[Any], member: str) -> sa.ColumnElement[int]:
+    """Add up the lengths of one list of the outcomes, inside the database."""
+    if connection.dialect.name == "sqlite":
+        return sa.func.sum(sa.func.json_array_length(outcome, f"$.{member}"))
+    return sa.func.sum(sa.func.json_array_length(outcome.op("->")(member)))
 
 
 def _text(value: object) -> str:

@@ -12,7 +12,6 @@ import functools
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 
 SCHEMA = "dagbundle"
 PREFIX = "dagbundle_"
@@ -24,7 +23,7 @@ _NAMING = {
     "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
 }
 
-Key = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+Key = sa.Text().with_variant(sa.TEXT(collation="C"), "postgresql")
 """Text that is compared and sorted: by code point everywhere, as Python and SQLite do, whatever the server's locale."""
 Big = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 """64 bits on both; only this spelling makes a SQLite primary key the row id."""
@@ -193,7 +192,28 @@ class Tables:
             sa.Column("python", Key, nullable=False),
             sa.Column("started_at", UtcDateTime, nullable=False),
             sa.Column("closed_at", UtcDateTime),
-            sa.UniqueConstraint("rollout", "subdir", "attempt"),
+            sa.Column("shard", sa.Integer, nullable=False),  # of its subdir, counted from 0; alone it is 0
+            sa.Column(
+                "dags", sa.Integer, nullable=False
+            ),  # counted when it closes, for who only wants to know how many
+            sa.Column("import_errors", sa.Integer, nullable=False),
+            sa.UniqueConstraint("rollout", "subdir", "shard", "attempt"),
+        )
+        # Which Kubernetes Job a subdir's run is: whose reports count, and under which identity. None for local runs.
+        self.job = self._table(
+            "job",
+            sa.Column("run_id", Key, primary_key=True),  # what a parser asks by; nobody can guess it
+            sa.Column("rollout", Key, self._refers("rollout.id"), nullable=False),
+            sa.Column("subdir", Key, nullable=False),
+            sa.Column("shards", sa.Integer, nullable=False),
+            sa.Column("namespace", Key, nullable=False),
+            sa.Column("service_account", Key, nullable=False),
+            sa.Column("name", Key, nullable=False),
+            sa.Column("uid", Key, nullable=False),
+            sa.Column("image_id", Key, nullable=False),
+            sa.Column("request", sa.JSON, nullable=False),
+            sa.Column("created_at", UtcDateTime, nullable=False),
+            sa.UniqueConstraint("rollout", "subdir"),
         )
         self.submission = self._table(
             "submission",

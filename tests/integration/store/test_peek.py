@@ -40,8 +40,8 @@ def test_one_remembered_file_is_enough_for_a_no(file: pathlib.Path) -> None:
         connection.execute("PRAGMA foreign_keys = OFF")
         columns = [row[1] for row in connection.execute("PRAGMA table_info(dagbundle_source_file)")]
         connection.execute(
-            f"INSERT INTO dagbundle_source_file VALUES ({', '.join('?' * len(columns))})",
-            ["1"] * len(columns),  # noqa: S608 - only question marks
+            f"INSERT INTO dagbundle_source_file VALUES ({', '.join('?' * len(columns))})",  # noqa: S608 - only question marks
+            ["1"] * len(columns),
         )
     connection.close()
     assert not peek.remembers_nothing(url(file))

@@ -34,9 +34,12 @@ def test_the_least_bundle_takes_the_documented_defaults() -> None:
         (None, "it is empty, not a mapping"),
         ([], "it is a list, not a mapping"),
         ({**resource(), "kind": "Dagbundle"}, "kind: 'Dagbundle' is not allowed (allowed: 'DagBundle')"),
-        (resource(subdir=[]), "spec.subdir: unknown field; did you mean 'subdirs'? (allowed: bundleName, parser,"),
-        (resource(source={}), "spec.source.image: required field is missing"),
-        (resource(source={"git": {}}), "spec.source.git: unknown field (allowed: image)"),
+        (
+            resource(subdir=[]),
+            "spec.subdir: unknown field; did you mean 'subdirs'? (allowed: bundleName, deletionPolicy,",
+        ),
+        (resource(source={}), "spec.source: exactly one of image and workloadRef is needed"),
+        (resource(source={"git": {}}), "spec.source.git: unknown field (allowed: image, workloadRef)"),
         (
             resource(rollout={"scope": "All"}),
             "spec.rollout.scope: 'All' is not allowed (allowed: 'Bundle' or 'Subdir')",

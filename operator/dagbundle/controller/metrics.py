@@ -1,0 +1,71 @@
+"""The controller's metrics, in one place; docs/metrics.md lists them and a test holds the two together."""
+
+from __future__ import annotations
+
+from collections import Counter as Count
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import prometheus_client
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from dagbundle.controller.queue import Queue
+from dagbundle.controller.seen import Key, Seen
+
+REGISTRY = CollectorRegistry()
+
+RECONCILES = prometheus_client.Counter(
+    "dagbundle_reconcile", "Reconciles, by how they ended.", ["result"], registry=REGISTRY
+)
+RECONCILE_SECONDS = prometheus_client.Histogram(
+    "dagbundle_reconcile_seconds", "How long a reconcile took.", registry=REGISTRY,
+    buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30),
+)  # fmt: skip
+ROLLOUTS = prometheus_client.Counter(
+    "dagbundle_rollouts", "Rollouts that ended, by their reason.", ["result"], registry=REGISTRY
+)
+LEADING = prometheus_client.Gauge("dagbundle_leading", "1 while this replica leads.", registry=REGISTRY)
+ORPHANED = prometheus_client.Gauge(
+    "dagbundle_orphaned_bundles", "Bundles with live DAGs and no DagBundle: see `dagbundle prune`.", registry=REGISTRY
+)
+
+
+class _Live(Collector):
+    """What is asked for at each scrape instead of being kept up to date."""
+
+    def __init__(self, seen: Seen, queue: Queue[Key]) -> None:
+        self._seen = seen
+        self._queue = queue
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        depth = GaugeMetricFamily("dagbundle_queue_depth", "Bundles that wait to be reconciled, now or later.")
+        depth.add_metric([], len(self._queue))
+        yield depth
+        age = GaugeMetricFamily("dagbundle_watch_age_seconds", "Seconds since any watch brought something.")
+        age.add_metric([], self._seen.silence)
+        yield age
+        bundles = GaugeMetricFamily(
+            "dagbundle_bundles", "DagBundles by their Ready condition.", labels=["ready", "reason"]
+        )
+        for (ready, reason), number in _conditions(self._seen).items():
+            bundles.add_metric([ready, reason], number)
+        yield bundles
+        running = GaugeMetricFamily("dagbundle_jobs_running", "Jobs that have not ended.")
+        running.add_metric([], self._seen.running_jobs())
+        yield running
+
+
+def _conditions(seen: Seen) -> Count[tuple[str, str]]:
+    found: Count[tuple[str, str]] = Count()
+    for body in seen.bundles().values():
+        conditions = (body.get("status") or {}).get("conditions") or ()
+        ready: Mapping[str, Any] = next((item for item in conditions if item.get("type") == "Ready"), {})
+        found[str(ready.get("status", "Unknown")), str(ready.get("reason", "New"))] += 1
+    return found
+
+
+def serve(port: int, seen: Seen, queue: Queue[Key]) -> None:
+    """Answer /metrics on a port, in a thread."""
+    REGISTRY.register(_Live(seen, queue))
+    prometheus_client.start_http_server(port, registry=REGISTRY)

@@ -1,0 +1,210 @@
+"""Wires it together: kopf watches, a queue, workers, the Lease, and the ports for probes and metrics.
+
+kopf only brings events: its own handlers, which write to objects, are not used (docs/architecture.md, The controller).
+Who loses the Lease, or a watch, ends the process; a restart is cheap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+from kubernetes.aio import client as aio_client
+from kubernetes.aio import config as aio_config
+from kubernetes.aio.leaderelection import electionconfig, leaderelection
+
+from dagbundle import errors
+from dagbundle.controller import metrics, workers
+from dagbundle.controller.lease import Lease
+from dagbundle.controller.queue import Queue
+from dagbundle.controller.reconciler import Reconciler
+from dagbundle.controller.seen import Key, Seen
+from dagbundle.controller.settings import Settings
+from dagbundle.resources import bundle as bundle_models
+from dagbundle.runtime.kubernetes import jobs
+from dagbundle.runtime.kubernetes.client import Cluster
+from dagbundle.store.dagstore import DagStore
+
+_LOG = logging.getLogger(__name__)
+
+LEASE_SECONDS = 15
+RENEW_SECONDS = 10
+RETRY_SECONDS = 2
+SILENT_SECONDS = 900.0
+"""A watch of ours is renewed by the API server every few minutes; longer silence with bundles there is a dead watch."""
+
+
+class Operator:
+    """One replica.
+
+    Args:
+        settings: From the environment.
+        store: Where rollouts are kept.
+        cluster: The API server; default: the one that this runs in.
+    """
+
+    def __init__(self, settings: Settings, store: DagStore, cluster: Cluster | None = None) -> None:
+        self._settings = settings
+        self._store = store
+        self._seen = Seen()
+        self._queue: Queue[Key] = Queue()
+        self._reconciler = Reconciler(store, cluster or Cluster(), self._seen, settings)
+        self._stop = threading.Event()
+
+    async def run(self) -> None:
+        """Wait for the Lease, then lead until it is lost, a watch dies, or the process is told to end.
+
+        Raises:
+            ClusterError: Leading ended by anything but a signal; starting again is the remedy.
+        """
+        metrics.serve(self._settings.metrics_port, self._seen, self._queue)
+        await _load_config()
+        elected = asyncio.Event()
+        async with aio_client.ApiClient() as api:
+            election = asyncio.create_task(self._election(api, elected).run(), name="the Lease")
+            waiting = asyncio.create_task(elected.wait())
+            await asyncio.wait({election, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            leading = asyncio.create_task(self._lead(), name="the watches")
+            ended, running = await asyncio.wait({election, leading}, return_when=asyncio.FIRST_COMPLETED)
+            self.stop()
+            for task in (*running, waiting):
+                task.cancel()
+            await asyncio.gather(*running, waiting, return_exceptions=True)
+        for task in ended:
+            problem = task.exception()
+            if problem is not None or task is election:
+                raise errors.ClusterError(
+                    f"{task.get_name()} ended: {problem or 'another replica holds it'}"
+                ) from problem
+
+    def _election(self, api: aio_client.ApiClient, elected: asyncio.Event) -> leaderelection.LeaderElection:
+        async def started() -> None:
+            elected.set()
+
+        async def stopped() -> None:
+            _LOG.error("the Lease is lost")
+
+        return leaderelection.LeaderElection(
+            electionconfig.Config(
+                Lease(self._settings.lease, self._settings.namespace, self._settings.identity, api),
+                lease_duration=LEASE_SECONDS,
+                renew_deadline=RENEW_SECONDS,
+                retry_period=RETRY_SECONDS,
+                onstarted_leading=started,
+                onstopped_leading=stopped,
+            )
+        )
+
+    async def _lead(self) -> None:
+        _LOG.info("leading", extra={"identity": self._settings.identity})
+        metrics.LEADING.set(1)
+        workers.start(self._queue, self._reconciler, self._settings.workers)
+        listener = threading.Thread(
+            target=workers.hear,
+            args=(self._settings.database_url, self._store, self._queue, self._queue_all, self._stop),
+            name="listener",
+            daemon=True,
+        )
+        listener.start()
+        threading.Thread(
+            target=workers.keep_up,
+            args=(self._store, self._seen, self._settings.keep_revisions, self._stop),
+            name="upkeep",
+            daemon=True,
+        ).start()
+        await kopf.operator(
+            registry=self._registry(),
+            settings=_kopf_settings(),
+            clusterwide=True,
+            standalone=True,
+            liveness_endpoint=f"http://0.0.0.0:{self._settings.health_port}/healthz",
+        )
+
+    def stop(self) -> None:
+        """End workers and listener; what they are at is repeated by whoever leads next."""
+        self._stop.set()
+        self._queue.close()
+
+    def _queue_all(self) -> None:
+        for key in self._seen.bundles():
+            self._queue.add(key)
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        """Say what is watched; handlers only note what came and queue the bundle that it belongs to."""
+        registry = kopf.OperatorRegistry()
+        plural = f"{bundle_models.KIND.lower()}s"
+
+        @kopf.on.login(registry=registry)
+        def login(**given: Any) -> kopf.ConnectionInfo | None:
+            return kopf.login_with_service_account(**given) or kopf.login_with_kubeconfig(**given)
+
+        @kopf.on.event(bundle_models.API_GROUP, bundle_models.API_VERSION, plural, registry=registry)
+        def bundle_event(event: kopf.RawEvent, **_: Any) -> None:
+            body = _plain(event["object"])
+            self._queue.add(self._seen.take_bundle(body, deleted=event["type"] == "DELETED"))
+
+        ours = {jobs.MANAGED_LABEL: jobs.MANAGED}
+        for group, version, kinds, kind in (("batch", "v1", "jobs", "Job"), ("", "v1", "pods", "Pod")):
+            kopf.on.event(group, version, kinds, labels=ours, registry=registry)(self._child_handler(kind))
+        for kinds, kind in (("deployments", "Deployment"), ("statefulsets", "StatefulSet")):
+            kopf.on.event("apps", "v1", kinds, registry=registry)(self._workload_handler(kind))
+
+        @kopf.on.probe(registry=registry)
+        def watches(**_: Any) -> float:
+            silence = self._seen.silence
+            if self._seen.bundles() and silence > SILENT_SECONDS:
+                raise kopf.PermanentError(f"no watch brought anything for {silence:.0f} s")
+            return silence
+
+        return registry
+
+    def _child_handler(self, kind: str) -> Callable[..., None]:
+        def child_event(event: kopf.RawEvent, **_: Any) -> None:
+            key = self._seen.take_child(kind, _plain(event["object"]), deleted=event["type"] == "DELETED")
+            if key is not None:
+                self._queue.add(key)
+
+        child_event.__name__ = f"{kind.lower()}_event"
+        return child_event
+
+    def _workload_handler(self, kind: str) -> Callable[..., None]:
+        def workload_event(event: kopf.RawEvent, **_: Any) -> None:
+            metadata = event["object"]["metadata"]
+            for key in self._seen.followers(kind, str(metadata["namespace"]), str(metadata["name"])):
+                self._queue.add(key)
+
+        workload_event.__name__ = f"{kind.lower()}_event"
+        return workload_event
+
+
+def _plain(body: Any) -> dict[str, Any]:
+    """Return the event's object without managedFields, which are half of its size and of no use here."""
+    kept = dict(body)
+    kept["metadata"] = {name: value for name, value in kept["metadata"].items() if name != "managedFields"}
+    return kept
+
+
+def _kopf_settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False  # Events are ours, on transitions only
+    settings.watching.server_timeout = 300  # the API server takes whole seconds only
+    settings.queueing.idle_timeout = 1.0
+    return settings
+
+
+async def _load_config() -> None:
+    try:
+        aio_config.load_incluster_config()  # type: ignore[no-untyped-call] # untyped in the client
+    except aio_config.ConfigException:
+        with contextlib.suppress(FileNotFoundError):
+            await aio_config.load_kube_config()  # type: ignore[no-untyped-call] # likewise
+
+
+def run(settings: Settings, store: DagStore) -> None:
+    """Run one replica in this thread. Raises like `Operator.run`."""
+    asyncio.run(Operator(settings, store).run())

@@ -1,0 +1,263 @@
+"""Carries out the steps of a rollout: looks at it, starts it, makes its Jobs, ends runs, publishes, cleans up."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dagbundle import errors
+from dagbundle.controller import metrics, workloads
+from dagbundle.controller.seen import Key, Seen
+from dagbundle.controller.settings import Settings
+from dagbundle.controller.status import Facts
+from dagbundle.engine import collecting, engine
+from dagbundle.resources import bundle as bundle_models
+from dagbundle.rollout import plan, policy, steps
+from dagbundle.rollout.model import BundleKey, Live
+from dagbundle.runtime.kubernetes import jobs, observe
+from dagbundle.runtime.kubernetes.client import Cluster
+from dagbundle.store.dagstore import DagStore
+from dagbundle.store.records import JobRow, RolloutRow, RunState, RunStateRow
+
+_PHASES = {RunState.OPEN: steps.Phase.RUNNING, RunState.CLOSED: steps.Phase.CLOSED, RunState.FAILED: steps.Phase.FAILED}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything about a bundle's newest rollout, at one moment."""
+
+    key: BundleKey
+    wanted: steps.Wanted
+    image: str
+    """The image to parse now."""
+    planned: plan.Plan
+    live: Live
+    rollout: RolloutRow | None = None
+    seen: steps.RolloutSeen | None = None
+    jobs: Mapping[str, JobRow] | None = None
+    """By subdir."""
+    states: tuple[RunStateRow, ...] = ()
+
+
+class Rollouts:
+    """What the reconciler does to rollouts.
+
+    Args:
+        store: Where they are kept.
+        engine_: Judges and publishes.
+        cluster: The API server.
+        seen: What the watches have shown.
+        settings: The controller's.
+    """
+
+    def __init__(
+        self, store: DagStore, engine_: engine.Engine, cluster: Cluster, seen: Seen, settings: Settings
+    ) -> None:
+        self._store = store
+        self._engine = engine_
+        self._cluster = cluster
+        self._seen = seen
+        self._settings = settings
+        self._slots = threading.BoundedSemaphore(min(8, settings.max_jobs))
+
+    def look(self, resource: bundle_models.DagBundle, *, requested_at: str) -> View:
+        """Look at everything that decides the next step."""
+        key = self._key(resource)
+        source = workloads.resolve(resource, self._cluster)
+        live = self._live(key)
+        planned = plan.plan(resource, version=source.image, live=live)
+        rollout = self._store.latest_rollout(key)
+        again = bool(requested_at) and rollout is not None and rollout.spec.get("requestedAt", "") != requested_at
+        idle, idle_message = planned.reason, planned.message
+        if not idle and not source.image:
+            idle, idle_message = source.reason, source.message
+        wanted = steps.Wanted(
+            planned.template_hash,
+            idle=idle,
+            idle_message=idle_message,
+            gate=source.gate,
+            gate_message=source.gate_message,
+            again=again,
+        )
+        if rollout is None:
+            return View(key, wanted, source.image, planned, live)
+        rows = {row.subdir: row for row in self._store.jobs(rollout.id)}
+        is_open = rollout.state == "Open"
+        # Jobs before states: a run that closes in between is then seen as closed, not as a Job that ended without it
+        found = {subdir: self._job(row, ask=is_open) for subdir, row in rows.items() if row.uid}
+        states = self._store.run_states(rollout.id)
+        seen = steps.RolloutSeen(
+            id=rollout.id,
+            template_hash=rollout.template_hash,
+            open=is_open,
+            published=rollout.state == "Published",
+            reason=rollout.reason,
+            message=rollout.message,
+            finished_at=rollout.finished_at,
+            runs=tuple(_run(subdir, rows.get(subdir), found.get(subdir), states) for subdir in rollout.subdirs),
+        )
+        image = jobs_image(source.image, str(rollout.spec.get("pinned", "")))
+        return View(key, wanted, image, planned, live, rollout, seen, rows, states)
+
+    def _job(self, row: JobRow, *, ask: bool) -> steps.JobSeen | None:
+        """Return a recorded Job as it is; None where it is gone, or another one has its name."""
+        place: Key = (row.bundle.namespace, row.bundle.name)
+        job = self._seen.jobs(place).get(row.name)
+        if job is None and ask:
+            job = self._cluster.job(row.namespace, row.name)  # the watch may be behind: ask before it is made again
+        if job is None or job["metadata"]["uid"] != row.uid or job["metadata"].get("deletionTimestamp"):
+            return None
+        pods = self._seen.pods(place, row.name)
+        events = self._cluster.job_events(row.namespace, row.uid) if ask and not pods else ()
+        seen = observe.job_seen(job, pods, events)
+        if seen.digests and not row.image_id:
+            self._store.job_image(row.run_id, min(seen.digests))
+        elif row.image_id and not seen.digests:  # its pods are gone
+            seen = dataclasses.replace(seen, digests=frozenset({row.image_id}))
+        return seen
+
+    def start(
+        self,
+        resource: bundle_models.DagBundle,
+        rules: policy.Policy,
+        view: View,
+        *,
+        requested_at: str,
+        pinned: str = "",
+    ) -> None:
+        """Start a rollout, and remove the Jobs of the one that it supersedes."""
+        details = {"requestedAt": requested_at, **({"pinned": pinned} if pinned else {})}
+        self._engine.start(resource, version=view.image, rules=rules, details=details)
+        self.remove_jobs(view)
+
+    def create_jobs(
+        self, body: Mapping[str, Any], resource: bundle_models.DagBundle, view: View, subdirs: Sequence[str]
+    ) -> None:
+        """Make the Jobs of some subdirs, or find them; each is recorded before it is made."""
+        rollout = view.rollout
+        assert rollout is not None  # noqa: S101 - the step says so; tells the type checker
+        for run in view.planned.runs:
+            if run.subdir not in subdirs:
+                continue
+            known = self._store.known_files(view.key, run.subdir) if view.live.revision else {}
+            row = self._store.record_job(
+                rollout.id,
+                run.subdir,
+                namespace=view.key.namespace,
+                service_account=jobs.account_of(run),
+                name=jobs.name_of(view.key.name, rollout.id, run.subdir),
+                shards=run.shards,
+                request=_request(run, resource, rollout.id),
+            )
+            order = jobs.Order(
+                bundle=resource,
+                bundle_uid=str(body["metadata"]["uid"]),
+                run=run,
+                run_id=row.run_id,
+                rollout_id=rollout.id,
+                image=view.image,
+                ahead=not known,
+            )
+            with self._slots:
+                uid = self._cluster.create_job(jobs.build(order, self._settings.jobs), jobs.account_of(run))
+            if uid != row.uid:
+                self._store.job_created(row.run_id, uid)
+
+    def fail_runs(self, view: View, failures: Sequence[tuple[str, str]]) -> None:
+        """Record that runs will not finish; who reports afterwards is refused."""
+        assert view.rollout is not None  # noqa: S101 - as above
+        for subdir, failure in failures:
+            current = [state for state in view.states if state.subdir == subdir]
+            if not current:
+                run_id = self._store.open_run(view.rollout.id, subdir, attempt="controller", airflow=None, python="")
+                self._store.fail_run(run_id, "controller", failure)
+            for state in current:
+                if state.state is RunState.OPEN:
+                    run_id = self._store.open_run(
+                        view.rollout.id, subdir, attempt="controller", airflow=None, python="", shard=state.shard
+                    )
+                    self._store.fail_run(run_id, "controller", failure)
+
+    def publish(self, view: View, digest: str) -> None:
+        """Attach what version it was, then judge, and publish or block."""
+        assert view.rollout is not None  # noqa: S101 - as above
+        version = view.image.partition("@")[2] or digest
+        if version and view.rollout.version != version:
+            self._store.attach_version(view.rollout.id, version)
+        applied = self._engine.finish(view.rollout.id)
+        metrics.ROLLOUTS.labels(applied.judgement.reason).inc()
+
+    def remove_jobs(self, view: View) -> None:
+        """Remove every Job of the rollout that was looked at."""
+        for row in (view.jobs or {}).values():
+            if row.uid and view.rollout is not None and view.rollout.state != "Published":
+                self._cluster.delete_job(row.namespace, row.name)
+
+    def remove_old_jobs(self, view: View) -> None:
+        """Remove the bundle's Jobs of other rollouts: what a controller that was killed left running."""
+        place: Key = (view.key.namespace, view.key.name)
+        mine = view.rollout.id if view.rollout else ""
+        for name, job in self._seen.jobs(place).items():
+            labels = job["metadata"].get("labels") or {}
+            ended = any(item.get("status") == "True" for item in job.get("status", {}).get("conditions", ()))
+            if labels.get(jobs.ROLLOUT_LABEL) != mine and not ended and not job["metadata"].get("deletionTimestamp"):
+                self._cluster.delete_job(view.key.namespace, name)
+
+    def facts(self, resource: bundle_models.DagBundle, view: View | None = None) -> Facts:
+        """Return what the status says of the bundle, as it is now."""
+        key = self._key(resource)
+        live = self._live(key)
+        rollout = self._store.latest_rollout(key)
+        if live.revision == 0 and rollout is None:
+            return Facts(live)
+        page = self._store.history(key, limit=1) if live.revision else None
+        counts = page.items[0].counts if page and page.items else None
+        states = self._store.run_states(rollout.id) if rollout else ()
+        runs = view.seen.runs if view and view.seen else ()
+        return Facts(live, rollout, counts, runs, states)
+
+    def _key(self, resource: bundle_models.DagBundle) -> BundleKey:
+        return BundleKey(resource.metadata.namespace, resource.metadata.name)
+
+    def _live(self, key: BundleKey) -> Live:
+        try:
+            return self._store.live(key)
+        except errors.NotFoundError:
+            return Live(key)
+
+
+def jobs_image(image: str, pinned: str) -> str:
+    """Pin an image to a digest, whatever tag it was named by."""
+    if not pinned:
+        return image
+    repository = image.partition("@")[0]
+    folder, slash, name = repository.rpartition("/")
+    return f"{folder}{slash}{name.partition(':')[0]}@{pinned}"
+
+
+def _run(subdir: str, row: JobRow | None, job: steps.JobSeen | None, states: Sequence[RunStateRow]) -> steps.RunSeen:
+    mine = [state for state in states if state.subdir == subdir]
+    phase, failure = _phase(mine, row.shards if row else 1)
+    if row is None:
+        return steps.RunSeen(subdir, phase, failure)
+    return steps.RunSeen(subdir, phase, failure, row.run_id, row.uid, job)
+
+
+def _phase(states: Sequence[RunStateRow], shards: int) -> tuple[steps.Phase, str]:
+    """Say where a subdir is: failed if any shard is, closed if all are."""
+    failed = next((state for state in states if state.state is RunState.FAILED), None)
+    if failed is not None:
+        return steps.Phase.FAILED, failed.failure
+    if len(states) == shards and all(state.state is RunState.CLOSED for state in states):
+        return steps.Phase.CLOSED, ""
+    return (steps.Phase.RUNNING if states else steps.Phase.PENDING), ""
+
+
+def _request(run: plan.RunPlan, resource: bundle_models.DagBundle, rollout_id: str) -> dict[str, Any]:
+    """Return the run request without what only the server knows: the run, the attempt, and what is remembered."""
+    settings = collecting.RunSettings(rollout_id, engine.airflow_name_of(resource), resource.spec.parser)
+    request = collecting.request_for(run, settings, attempt="", root=resource.spec.source.path, known={})
+    return request.model_dump(mode="json", by_alias=True, exclude={"run", "attempt", "known", "run_as_user"})

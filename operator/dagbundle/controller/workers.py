@@ -1,0 +1,103 @@
+"""The threads behind the watches: workers that reconcile, and a listener that hears from the store."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from dagbundle import errors
+from dagbundle.controller import metrics
+from dagbundle.controller.queue import Queue
+from dagbundle.controller.reconciler import Reconciler
+from dagbundle.controller.seen import Key, Seen
+from dagbundle.engine import orphans
+from dagbundle.store.dagstore import DagStore
+from dagbundle.store.notifications import listen
+
+_LOG = logging.getLogger(__name__)
+_LISTEN_SECONDS = 60.0
+_LISTEN_PAUSE = 2.0
+UPKEEP_SECONDS = 300.0
+_SETTLED_SECONDS = 60.0
+"""After the start, until which the watches may not have shown every bundle."""
+
+
+def start(queue: Queue[Key], reconciler: Reconciler, number: int) -> list[threading.Thread]:
+    """Start workers; they end when the queue is closed."""
+    threads = [
+        threading.Thread(target=_work, args=(queue, reconciler), name=f"worker-{index}", daemon=True)
+        for index in range(number)
+    ]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def _work(queue: Queue[Key], reconciler: Reconciler) -> None:
+    while (key := queue.take()) is not None:
+        name = "/".join(key)
+        started = time.monotonic()
+        try:
+            result = reconciler.reconcile(key)
+        except errors.StaleError:
+            queue.failed(key)
+            metrics.RECONCILES.labels("stale").inc()
+        except errors.DagBundleError as error:
+            pause = queue.failed(key)
+            metrics.RECONCILES.labels("error").inc()
+            _LOG.warning("reconcile failed", extra={"bundle": name, "error": error.message, "again_in": pause})
+        except Exception:  # noqa: BLE001 - a defect in one bundle's reconcile must not take the worker from the others
+            queue.failed(key)
+            metrics.RECONCILES.labels("defect").inc()
+            _LOG.exception("reconcile broke", extra={"bundle": name})
+        else:
+            queue.done(key, result.again_in)
+            metrics.RECONCILES.labels("ok").inc()
+        finally:
+            metrics.RECONCILE_SECONDS.observe(time.monotonic() - started)
+
+
+def hear(url: str, store: DagStore, queue: Queue[Key], everything: Callable[[], None], stop: threading.Event) -> None:
+    """Queue the bundles whose runs or rollouts moved, as the store tells; until `stop` is set.
+
+    Args:
+        url: The database.
+        store: Knows which bundle a rollout is of.
+        queue: Takes the bundles.
+        everything: Queues all bundles: what was told while nobody listened is lost.
+        stop: Ends it.
+    """
+    while not stop.is_set():
+        try:
+            with listen(url) as listener:
+                everything()
+                while not stop.is_set():
+                    for rollout_id in listener.wait(_LISTEN_SECONDS):
+                        bundle = store.rollout(rollout_id).bundle
+                        queue.add((bundle.namespace, bundle.name))
+        except errors.NotFoundError:
+            continue  # a rollout that was collected meanwhile
+        except errors.StoreError as error:
+            _LOG.warning("the store cannot be listened to", extra={"error": error.message})
+            stop.wait(_LISTEN_PAUSE)
+
+
+def keep_up(store: DagStore, seen: Seen, keep_revisions: int, stop: threading.Event) -> None:
+    """Now and then count bundles that nothing stands for, and delete what nothing needs; until `stop` is set.
+
+    Args:
+        store: The store.
+        seen: Which bundles are there.
+        keep_revisions: How many revisions of each bundle stay restorable.
+        stop: Ends it.
+    """
+    pause = _SETTLED_SECONDS
+    while not stop.wait(pause):
+        pause = UPKEEP_SECONDS
+        try:
+            metrics.ORPHANED.set(len(orphans.orphans(store, seen.bundles().keys())))
+            store.collect_garbage(keep_revisions=keep_revisions)
+        except errors.StoreError as error:
+            _LOG.warning("upkeep of the store failed", extra={"error": error.message})

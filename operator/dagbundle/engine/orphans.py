@@ -1,0 +1,20 @@
+"""Finds bundles whose DAGs are live although nothing stands for them any more."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from dagbundle.rollout.model import BundleKey
+from dagbundle.store.dagstore import DagStore
+
+
+def orphans(store: DagStore, there: Collection[tuple[str, str]]) -> tuple[BundleKey, ...]:
+    """Return the bundles that the store knows and that are not among those that are there, sorted.
+
+    Args:
+        store: The store.
+        there: (namespace, name) of every DagBundle of the cluster.
+
+    A bundle that was deleted with deletionPolicy Orphan is among them: nothing tells it apart from one that was missed.
+    """
+    return tuple(sorted(key for key in store.bundles_known() if (key.namespace, key.name) not in there))

@@ -1,0 +1,128 @@
+"""What became of a rollout's runs: the shards of each subdir put together again, for the judge and for people.
+
+A subdir counts as closed only when every one of its shards closed and no two of them speak of one file. One that no
+parser reported for is not closed either, so that nobody takes it for a subdir that left the bundle.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dagbundle.rollout.model import FileOutcome, RunOutcome
+from dagbundle.store import staging
+from dagbundle.store.records import RunState, RunStateRow
+from dagbundle.store.tables import AnyRow, Tables
+
+
+def outcomes(connection: Connection, tables: Tables, rollout_id: str) -> tuple[RunOutcome, ...]:
+    """See `DagReader.outcomes`."""
+    submission = tables.submission
+    runs = _current_runs(connection, tables, rollout_id)
+    files: dict[str, list[FileOutcome]] = {row.id: [] for rows in runs.values() for row in rows}
+    for row in connection.execute(
+        sa.select(
+            submission.c.run, submission.c.path, submission.c.unchanged, submission.c.outcome, submission.c.duration
+        )
+        .where(submission.c.run.in_(files))
+        .order_by(submission.c.run, submission.c.path)
+    ):
+        files[row.run].append(
+            staging.read_outcome(row.path, row.outcome, unchanged=row.unchanged, duration=row.duration)
+        )
+    shards = _shards(connection, tables, rollout_id)
+    subdirs = sorted({*runs, *_subdirs(connection, tables, rollout_id)})
+    return tuple(_merged(subdir, runs.get(subdir, ()), shards.get(subdir, 1), files) for subdir in subdirs)
+
+
+def closed_subdirs(connection: Connection, tables: Tables, rollout_id: str) -> set[str]:
+    """Return the subdirs of which every shard closed."""
+    shards = _shards(connection, tables, rollout_id)
+    return {
+        subdir
+        for subdir, rows in _current_runs(connection, tables, rollout_id).items()
+        if {row.shard for row in rows if row.state == RunState.CLOSED} == set(range(shards.get(subdir, 1)))
+    }
+
+
+def run_states(connection: Connection, tables: Tables, rollout_id: str) -> tuple[RunStateRow, ...]:
+    """See `DagReader.run_states`."""
+    shards = _shards(connection, tables, rollout_id)
+    return tuple(
+        [
+            RunStateRow(
+                subdir=subdir,
+                shard=row.shard,
+                shards=shards.get(subdir, 1),
+                attempt=row.attempt,
+                state=RunState(row.state),
+                failure=row.failure,
+                files=row.files,
+                dags=row.dags,
+                import_errors=row.import_errors,
+                airflow=row.airflow,
+                python=row.python,
+                started_at=row.started_at,
+                closed_at=row.closed_at,
+            )
+            for subdir, rows in sorted(_current_runs(connection, tables, rollout_id).items())
+            for row in rows
+        ]
+    )
+
+
+def _current_runs(connection: Connection, tables: Tables, rollout_id: str) -> dict[str, list[AnyRow]]:
+    """Return the newest attempt at every shard, by subdir, in the shards' order."""
+    run = tables.parse_run
+    found: dict[str, list[AnyRow]] = {}
+    for row in connection.execute(
+        sa.select(run)
+        .where(run.c.rollout == rollout_id, run.c.state != RunState.FENCED)
+        .order_by(run.c.subdir, run.c.shard)
+    ):
+        found.setdefault(row.subdir, []).append(row)
+    return found
+
+
+def _shards(connection: Connection, tables: Tables, rollout_id: str) -> dict[str, int]:
+    """Return how many shards the subdirs with a Job have; every other has one."""
+    job = tables.job
+    rows = connection.execute(sa.select(job.c.subdir, job.c.shards).where(job.c.rollout == rollout_id))
+    return {row.subdir: row.shards for row in rows}
+
+
+def _subdirs(connection: Connection, tables: Tables, rollout_id: str) -> Sequence[str]:
+    table = tables.rollout
+    found: Sequence[str] | None = connection.execute(
+        sa.select(table.c.subdirs).where(table.c.id == rollout_id)
+    ).scalar()
+    return found or ()
+
+
+def _merged(subdir: str, rows: Sequence[AnyRow], shards: int, files: Mapping[str, list[FileOutcome]]) -> RunOutcome:
+    failure = _failure(rows, shards)
+    found = sorted((file for row in rows for file in files[row.id]), key=lambda file: file.path)
+    twice = [path for path, count in Counter(file.path for file in found).items() if count > 1]
+    if not failure and twice:
+        failure = f"{twice[0]} was reported by two shards: all shards must parse the same files of the same image"
+    return RunOutcome(subdir=subdir, closed=not failure, files=tuple(found), failure=failure)
+
+
+def _failure(rows: Sequence[AnyRow], shards: int) -> str:
+    """Say why a subdir is not closed; empty when it is."""
+    if not rows:
+        return "No parser reported"
+    by_shard = {row.shard: row for row in rows}
+    for shard in range(shards):
+        row = by_shard.get(shard)
+        where = f"Shard {shard} of {shards}: " if shards > 1 else ""
+        if row is None:
+            return f"{where}no parser reported"
+        if row.state != RunState.CLOSED:
+            return where + (row.failure or "The run did not close")
+    if len(rows) > shards:
+        return f"Shard {max(by_shard)} reported, but there are only {shards}"
+    return ""
