@@ -68,6 +68,7 @@ lint: .venv/installed ## Style, types, layers and the trust boundary
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy bench
+	$(BIN)/mypy e2e charts/document.py
 	$(BIN)/lint-imports
 
 .PHONY: format
@@ -86,6 +87,10 @@ test-unit: .venv/installed ## Run the tests that need no Airflow and no PostgreS
 test-integration: .venv/installed $(AIRFLOW_ENVS) ## Run the tests on real Airflows and a real PostgreSQL
 	$(PYTEST) --numprocesses 2 tests/integration $(PYTEST_ARGS)
 
+.PHONY: e2e
+e2e: .venv/installed .venvs/uv/installed ## Test on a real Kubernetes (root; the first time takes a quarter of an hour more)
+	$(PYTEST) e2e $(PYTEST_ARGS)
+
 # --- to look at ------------------------------------------------------------------------------------------------------
 
 .PHONY: demo
@@ -99,9 +104,10 @@ bench: .venv/installed .venvs/airflow-3.3/installed ## Measure us against Airflo
 # --- to keep up to date ----------------------------------------------------------------------------------------------
 
 .PHONY: crd
-crd: .venv/installed ## Write crds/ anew from the models
+crd: .venv/installed ## Write crds/ and the chart's copy anew from the models
 	$(BIN)/dagbundle crd > crds/dagbundles.dagbundle.dev.yaml.new
 	mv crds/dagbundles.dagbundle.dev.yaml.new crds/dagbundles.dagbundle.dev.yaml
+	cp crds/dagbundles.dagbundle.dev.yaml charts/dagbundle-operator/files/
 
 .PHONY: parser
 parser: .venv/installed ## Build the parser as one file that any Python 3.10+ runs: build/dagbundle-parser.pyz
@@ -118,4 +124,4 @@ lock: .venvs/uv/installed ## Resolve requirements/ anew; LOCK_ARGS=--upgrade tak
 .PHONY: clean
 clean: ## Remove what was made here
 	rm -rf .venv .venvs .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist bench/out
-	find operator tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find operator tests bench examples e2e charts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,6 +15,12 @@ def prune(
     namespace: Annotated[
         str | None, typer.Option("--namespace", "-n", help="Only bundles of this namespace.", show_default=False)
     ] = None,
+    cluster: Annotated[
+        str,
+        typer.Option(
+            "--cluster", envvar="DAGBUNDLE_CLUSTER_NAME", help="The cluster's name, where the chart has a clusterName."
+        ),
+    ] = "",
     database_url: options.DatabaseUrl = None,
     out: options.Output = output.Format.TEXT,
 ) -> None:
@@ -23,10 +29,12 @@ def prune(
     from dagbundle.engine import engine, orphans  # noqa: PLC0415 - likewise
     from dagbundle.runtime.kubernetes import client  # noqa: PLC0415 - likewise
 
-    there = client.Cluster().bundle_names()
+    there = client.Cluster().bundle_versions().keys()
     with report.opened_store(database_url) as store:
         found = [
-            bundle for bundle in orphans.orphans(store, there) if namespace is None or bundle.namespace == namespace
+            bundle
+            for bundle in orphans.orphans(store, there, cluster=cluster)
+            if namespace is None or bundle.namespace == namespace
         ]
         rows = [(bundle.namespace, bundle.name, len(store.live(bundle).dags)) for bundle in found]
         if out is output.Format.TEXT:

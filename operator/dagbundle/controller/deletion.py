@@ -31,7 +31,9 @@ def guard(body: Mapping[str, Any], cluster: Cluster) -> None:
     cluster.write_finalizers(body, [*(body["metadata"].get("finalizers") or ()), FINALIZER])
 
 
-def finish(body: Mapping[str, Any], store: DagStore, cluster: Cluster, *, now: dt.datetime) -> None:
+def finish(
+    body: Mapping[str, Any], store: DagStore, cluster: Cluster, *, cluster_name: str = "", now: dt.datetime
+) -> None:
     """Deactivate the bundle's DAGs, if that is its policy, and let the resource go.
 
     Raises:
@@ -42,7 +44,7 @@ def finish(body: Mapping[str, Any], store: DagStore, cluster: Cluster, *, now: d
     others = [name for name in metadata.get("finalizers") or () if name != FINALIZER]
     if len(others) == len(metadata.get("finalizers") or ()):
         return
-    key = BundleKey(metadata["namespace"], metadata["name"])
+    key = BundleKey(metadata["namespace"], metadata["name"], cluster_name)
     kind, message = "Normal", "its DAGs stay as they are (deletionPolicy Orphan)"
     if (body.get("spec") or {}).get("deletionPolicy", "Deactivate") != "Orphan":
         try:

@@ -19,12 +19,13 @@ from kubernetes.aio import config as aio_config
 from kubernetes.aio.leaderelection import electionconfig, leaderelection
 
 from dagbundle import errors
-from dagbundle.controller import metrics, workers
+from dagbundle.controller import health, metrics, workers
 from dagbundle.controller.lease import Lease
 from dagbundle.controller.queue import Queue
 from dagbundle.controller.reconciler import Reconciler
 from dagbundle.controller.seen import Key, Seen
 from dagbundle.controller.settings import Settings
+from dagbundle.controller.watchdog import Watchdog
 from dagbundle.resources import bundle as bundle_models
 from dagbundle.runtime.kubernetes import jobs
 from dagbundle.runtime.kubernetes.client import Cluster
@@ -35,8 +36,8 @@ _LOG = logging.getLogger(__name__)
 LEASE_SECONDS = 15
 RENEW_SECONDS = 10
 RETRY_SECONDS = 2
-SILENT_SECONDS = 900.0
-"""A watch of ours is renewed by the API server every few minutes; longer silence with bundles there is a dead watch."""
+WATCH_SECONDS = 300
+"""How long one watch lasts before it is renewed, so that none hangs on a dead connection for longer."""
 
 
 class Operator:
@@ -53,7 +54,9 @@ class Operator:
         self._store = store
         self._seen = Seen()
         self._queue: Queue[Key] = Queue()
-        self._reconciler = Reconciler(store, cluster or Cluster(), self._seen, settings)
+        self._cluster = cluster or Cluster()
+        self._reconciler = Reconciler(store, self._cluster, self._seen, settings)
+        self._watchdog = Watchdog()
         self._stop = threading.Event()
 
     async def run(self) -> None:
@@ -63,6 +66,7 @@ class Operator:
             ClusterError: Leading ended by anything but a signal; starting again is the remedy.
         """
         metrics.serve(self._settings.metrics_port, self._seen, self._queue)
+        health.serve(self._settings.health_port, self.problem)
         await _load_config()
         elected = asyncio.Event()
         async with aio_client.ApiClient() as api:
@@ -113,7 +117,7 @@ class Operator:
         listener.start()
         threading.Thread(
             target=workers.keep_up,
-            args=(self._store, self._seen, self._settings.keep_revisions, self._stop),
+            args=(self._store, self._cluster, self._seen, self._watchdog, self._settings, self._stop),
             name="upkeep",
             daemon=True,
         ).start()
@@ -122,13 +126,16 @@ class Operator:
             settings=_kopf_settings(),
             clusterwide=True,
             standalone=True,
-            liveness_endpoint=f"http://0.0.0.0:{self._settings.health_port}/healthz",
         )
 
     def stop(self) -> None:
         """End workers and listener; what they are at is repeated by whoever leads next."""
         self._stop.set()
         self._queue.close()
+
+    def problem(self) -> str:
+        """Say what is wrong with this replica; empty when nothing is, as with one that waits for the Lease."""
+        return self._watchdog.problem
 
     def _queue_all(self) -> None:
         for key in self._seen.bundles():
@@ -153,13 +160,6 @@ class Operator:
             kopf.on.event(group, version, kinds, labels=ours, registry=registry)(self._child_handler(kind))
         for kinds, kind in (("deployments", "Deployment"), ("statefulsets", "StatefulSet")):
             kopf.on.event("apps", "v1", kinds, registry=registry)(self._workload_handler(kind))
-
-        @kopf.on.probe(registry=registry)
-        def watches(**_: Any) -> float:
-            silence = self._seen.silence
-            if self._seen.bundles() and silence > SILENT_SECONDS:
-                raise kopf.PermanentError(f"no watch brought anything for {silence:.0f} s")
-            return silence
 
         return registry
 
@@ -191,8 +191,10 @@ def _plain(body: Any) -> dict[str, Any]:
 
 def _kopf_settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
+    settings.scanning.disabled = True  # the kinds are known, and looking for others needs rights of its own
     settings.posting.enabled = False  # Events are ours, on transitions only
-    settings.watching.server_timeout = 300  # the API server takes whole seconds only
+    settings.watching.server_timeout = WATCH_SECONDS  # the API server takes whole seconds only
+    settings.watching.client_timeout = WATCH_SECONDS + 30
     settings.queueing.idle_timeout = 1.0
     return settings
 

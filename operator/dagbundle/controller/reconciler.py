@@ -71,7 +71,7 @@ class Reconciler:
         self._seen = seen
         self._settings = settings
         self._now = now
-        self._rollouts = Rollouts(store, engine.Engine(store), cluster, seen, settings)
+        self._rollouts = Rollouts(store, engine.Engine(store, cluster=settings.cluster), cluster, seen, settings)
 
     def reconcile(self, key: Key) -> Result:
         """Bring one bundle closer to what its resource asks for.
@@ -85,7 +85,7 @@ class Reconciler:
         if body is None:
             return Result()
         if body["metadata"].get("deletionTimestamp"):
-            deletion.finish(body, self._store, self._cluster, now=self._now())
+            deletion.finish(body, self._store, self._cluster, cluster_name=self._settings.cluster, now=self._now())
             return Result(outcome="Deleted")
         if deletion.FINALIZER not in body["metadata"].get("finalizers", ()):
             deletion.guard(body, self._cluster)

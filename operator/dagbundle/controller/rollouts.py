@@ -150,7 +150,7 @@ class Rollouts:
                 service_account=jobs.account_of(run),
                 name=jobs.name_of(view.key.name, rollout.id, run.subdir),
                 shards=run.shards,
-                request=_request(run, resource, rollout.id),
+                request=_request(run, resource, rollout.id, self._settings.cluster),
             )
             order = jobs.Order(
                 bundle=resource,
@@ -220,7 +220,7 @@ class Rollouts:
         return Facts(live, rollout, counts, runs, states)
 
     def _key(self, resource: bundle_models.DagBundle) -> BundleKey:
-        return BundleKey(resource.metadata.namespace, resource.metadata.name)
+        return engine.key_of(resource, self._settings.cluster)
 
     def _live(self, key: BundleKey) -> Live:
         try:
@@ -256,8 +256,8 @@ def _phase(states: Sequence[RunStateRow], shards: int) -> tuple[steps.Phase, str
     return (steps.Phase.RUNNING if states else steps.Phase.PENDING), ""
 
 
-def _request(run: plan.RunPlan, resource: bundle_models.DagBundle, rollout_id: str) -> dict[str, Any]:
+def _request(run: plan.RunPlan, resource: bundle_models.DagBundle, rollout_id: str, cluster: str) -> dict[str, Any]:
     """Return the run request without what only the server knows: the run, the attempt, and what is remembered."""
-    settings = collecting.RunSettings(rollout_id, engine.airflow_name_of(resource), resource.spec.parser)
+    settings = collecting.RunSettings(rollout_id, engine.airflow_name_of(resource, cluster), resource.spec.parser)
     request = collecting.request_for(run, settings, attempt="", root=resource.spec.source.path, known={})
     return request.model_dump(mode="json", by_alias=True, exclude={"run", "attempt", "known", "run_as_user"})

@@ -85,6 +85,11 @@ class Seen:
         with self._lock:
             return dict(self._bundles)
 
+    def versions(self) -> Mapping[Key, str]:
+        """Return the resourceVersion of each bundle as it was seen last."""
+        with self._lock:
+            return {key: str(body["metadata"].get("resourceVersion", "")) for key, body in self._bundles.items()}
+
     def jobs(self, key: Key) -> Mapping[str, Object]:
         """Return a bundle's Jobs by name."""
         with self._lock:

@@ -23,6 +23,7 @@ class Settings:
         database_url: The store, PostgreSQL.
         jobs: What the platform decides about parser pods.
         grants: Who may publish what; namespaces that are not listed may publish nothing.
+        cluster: The cluster's name in bundles' identities; empty where one store has one cluster.
         namespace: Where the operator runs and keeps its Lease.
         identity: This replica's name.
         lease: The Lease's name.
@@ -36,6 +37,7 @@ class Settings:
     database_url: str
     jobs: jobs.Settings
     grants: grant_models.Grants
+    cluster: str = ""
     namespace: str = "default"
     identity: str = "dagbundle"
     lease: str = "dagbundle-controller"
@@ -62,6 +64,7 @@ def read(environ: Mapping[str, str] = os.environ) -> Settings:
             parser_pull_secret=environ.get("DAGBUNDLE_PARSER_PULL_SECRET", ""),
         ),
         grants=_grants(_needed(environ, "DAGBUNDLE_GRANTS_FILE")),
+        cluster=environ.get("DAGBUNDLE_CLUSTER_NAME", ""),
         namespace=environ.get("DAGBUNDLE_NAMESPACE", "default"),
         identity=environ.get("DAGBUNDLE_POD_NAME", f"dagbundle-{os.getpid()}"),
         lease=environ.get("DAGBUNDLE_LEASE_NAME", "dagbundle-controller"),

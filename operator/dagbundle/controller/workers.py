@@ -12,14 +12,17 @@ from dagbundle.controller import metrics
 from dagbundle.controller.queue import Queue
 from dagbundle.controller.reconciler import Reconciler
 from dagbundle.controller.seen import Key, Seen
+from dagbundle.controller.settings import Settings
+from dagbundle.controller.watchdog import Watchdog
 from dagbundle.engine import orphans
+from dagbundle.runtime.kubernetes.client import Cluster
 from dagbundle.store.dagstore import DagStore
 from dagbundle.store.notifications import listen
 
 _LOG = logging.getLogger(__name__)
 _LISTEN_SECONDS = 60.0
 _LISTEN_PAUSE = 2.0
-UPKEEP_SECONDS = 300.0
+UPKEEP_SECONDS = 120.0
 _SETTLED_SECONDS = 60.0
 """After the start, until which the watches may not have shown every bundle."""
 
@@ -75,7 +78,7 @@ def hear(url: str, store: DagStore, queue: Queue[Key], everything: Callable[[], 
                 everything()
                 while not stop.is_set():
                     for rollout_id in listener.wait(_LISTEN_SECONDS):
-                        bundle = store.rollout(rollout_id).bundle
+                        bundle = store.rollout(rollout_id).bundle  # of another cluster's, it is no key here
                         queue.add((bundle.namespace, bundle.name))
         except errors.NotFoundError:
             continue  # a rollout that was collected meanwhile
@@ -84,20 +87,26 @@ def hear(url: str, store: DagStore, queue: Queue[Key], everything: Callable[[], 
             stop.wait(_LISTEN_PAUSE)
 
 
-def keep_up(store: DagStore, seen: Seen, keep_revisions: int, stop: threading.Event) -> None:
-    """Now and then count bundles that nothing stands for, and delete what nothing needs; until `stop` is set.
+def keep_up(  # noqa: PLR0917 - a thread is given its arguments by place
+    store: DagStore, cluster: Cluster, seen: Seen, watchdog: Watchdog, settings: Settings, stop: threading.Event
+) -> None:
+    """Now and then look after watches and store; until `stop` is set.
 
     Args:
-        store: The store.
+        store: Its bundles that nothing stands for are counted, and what nothing needs is deleted.
+        cluster: The API server.
         seen: Which bundles are there.
-        keep_revisions: How many revisions of each bundle stay restorable.
+        watchdog: Is told what is there and what was seen.
+        settings: The controller's.
         stop: Ends it.
     """
     pause = _SETTLED_SECONDS
     while not stop.wait(pause):
         pause = UPKEEP_SECONDS
         try:
-            metrics.ORPHANED.set(len(orphans.orphans(store, seen.bundles().keys())))
-            store.collect_garbage(keep_revisions=keep_revisions)
-        except errors.StoreError as error:
-            _LOG.warning("upkeep of the store failed", extra={"error": error.message})
+            there = cluster.bundle_versions()
+            watchdog.look(there, seen.versions())
+            metrics.ORPHANED.set(len(orphans.orphans(store, there.keys(), cluster=settings.cluster)))
+            store.collect_garbage(keep_revisions=settings.keep_revisions)
+        except errors.DagBundleError as error:
+            _LOG.warning("upkeep failed", extra={"error": error.message})

@@ -57,14 +57,14 @@ class Applied:
     """Other bundles that were published too, because this one let go of a dag_id that they waited for."""
 
 
-def key_of(resource: bundle_models.DagBundle) -> BundleKey:
+def key_of(resource: bundle_models.DagBundle, cluster: str = "") -> BundleKey:
     """Return the identity of a resource."""
-    return BundleKey(resource.metadata.namespace, resource.metadata.name)
+    return BundleKey(resource.metadata.namespace, resource.metadata.name, cluster)
 
 
-def airflow_name_of(resource: bundle_models.DagBundle) -> str:
+def airflow_name_of(resource: bundle_models.DagBundle, cluster: str = "") -> str:
     """Return the name that Airflow knows the bundle by."""
-    return resource.spec.bundle_name or str(key_of(resource))
+    return resource.spec.bundle_name or str(key_of(resource, cluster))
 
 
 class Engine:
@@ -73,11 +73,13 @@ class Engine:
     Args:
         store: Where DAGs are kept.
         watch: Is told what happens while it works, from several threads.
+        cluster: The cluster's name in bundles' identities; empty where one store has one cluster.
     """
 
-    def __init__(self, store: DagStore, *, watch: events.Watcher = events.ignore) -> None:
+    def __init__(self, store: DagStore, *, watch: events.Watcher = events.ignore, cluster: str = "") -> None:
         self._store = store
         self._watch = watch
+        self._cluster = cluster
 
     def apply(
         self,
@@ -99,13 +101,13 @@ class Engine:
             SupersededError: A newer rollout of the bundle began meanwhile.
             StoreError: The database said no; nothing was published.
         """
-        key = key_of(resource)
+        key = key_of(resource, self._cluster)
         version = runtime.resolve_version()
         live = self._live(key)
         planned = plan.plan(resource, version=version, live=live)
         if not planned.runs:
             return _nothing(key, version, live, planned)
-        self._store.register_bundle(key, airflow_name_of(resource))
+        self._store.register_bundle(key, airflow_name_of(resource, self._cluster))
         rollout = self._store.start_rollout(
             key,
             version=version,
@@ -115,7 +117,7 @@ class Engine:
         )
         collecting.carry_out(
             planned.runs,
-            collecting.RunSettings(rollout.id, airflow_name_of(resource), resource.spec.parser, force),
+            collecting.RunSettings(rollout.id, airflow_name_of(resource, self._cluster), resource.spec.parser, force),
             runtime=runtime,
             sink=StoreSink(self._store, key, rollout.id),
             watch=self._watch,
@@ -147,9 +149,9 @@ class Engine:
             rules: Its policy, narrowed by the grant.
             details: What whoever carries it out wants to find again in the rollout.
         """
-        key = key_of(resource)
+        key = key_of(resource, self._cluster)
         planned = plan.plan(resource, version=version, live=self._live(key))
-        self._store.register_bundle(key, airflow_name_of(resource))
+        self._store.register_bundle(key, airflow_name_of(resource, self._cluster))
         return self._store.start_rollout(
             key,
             version=version,
@@ -192,7 +194,7 @@ class Engine:
         force: bool = False,
     ) -> Applied:
         """Parse and judge like `apply`, in memory: nothing is written, nobody's rollout is superseded."""
-        key = key_of(resource)
+        key = key_of(resource, self._cluster)
         version = runtime.resolve_version()
         live = self._live(key)
         planned = plan.plan(resource, version=version, live=live)
@@ -207,7 +209,7 @@ class Engine:
         sink = collecting.MemorySink(known, remembered)
         collecting.carry_out(
             planned.runs,
-            collecting.RunSettings("dry-run", airflow_name_of(resource), resource.spec.parser, force),
+            collecting.RunSettings("dry-run", airflow_name_of(resource, self._cluster), resource.spec.parser, force),
             runtime=runtime,
             sink=sink,
             watch=self._watch,

@@ -22,6 +22,7 @@ Object = dict[str, Any]
 
 _SECONDS = 30.0
 """How long one call may take."""
+_METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _BUNDLES = f"/apis/{bundle_models.API_GROUP}/{bundle_models.API_VERSION}/namespaces"
 
 
@@ -117,20 +118,22 @@ class Cluster:
         """Return a DagBundle as it is now; None where there is none."""
         return self._get(f"{_BUNDLES}/{namespace}/dagbundles/{name}")
 
-    def bundle_names(self) -> frozenset[tuple[str, str]]:
-        """Return (namespace, name) of every DagBundle of the cluster."""
-        names: set[tuple[str, str]] = set()
+    def bundle_versions(self) -> dict[tuple[str, str], str]:
+        """Return the resourceVersion of every DagBundle of the cluster, by (namespace, name)."""
+        versions: dict[tuple[str, str], str] = {}
         query = [("limit", "500")]
+        path = f"/apis/{bundle_models.API_GROUP}/{bundle_models.API_VERSION}/dagbundles"
         while True:
-            path = f"/apis/{bundle_models.API_GROUP}/{bundle_models.API_VERSION}/dagbundles"
             try:
-                page = self._call("GET", path, query=query)
+                page = self._call("GET", path, query=query, headers={"Accept": _METADATA_ONLY})
             except ApiException as error:
                 raise _error(error, "DagBundles cannot be listed") from error
-            names |= {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in page["items"]}
+            for item in page["items"]:
+                metadata = item["metadata"]
+                versions[metadata["namespace"], metadata["name"]] = metadata["resourceVersion"]
             following = page["metadata"].get("continue")
             if not following:
-                return frozenset(names)
+                return versions
             query = [("limit", "500"), ("continue", following)]
 
     def workload(self, kind: str, namespace: str, name: str) -> Object | None:

@@ -1,0 +1,27 @@
+# The one image of the operator: controller, server, command line, and the parser that teams' pods copy from it.
+#   docker build --tag registry.example/dagbundle-operator:0.1.0 .
+# BASE may be any Debian-like image whose python3 is 3.11 or newer and has venv; it must be the same for both stages.
+ARG BASE=python:3.11-slim
+
+FROM ${BASE} AS build
+WORKDIR /src
+# everything by hash, the tool that installs and what builds the wheel among it
+COPY requirements/uv.txt requirements/runtime.txt requirements/dev.txt requirements/
+RUN python3 -m venv /tools && /tools/bin/python -m pip install --no-cache-dir --require-hashes --requirement requirements/uv.txt
+ENV UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
+RUN /tools/bin/uv venv --python "$(command -v python3)" /opt/dagbundle \
+ && /tools/bin/uv pip install --python /opt/dagbundle/bin/python --require-hashes --requirement requirements/runtime.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY operator operator
+RUN /tools/bin/uv build --wheel --python "$(command -v python3)" --build-constraint requirements/dev.txt --require-hashes --out-dir /dist \
+ && /tools/bin/uv pip install --python /opt/dagbundle/bin/python --no-deps /dist/*.whl \
+ && /opt/dagbundle/bin/python -m dagbundle.runtime.parser_home /opt/dagbundle/parser.pyz
+
+FROM ${BASE}
+LABEL org.opencontainers.image.title="dagbundle-operator" org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=build /opt/dagbundle /opt/dagbundle
+ENV PATH=/opt/dagbundle/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp
+# by number, so that runAsNonRoot can be checked
+USER 65532:65532
+WORKDIR /tmp
+ENTRYPOINT ["/opt/dagbundle/bin/dagbundle"]

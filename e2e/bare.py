@@ -1,0 +1,230 @@
+"""The controller's reconciler on a bare API server with faked pods: for faults that a whole cluster is too slow for.
+
+Everything that the reconciler knows lies in the store and the API server, so a controller that is killed is one that
+is thrown away in the middle of a call and made anew. The faked node does what a parser and the Job controller do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kubernetes import client, config
+
+from dagbundle import errors
+from dagbundle.controller.reconciler import Reconciler, Result
+from dagbundle.controller.seen import Key, Seen
+from dagbundle.controller.settings import Settings
+from dagbundle.resources.grants import Grants, Tenant
+from dagbundle.rollout.model import BundleKey
+from dagbundle.runtime.kubernetes import jobs
+from dagbundle.runtime.kubernetes.client import Cluster
+from dagbundle.store.dagstore import DagStore
+from e2e.cluster.apiserver import ApiServer
+from e2e.cluster.kubectl import Kubectl
+from integration.store import builder
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+NAMESPACE = "team-a"
+KEY: Key = (NAMESPACE, "sales")
+BUNDLE = BundleKey(*KEY)
+DIGEST = "sha256:" + "a" * 64
+SETTINGS = Settings(
+    database_url="",
+    jobs=jobs.Settings("https://server.invalid", "", "registry.test/parser:1"),
+    grants=Grants(tenants=[Tenant(namespace=NAMESPACE)]),
+)
+FILES: Mapping[str, Mapping[str, str]] = {"ingest": {"a": "1", "b": "1"}, "reporting": {"c": "1"}}
+"""By subdir, the DAGs of its one file, with a salt that makes their content."""
+MAX_ROUNDS = 30
+_JOBS = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
+_BUNDLE = f"/apis/dagbundle.dev/v1alpha1/namespaces/{NAMESPACE}/dagbundles/{KEY[1]}"
+_MERGE = {"Content-Type": "application/merge-patch+json"}
+
+
+class Killed(BaseException):
+    """The controller was killed here."""
+
+
+@dataclasses.dataclass
+class Fuse:
+    """Counts the calls that a controller makes of the world, and kills it before or after one of them."""
+
+    at: int = -1
+    after: bool = False
+    name: str = ""
+    """Kill before the first call of this name instead."""
+    calls: list[str] = dataclasses.field(default_factory=list)
+
+    def wrap(self, target: Any) -> Any:
+        """Return a stand-in whose calls are counted."""
+        return _Wired(self, target)
+
+
+class _Wired:
+    def __init__(self, fuse: Fuse, target: Any) -> None:
+        self._fuse, self._target = fuse, target
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._target, name)
+        if not callable(value):
+            return value
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            self._fuse.calls.append(name)
+            number = len(self._fuse.calls) - 1
+            if (number == self._fuse.at and not self._fuse.after) or name == self._fuse.name:
+                raise Killed(name)
+            answer = value(*arguments, **named)
+            if number == self._fuse.at:
+                raise Killed(name)
+            return answer
+
+        return call
+
+
+class World:
+    """An API server, a store, and whoever acts on them."""
+
+    def __init__(self, server: ApiServer, store: DagStore) -> None:
+        self.kubectl: Kubectl = server.kubectl
+        self.store = store
+        settings = client.Configuration()
+        config.load_kube_config(config_file=str(server.kubeconfig), client_configuration=settings)  # type: ignore[no-untyped-call] # untyped in the client
+        self.cluster = Cluster(client.ApiClient(settings))
+        self.fuse = Fuse()
+
+    def prepare(self) -> None:
+        """Install the CRD, the tenant's namespace and what its account needs."""
+        crd = ROOT / "crds/dagbundles.dagbundle.dev.yaml"
+        self.kubectl.text("apply", "--server-side", f"--filename={crd}")
+        self.kubectl.until(
+            "customresourcedefinitions",
+            lambda body: any(
+                item["type"] == "Established" and item["status"] == "True"
+                for item in body.get("status", {}).get("conditions", ())
+            ),
+        )
+        self.kubectl.text("create", "namespace", NAMESPACE)
+        self.kubectl.text("create", "role", "parser", "-n", NAMESPACE, "--verb=create", "--resource=jobs.batch")
+        self.kubectl.text(
+            "create", "rolebinding", "parser", "-n", NAMESPACE, "--role=parser", f"--serviceaccount={NAMESPACE}:default"
+        )
+
+    def apply(self, image: str = "registry.test/sales:1", **spec: Any) -> None:
+        """Apply the bundle."""
+        body = {
+            "apiVersion": "dagbundle.dev/v1alpha1",
+            "kind": "DagBundle",
+            "metadata": {"name": KEY[1], "namespace": NAMESPACE},
+            "spec": {
+                "source": {"image": {"reference": image}},
+                "subdirs": [{"path": name} for name in FILES],
+                **spec,
+            },
+        }
+        self.cluster._call(  # noqa: SLF001 - as above
+            "PATCH", _BUNDLE, body=body, query=[("fieldManager", "team"), ("force", "true")],
+            headers={"Content-Type": "application/apply-patch+yaml"},
+        )  # fmt: skip
+
+    def delete(self) -> None:
+        """Delete the bundle and every Job, and let the controller finish."""
+        if self.bundle() is not None:
+            self.cluster._call("DELETE", _BUNDLE)  # noqa: SLF001 - as above
+            self.reconcile()
+        self.cluster._call("DELETE", _JOBS, body={"propagationPolicy": "Background"})  # noqa: SLF001 - as above
+
+    def bundle(self) -> Any:
+        """Return the bundle as the API server has it; None when it is gone."""
+        return self.cluster.bundle(*KEY)
+
+    def jobs(self) -> list[Any]:
+        """Return the namespace's Jobs."""
+        found: list[Any] = self.cluster._call("GET", _JOBS)["items"]  # noqa: SLF001 - a process per look takes too long
+        return found
+
+    def controller(self) -> Reconciler:
+        """Return a controller that has just been started: it knows what its first look at the API server shows."""
+        seen = Seen()
+        body = self.bundle()
+        if body is not None:
+            seen.take_bundle(body, deleted=False)
+        for job in self.jobs():
+            seen.take_child("Job", job, deleted=False)
+        return Reconciler(self.fuse.wrap(self.store), self.fuse.wrap(self.cluster), seen, SETTINGS)
+
+    def reconcile(self) -> Result:
+        """Reconcile once, as a controller that was started for it."""
+        return self.controller().reconcile(KEY)
+
+    def node(self, files: Mapping[str, Mapping[str, str]] = FILES, *, subdirs: Sequence[str] = ()) -> None:
+        """Do what pods and the Job controller would: report for every Job, and complete it."""
+        rollout = self.store.latest_rollout(BUNDLE)
+        if rollout is None or rollout.state != "Open":
+            return
+        there = {job["metadata"]["uid"]: job for job in self.jobs()}
+        for row in self.store.jobs(rollout.id):
+            job = there.get(row.uid)
+            if job is None or (subdirs and row.subdir not in subdirs):
+                continue
+            if not any(state.subdir == row.subdir for state in self.store.run_states(rollout.id)):
+                staged = [builder.staged(f"{row.subdir}/dags.py", files[row.subdir])]
+                builder.run(self.store, rollout, row.subdir, staged, attempt=f"pod-of-{row.uid}")
+            self.complete(job)
+
+    def complete(self, job: Any) -> None:
+        """Complete a Job."""
+        status = {
+            "startTime": "2026-01-01T00:00:00Z",
+            "completionTime": "2026-01-01T00:00:10Z",
+            "succeeded": 1,
+            "conditions": [
+                {"type": kind, "status": "True", "lastTransitionTime": "2026-01-01T00:00:10Z"}
+                for kind in ("SuccessCriteriaMet", "Complete")
+            ],
+        }
+        self.cluster._call(  # noqa: SLF001 - as above
+            "PATCH", f"{_JOBS}/{job['metadata']['name']}/status", body={"status": status}, headers=_MERGE
+        )
+
+    def settle(self, files: Mapping[str, Mapping[str, str]] = FILES) -> Any:
+        """Let controller and node take turns until nothing changes any more; returns the bundle."""
+        for _ in range(MAX_ROUNDS):
+            before = self.bundle()
+            try:
+                self.reconcile()
+            except errors.StaleError:
+                continue
+            except Killed:
+                continue
+            self.node(files)
+            after = self.bundle()
+            if after == before and not self.is_open():
+                return after
+        raise AssertionError(f"the bundle did not settle: {json.dumps(self.bundle(), indent=1)}")
+
+    def is_open(self) -> bool:
+        """Whether a rollout is going on."""
+        rollout = self.store.latest_rollout(BUNDLE)
+        return rollout is not None and rollout.state == "Open"
+
+    def state(self) -> dict[str, Any]:
+        """Return what must be the same however often the controller was killed: without times, names and ids."""
+        body = self.bundle()
+        status = dict((body or {}).get("status") or {})
+        status["conditions"] = [
+            {name: value for name, value in item.items() if name != "lastTransitionTime"}
+            for item in status.get("conditions", ())
+        ]
+        status["subdirs"] = [{**item, "job": bool(item["job"])} for item in status.get("subdirs", ())]
+        live = self.store.live(BUNDLE)
+        return {
+            "status": status,
+            "revision": live.revision,
+            "dags": {dag.dag_id: (dag.subdir, dag.sha256) for dag in live.dags.values()},
+            "running": [job["metadata"]["name"] for job in self.jobs() if not job.get("status", {}).get("conditions")],
+        }

@@ -1,0 +1,175 @@
+"""A controller that is killed at any step of a rollout ends in the same state as one that is not.
+
+The list of crash points is made by a rollout that goes well: every call of the store and of the API server is one,
+before it and after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dagbundle.rollout.model import BundleKey
+from dagbundle.store.dagstore import DagStore
+from e2e.bare import BUNDLE, FILES, KEY, NAMESPACE, Fuse, Killed, World
+from e2e.cluster.apiserver import NAMESPACES_AND_GARBAGE, ApiServer
+from support import postgres
+
+CHANGED = {"ingest": {"a": "2"}, "reporting": {"c": "1", "d": "1"}}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ApiServer]:
+    with ApiServer(controllers=NAMESPACES_AND_GARBAGE) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[postgres.PostgresServer]:
+    with postgres.running_postgres() as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def world(server: ApiServer, database: postgres.PostgresServer) -> Iterator[World]:
+    with DagStore.open(database.create_database(), upgrade=True) as store:
+        world = World(server, store)
+        world.prepare()
+        yield world
+
+
+@pytest.fixture
+def clean(world: World) -> Iterator[World]:
+    """The world with nothing in it."""
+    yield world
+    world.fuse = Fuse()
+    world.delete()
+    assert world.bundle() is None
+
+
+def first(world: World) -> dict[str, Any]:
+    world.apply()
+    world.settle()
+    return world.state()
+
+
+def second(world: World) -> dict[str, Any]:
+    world.apply("registry.test/sales:2")
+    world.settle(CHANGED)
+    return world.state()
+
+
+def relative(state: dict[str, Any], before: int) -> dict[str, Any]:
+    """Count revisions from where the story began: the store remembers what was there before."""
+    status = {**state["status"], "revision": state["status"]["revision"] - before}
+    return {**state, "status": status, "revision": state["revision"] - before}
+
+
+def revision(world: World) -> int:
+    return (
+        world.store.live(BUNDLE).revision if BUNDLE in {row.bundle for row in world.store.list_bundles().items} else 0
+    )
+
+
+@pytest.fixture(scope="module")
+def expected(world: World) -> Any:
+    """What two rollouts without a crash end in, and how many calls each of them takes."""
+    start = revision(world)
+    one = relative(first(world), start)
+    calls = len(world.fuse.calls)
+    world.fuse = Fuse()
+    two = relative(second(world), start)
+    used, world.fuse = len(world.fuse.calls), Fuse()
+    world.delete()
+    return one, two, calls, used
+
+
+def test_a_rollout_without_a_crash_publishes_every_dag(expected: Any) -> None:
+    one, two, *_ = expected
+    assert sorted(one["dags"]) == ["a", "b", "c"]
+    assert sorted(two["dags"]) == ["a", "c", "d"]
+    assert one["running"] == two["running"] == []
+    assert [item["reason"] for item in two["status"]["conditions"]] == ["Published"]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_controller_killed_at_any_call_ends_in_the_same_state(clean: World, expected: Any, after: bool) -> None:
+    _, two, calls, used = expected
+    for at in range(max(calls, used)):
+        start = revision(clean)
+        clean.fuse = Fuse(at, after)
+        first(clean)
+        clean.fuse = Fuse(at, after)
+        found = relative(second(clean), start)
+        name = clean.fuse.calls[at] if at < len(clean.fuse.calls) else "the end"
+        assert found == two, f"killed {'after' if after else 'before'} call {at}, {name}"
+        clean.fuse = Fuse()
+        clean.delete()
+
+
+def test_a_job_that_is_deleted_by_hand_is_made_again(clean: World) -> None:
+    clean.apply()
+    clean.reconcile()
+    clean.reconcile()
+    before = {job["metadata"]["uid"] for job in clean.jobs()}
+    clean.kubectl.text("delete", "jobs", "--all", "--namespace", NAMESPACE)
+    clean.reconcile()
+    made = {job["metadata"]["uid"] for job in clean.jobs()}
+    assert len(made) == len(before) == len(FILES)
+    assert not made & before
+    clean.settle()
+    assert sorted(clean.state()["dags"]) == ["a", "b", "c"]
+
+
+def test_a_job_that_squats_a_name_is_left_alone_and_said(clean: World) -> None:
+    clean.apply()
+    clean.reconcile()
+    clean.fuse = Fuse(name="create_job")
+    with pytest.raises(Killed):
+        clean.reconcile()
+    name = clean.store.jobs(_id(clean, BUNDLE))[0].name
+    squatter = {
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "x", "image": "x"}]}}},
+    }  # fmt: skip
+    made = clean.kubectl.create(squatter)
+    clean.fuse = Fuse()
+    clean.reconcile()
+    conditions = {item["type"]: item for item in clean.bundle()["status"]["conditions"]}
+    assert (conditions["Stalled"]["reason"], conditions["Ready"]["status"]) == ("JobConflict", "False")
+    assert f"kubectl delete job -n {NAMESPACE} {name}" in conditions["Ready"]["message"]
+    left = clean.cluster.job(NAMESPACE, name)
+    assert left is not None
+    assert left["metadata"]["uid"] == made["metadata"]["uid"]
+
+
+def test_an_edit_during_a_rollout_supersedes_it_and_removes_its_jobs(clean: World) -> None:
+    clean.apply()
+    clean.reconcile()
+    clean.reconcile()
+    older = {job["metadata"]["name"] for job in clean.jobs()}
+    assert older
+    clean.apply("registry.test/sales:2")
+    clean.reconcile()
+    newer = {job["metadata"]["name"] for job in clean.jobs() if not job["metadata"].get("deletionTimestamp")}
+    assert len(newer) == len(FILES)
+    assert not newer & older
+    clean.settle()
+    assert clean.state()["status"]["version"]["published"] == "registry.test/sales:2"
+
+
+def test_an_idle_bundle_is_written_to_by_nobody(clean: World) -> None:
+    clean.apply()
+    clean.settle()
+    before = clean.bundle()["metadata"]["resourceVersion"]
+    for _ in range(3):
+        clean.reconcile()
+    assert clean.bundle()["metadata"]["resourceVersion"] == before
+
+
+def _id(world: World, bundle: BundleKey) -> str:
+    rollout = world.store.latest_rollout(bundle)
+    assert rollout is not None
+    return rollout.id
