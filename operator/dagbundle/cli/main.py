@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dagbundle import errors
-from dagbundle.cli import apply, controller, crd, dags, database, get, history, parse, prune
+from dagbundle.cli import apply, controller, crd, dags, database, get, history, parse, prune, serve
 from dagbundle.cli.exits import Exit
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app.command()(history.resume)
 app.command()(crd.crd)
 app.command()(controller.controller)
 app.command()(prune.prune)
+app.command()(serve.server)
 app.add_typer(get.app, name="get")
 app.add_typer(dags.app, name="dags")
 app.add_typer(database.app, name="db")

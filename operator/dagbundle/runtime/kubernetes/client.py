@@ -66,15 +66,15 @@ class Cluster:
         return str(made["metadata"]["uid"])
 
     def _find(self, manifest: jobs.Manifest) -> str:
-        """Return the UID of the Job that has the manifest's name, if it is the one that the manifest would make."""
+        """Return the UID of the Job that has the manifest's name, if it is of the same run."""
         namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
         found = self.job(namespace, name)
         if found is None:
             raise errors.StaleError(f"Job {namespace}/{name} was there and is gone: it is made at the next look")
         metadata = found["metadata"]
         ours = manifest["metadata"]
-        same = metadata.get("annotations", {}).get(jobs.HASH_ANNOTATION) == ours["annotations"][
-            jobs.HASH_ANNOTATION
+        same = metadata.get("annotations", {}).get(jobs.RUN_ANNOTATION) == ours["annotations"][
+            jobs.RUN_ANNOTATION
         ] and [owner.get("uid") for owner in metadata.get("ownerReferences", ())] == [
             owner["uid"] for owner in ours["ownerReferences"]
         ]

@@ -8,7 +8,6 @@ quotas and LimitRanges ask for them.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,8 @@ ROLLOUT_LABEL = f"{GROUP}/rollout"
 MANAGED_LABEL = "app.kubernetes.io/managed-by"
 MANAGED = "dagbundle"
 SUBDIR_ANNOTATION = f"{GROUP}/subdir"
-HASH_ANNOTATION = f"{GROUP}/spec-hash"
+RUN_ANNOTATION = f"{GROUP}/run"
+"""Nobody can know a run's id before its Job is there, so a Job that bears it is ours."""
 SELECTOR = f"{MANAGED_LABEL}={MANAGED}"
 """Selects every Job and pod of ours."""
 CONTAINER = "parser"
@@ -99,7 +99,7 @@ def name_of(bundle: str, rollout_id: str, subdir: str) -> str:
 
 
 def build(order: Order, settings: Settings) -> Manifest:
-    """Build the Job's manifest, with a hash over it by which it is recognised again."""
+    """Build the Job's manifest."""
     spec, metadata = order.bundle.spec, order.bundle.metadata
     labels = {
         **spec.pod.labels,
@@ -114,7 +114,7 @@ def build(order: Order, settings: Settings) -> Manifest:
             "name": name_of(metadata.name, order.rollout_id, order.run.subdir),
             "namespace": metadata.namespace,
             "labels": labels,
-            "annotations": {SUBDIR_ANNOTATION: order.run.subdir},
+            "annotations": {SUBDIR_ANNOTATION: order.run.subdir, RUN_ANNOTATION: order.run_id},
             "ownerReferences": [
                 {
                     "apiVersion": f"{bundle_models.API_GROUP}/{bundle_models.API_VERSION}",
@@ -151,7 +151,6 @@ def build(order: Order, settings: Settings) -> Manifest:
             "completions": order.run.shards,
             "parallelism": order.run.shards,
         }
-    job["metadata"]["annotations"][HASH_ANNOTATION] = _hash(job)
     return job
 
 
@@ -255,7 +254,3 @@ def _container(order: Order, settings: Settings) -> Manifest:
             {"name": "dagbundle-tmp", "mountPath": "/tmp"},  # noqa: S108 - likewise
         ],
     }
-
-
-def _hash(job: Manifest) -> str:
-    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:32]
