@@ -13,7 +13,7 @@ import pytest
 
 from dagbundle.rollout.model import BundleKey
 from dagbundle.store.dagstore import DagStore
-from e2e.bare import BUNDLE, FILES, KEY, NAMESPACE, Fuse, Killed, World
+from e2e.bare import BUNDLE, FILES, NAMESPACE, Fuse, Killed, World
 from e2e.cluster.apiserver import NAMESPACES_AND_GARBAGE, ApiServer
 from support import postgres
 

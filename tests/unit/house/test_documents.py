@@ -21,7 +21,7 @@ def name(path: pathlib.Path) -> str:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_every_make_target_that_a_document_names_exists(document: pathlib.Path) -> None:
-    named = set(re.findall(r"(?m)(?:`|^|&& )make ([a-z][a-z-]*)", document.read_text()))
+    named = set(re.findall(r"(?m)(?:`|^|&& )make ([a-z][a-z0-9-]*)", document.read_text()))
     assert named - targets() == set()
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dagbundle_parser.discovery import ListedFile, Lister
+from dagbundle_parser import discovery
+from dagbundle_parser.discovery import ListedFile, Lister, shard_of
 from dagbundle_parser.ignorefile import is_ignored, read_rules
 from dagbundle_parser.loaders.python import PythonDagLoader
 from dagbundle_parser.loaders.yaml import YamlDagLoader
@@ -176,3 +177,35 @@ def test_settings_come_from_the_environment_then_airflow_cfg_then_the_default(tm
     settings = AirflowSettings.read({"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__DAG_DISCOVERY_SAFE_MODE": "true"})
     assert (settings.ignore_syntax, settings.safe_mode) == ("regexp", True)
     assert AirflowSettings.read({"AIRFLOW_HOME": "/nonexistent"}).ignore_syntax == "glob"
+
+
+# --- Shards ---------------------------------------------------------------------------------------------------------
+
+
+def shard_listing(root: Path, shard: int, shards: int) -> list[ListedFile]:
+    return Lister(str(root), SETTINGS, [PythonDagLoader()]).list_files(shard=shard, shards=shards)
+
+
+def test_which_shard_a_file_belongs_to_never_changes() -> None:
+    assert [shard_of(path, 5) for path in ("a.py", "ingest/b.py", "grüße.py")] == [2, 0, 0]
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3, 7])
+def test_shards_divide_a_subdir_without_gap_or_overlap(bundle: Path, tmp_path: Path, shards: int) -> None:
+    write_bundle(bundle, {f"{folder}/{number}.py": DAG for folder in ("a", "b") for number in range(20)})
+    write_bundle(tmp_path, {"secret.py": DAG})
+    for number in range(10):
+        (bundle / "a" / f"link{number}.py").symlink_to(tmp_path / "secret.py")
+    whole = listing(bundle)
+    parts = [[file.path for file in shard_listing(bundle, shard, shards)] for shard in range(shards)]
+    assert sorted(path for part in parts for path in part) == sorted(whole)
+
+
+def test_files_of_other_shards_are_not_even_read(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bundle(bundle, {f"{number}.py": DAG for number in range(20)})
+    read: list[str] = []
+    content = discovery._ContentOf.content
+    monkeypatch.setattr(discovery._ContentOf, "content", lambda self: read.append(self.path) or content(self))
+    found = shard_listing(bundle, 1, 4)
+    assert 0 < len(found) < 20
+    assert set(read) == {file.path for file in found}

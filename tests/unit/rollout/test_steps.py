@@ -124,9 +124,14 @@ def test_a_failed_run_is_tried_again_after_the_interval(published: bool) -> None
 
 
 JOBS = st.none() | st.builds(
-    steps.JobSeen, st.just("job"), st.just("uid"), st.booleans(), st.sampled_from(["", "x"]), st.sampled_from(["", "y"]),
+    steps.JobSeen,
+    st.just("job"),
+    st.just("uid"),
+    st.booleans(),
+    st.sampled_from(["", "x"]),
+    st.sampled_from(["", "y"]),
     st.frozensets(st.sampled_from([DIGEST, OTHER]), max_size=1),
-)  # fmt: skip
+)
 RUNS = st.lists(
     st.builds(
         steps.RunSeen,
