@@ -70,7 +70,8 @@ class Operator:
         await _load_config()
         elected = asyncio.Event()
         async with aio_client.ApiClient() as api:
-            election = asyncio.create_task(self._election(api, elected).run(), name="the Lease")
+            lease = Lease(self._settings.lease, self._settings.namespace, self._settings.identity, api)
+            election = asyncio.create_task(self._election(lease, elected).run(), name="the Lease")
             waiting = asyncio.create_task(elected.wait())
             await asyncio.wait({election, waiting}, return_when=asyncio.FIRST_COMPLETED)
             leading = asyncio.create_task(self._lead(), name="the watches")
@@ -79,6 +80,7 @@ class Operator:
             for task in (*running, waiting):
                 task.cancel()
             await asyncio.gather(*running, waiting, return_exceptions=True)
+            await lease.release()
         for task in ended:
             problem = task.exception()
             if problem is not None or task is election:
@@ -86,7 +88,7 @@ class Operator:
                     f"{task.get_name()} ended: {problem or 'another replica holds it'}"
                 ) from problem
 
-    def _election(self, api: aio_client.ApiClient, elected: asyncio.Event) -> leaderelection.LeaderElection:
+    def _election(self, lease: Lease, elected: asyncio.Event) -> leaderelection.LeaderElection:
         async def started() -> None:
             elected.set()
 
@@ -95,7 +97,7 @@ class Operator:
 
         return leaderelection.LeaderElection(
             electionconfig.Config(
-                Lease(self._settings.lease, self._settings.namespace, self._settings.identity, api),
+                lease,
                 lease_duration=LEASE_SECONDS,
                 renew_deadline=RENEW_SECONDS,
                 retry_period=RETRY_SECONDS,
