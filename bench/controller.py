@@ -179,4 +179,4 @@ def _row(name: str, ours: float, limit: float, unit: str) -> harness.Row:
 
 
 if __name__ == "__main__":
-    harness.main(__doc__ or "", {"controller": measure})
+    harness.main(__doc__ or "", {"controller": measure}, peer="limit")

@@ -227,9 +227,9 @@ def compare(name: str, rounds: Sequence[tuple[float, float]], *, unit: str, bett
     )
 
 
-def report(part: str, rows: Sequence[Row]) -> None:
+def report(part: str, rows: Sequence[Row], peer: str = "stock Airflow") -> None:
     """Print the rows as a table that README can quote, and write them to bench/out/PART.json."""
-    print(f"\n| {part} | ours | stock Airflow | ratio | unit |\n| --- | ---: | ---: | ---: | --- |")
+    print(f"\n| {part} | ours | {peer} | ratio | unit |\n| --- | ---: | ---: | ---: | --- |")
     for row in rows:
         print(f"| {row.name} | {_short(row.ours)} | {_short(row.peer)} | {_short(row.ratio)} | {row.unit} |")
     out = ROOT / "bench" / "out"
@@ -238,12 +238,14 @@ def report(part: str, rows: Sequence[Row]) -> None:
     (out / f"{part}.json").write_text(text + "\n", encoding="utf-8")
 
 
-def main(description: str, parts: Mapping[str, Callable[[Settings], Sequence[Row]]]) -> None:
-    """Measure parts, and print and write down each as soon as it is done."""
+def main(
+    description: str, parts: Mapping[str, Callable[[Settings], Sequence[Row]]], peer: str = "stock Airflow"
+) -> None:
+    """Measure parts beside a peer, and print and write down each as soon as it is done."""
     settings = parse_arguments(description)
     for part, measure in parts.items():
         try:
-            report(part, measure(settings))
+            report(part, measure(settings), peer)
         except BenchError as error:
             sys.exit(f"{part}: {error}")
 
