@@ -28,6 +28,8 @@ from dagbundle.store.dagstore import DagStore
 _LOG = logging.getLogger(__name__)
 
 REQUESTED_AT = "reconcile.dagbundle.dev/requestedAt"
+_LOGGED = 500
+"""Characters of a condition's message that a log line has."""
 MAX_STEPS = 20
 """Steps in one reconcile; more means that something runs in a circle, and the queue's backoff slows it down."""
 _ACCESS_RETRY = 60.0
@@ -160,6 +162,15 @@ class Reconciler:
             self._cluster.write_status(body, new)
         event = announce.event(body, old, new, now=self._now(), reporter=self._settings.identity)
         if event is not None:
+            _LOG.info(
+                "transition",
+                extra={
+                    "bundle": _name(body),
+                    "ready": outcome.ready,
+                    "reason": outcome.reason,
+                    "why": outcome.message[:_LOGGED],
+                },
+            )
             self._cluster.post_event(body["metadata"]["namespace"], event)
 
 

@@ -1,0 +1,213 @@
+"""The operator's own process on a bare API server with faked pods: leading, losing what it talks to, and resting."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from dagbundle import errors
+from dagbundle.store.dagstore import DagStore
+from e2e.bare import BUNDLE, KEY, NAMESPACE, World
+from e2e.cluster.apiserver import NAMESPACES_AND_GARBAGE, ApiServer
+from e2e.cluster.processes import free_ports
+from support import postgres
+
+PATIENCE = 60.0
+"""Seconds until something that is watched for must have happened."""
+LEASE = "dagbundle-controller"
+
+
+class Replica:
+    """One process of the operator."""
+
+    def __init__(self, name: str, server: ApiServer, url: str, folder: pathlib.Path) -> None:
+        self.name = name
+        self.health, self.metrics = free_ports(2)
+        grants = folder / "grants.yaml"
+        grants.write_text(f"tenants: [{{namespace: {NAMESPACE}}}]\n")
+        self.log = folder / f"{name}.log"
+        self._environment = {
+            **os.environ,
+            "KUBECONFIG": str(server.kubeconfig),
+            "DAGBUNDLE_DATABASE_URL": url,
+            "DAGBUNDLE_GRANTS_FILE": str(grants),
+            "DAGBUNDLE_SERVER_URL": "https://server.invalid",
+            "DAGBUNDLE_PARSER_IMAGE": "registry.test/parser:1",
+            "DAGBUNDLE_POD_NAME": name,
+            "DAGBUNDLE_HEALTH_PORT": str(self.health),
+            "DAGBUNDLE_METRICS_PORT": str(self.metrics),
+        }
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "dagbundle.cli.main", "controller"],
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+            )
+        return self.process
+
+    def get(self, path: str, port: int) -> str:
+        """What it answers; nothing where it does not, yet."""
+        with (
+            contextlib.suppress(OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer,
+        ):
+            return str(answer.read().decode())
+        return ""
+
+    def leads(self) -> bool:
+        return "dagbundle_leading 1.0" in self.get("/metrics", self.metrics)
+
+    def healthy(self) -> bool:
+        return self.get("/healthz", self.health) == "ok"
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(timeout=30)
+
+
+def eventually(what: str, holds: Callable[[], Any]) -> Any:
+    """Look until it holds; the operator is another process, and tells nobody."""
+    end = time.monotonic() + PATIENCE
+    look = threading.Event()
+    while time.monotonic() < end:
+        if found := holds():
+            return found
+        look.wait(0.2)
+    raise AssertionError(f"not within {PATIENCE:.0f} s: {what}")
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[postgres.PostgresServer]:
+    with postgres.running_postgres() as database:
+        yield database
+
+
+@pytest.fixture
+def url(database: postgres.PostgresServer) -> str:
+    return database.create_database()
+
+
+@pytest.fixture
+def server() -> Iterator[ApiServer]:
+    with ApiServer(controllers=NAMESPACES_AND_GARBAGE) as server:
+        yield server
+
+
+@pytest.fixture
+def world(server: ApiServer, url: str) -> Iterator[World]:
+    with DagStore.open(url, upgrade=True) as store:
+        world = World(server, store)
+        world.prepare()
+        yield world
+
+
+@pytest.fixture
+def replica(server: ApiServer, url: str, world: World, tmp_path: pathlib.Path) -> Iterator[Callable[[str], Replica]]:  # noqa: ARG001 - the tables and the CRD come first
+    made: list[Replica] = []
+
+    def make(name: str) -> Replica:
+        made.append(Replica(name, server, url, tmp_path))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop(signal.SIGKILL)
+
+
+def reason(world: World) -> str:
+    """The reason of Ready, pods having done what they can."""
+    with contextlib.suppress(errors.ConflictError):
+        world.node()
+    conditions = ((world.bundle() or {}).get("status") or {}).get("conditions") or ()
+    return next((str(item["reason"]) for item in conditions if item["type"] == "Ready"), "")
+
+
+def test_a_bundle_is_published_and_deleted_by_the_process(world: World, replica: Callable[[str], Replica]) -> None:
+    replica("a")
+    world.apply()
+    eventually("it is published", lambda: reason(world) == "Published")
+    assert sorted(world.state()["dags"]) == ["a", "b", "c"]
+    world.kubectl.text("delete", "dagbundle", KEY[1], "--namespace", NAMESPACE, "--wait=false")
+    eventually("it is gone", lambda: world.bundle() is None)
+    assert not world.store.live(BUNDLE).dags
+
+
+def test_one_of_two_leads_and_the_other_takes_over_when_it_is_killed(
+    world: World, replica: Callable[[str], Replica]
+) -> None:
+    first = replica("first")
+    eventually("the first leads", first.leads)
+    second = replica("second")
+    eventually("the second answers", second.healthy)
+    assert not second.leads()
+    world.apply()
+    eventually("Jobs are made", world.jobs)
+    first.stop(signal.SIGKILL)
+    eventually("the second leads", second.leads)
+    eventually("it is published", lambda: reason(world) == "Published")
+
+
+def test_a_replica_that_ends_in_order_gives_the_lease_back(world: World, replica: Callable[[str], Replica]) -> None:
+    first = replica("first")
+    eventually("it leads", first.leads)
+    assert first.stop() == 0
+    lease = world.kubectl("get", "lease", LEASE, "--namespace", "default")
+    assert not lease["spec"].get("holderIdentity")
+
+
+def test_an_api_server_that_is_away_is_waited_for(
+    world: World, server: ApiServer, replica: Callable[[str], Replica]
+) -> None:
+    one = replica("a")
+    eventually("it leads", one.leads)
+    world.apply()
+    eventually("Jobs are made", world.jobs)
+    server.kill()
+    threading.Event().wait(20)
+    server.start()
+    if (
+        one.process.poll() is not None
+    ):  # it lost the Lease, as it must when it cannot renew it; the kubelet starts it again
+        one.start()
+    eventually("it is published", lambda: one.process.poll() is None or one.start())
+    eventually("it is published", lambda: reason(world) == "Published")
+
+
+def test_a_database_that_restarts_is_waited_for(
+    world: World, database: postgres.PostgresServer, replica: Callable[[str], Replica]
+) -> None:
+    one = replica("a")
+    eventually("it leads", one.leads)
+    world.apply()
+    eventually("Jobs are made", world.jobs)
+    database.restart()
+    eventually("it is published", lambda: reason(world) == "Published")
+    assert one.process.poll() is None
+
+
+def test_what_is_idle_is_written_to_by_nobody(world: World, replica: Callable[[str], Replica]) -> None:
+    one = replica("a")
+    world.apply()
+    eventually("it is published", lambda: reason(world) == "Published")
+    before = world.bundle()["metadata"]["resourceVersion"]
+    events = len(world.kubectl("get", "events", "--namespace", NAMESPACE)["items"])
+    threading.Event().wait(10)
+    assert world.bundle()["metadata"]["resourceVersion"] == before
+    assert len(world.kubectl("get", "events", "--namespace", NAMESPACE)["items"]) == events
+    assert one.healthy()
