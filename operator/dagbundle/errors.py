@@ -15,6 +15,8 @@
     └── StoreError                  the database said no
         ├── SchemaError             the database's tables are missing, older or newer than this program
         ├── ConflictError           somebody else published first: judge again on what is live now
+        │   ├── FencedError         a newer attempt at the run began: this one must not report any more
+        │   ├── RunClosedError      another attempt has closed the run: nothing is left to do
         │   └── SupersededError     a newer rollout of the bundle began: this one must not publish any more
         ├── OwnershipError          a dag_id belongs to another bundle
         ├── NotFoundError           no such bundle, DAG, version, task or revision
@@ -70,6 +72,14 @@ class SchemaError(StoreError):
 
 class ConflictError(StoreError):
     """Somebody else published first."""
+
+
+class FencedError(ConflictError):
+    """A newer attempt at the run began."""
+
+
+class RunClosedError(ConflictError):
+    """Another attempt has closed the run."""
 
 
 class SupersededError(ConflictError):

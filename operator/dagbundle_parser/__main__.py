@@ -3,11 +3,14 @@
 run REQUEST.json    carry out a run request; the report goes to the descriptor in DAGBUNDLE_REPORT_FD, else to stdout
 run -               the same, with the request on stdin
 run --ahead -       the same, and Airflow is imported before the request arrives: for who knows that it will be needed
+work                carry out the run that DAGBUNDLE_RUN names: on a cluster, from and to the store's server
 next-execution      read a serialized DAG on stdin, print when it would run next
 version             print this package's version
 
-Exit codes: 0 the report is whole (it ends with `close` or `fail`), 1 the parser itself failed, 2 the request or the
-command line cannot be used, 143 or 130 stopped by SIGTERM or SIGINT and the report is cut, 141 nobody reads it.
+Exit codes: 0 the report is whole (it ends with `close` or `fail`) and, of `work`, the server has it; 1 the parser
+itself failed; 2 the request, the settings or the command line cannot be used; 3 the server could not be reached in
+time, trying again can help; 4 the server refused, trying again cannot help; 143 or 130 stopped by SIGTERM or SIGINT and
+the report is cut; 141 nobody reads it.
 """
 
 # ruff: noqa: PTH100, PTH120, T201 - paths are text before anything is imported; a command line prints
@@ -61,6 +64,10 @@ def _main(arguments: list[str]) -> int:
             return _run(request, ahead=False)
         case ["run", "--ahead", request]:
             return _run(request, ahead=True)
+        case ["work"]:
+            from dagbundle_parser.work import work  # noqa: PLC0415 - needed on a cluster only
+
+            return work(_parse_for_work)
         case ["next-execution"]:
             from dagbundle_parser.next_execution import main as next_execution  # noqa: PLC0415 - imports Airflow
 
@@ -84,7 +91,29 @@ def _run(path: str, *, ahead: bool) -> int:
     except RequestError as error:
         print(f"dagbundle_parser: {error}", file=sys.stderr)
         return 2
-    writer = ReportWriter(descriptor)
+    return _report(request, ReportWriter(descriptor), surroundings)
+
+
+def _parse_for_work(asker: int, reporter: int, shard: int | None, ahead: bool) -> int:  # noqa: FBT001 - see work.Parse
+    """What `work` does in its child: the request comes from one descriptor, the report goes to another."""
+    sys.dont_write_bytecode = True
+    surroundings = Surroundings.read()
+    writer = ReportWriter(reporter)
+    if ahead:
+        import_airflow_ahead()
+    try:
+        with os.fdopen(asker, "rb") as stream:
+            request = RunRequest.load(stream, "of the server")
+        request.require_shard(shard)
+    except RequestError as error:
+        writer.fail("RequestUnusable", str(error))
+        print(f"dagbundle_parser: {error}", file=sys.stderr)
+        return 2
+    return _report(request, writer, surroundings)
+
+
+def _report(request: RunRequest, writer: ReportWriter, surroundings: Surroundings) -> int:
+    """Carry out a run, and end its report whatever happens."""
     try:
         carry_out(request, writer, surroundings)
     except RunError as error:

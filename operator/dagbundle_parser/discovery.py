@@ -13,6 +13,7 @@ import os
 import posixpath
 import stat
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -60,15 +61,21 @@ class Lister:
         self._links: list[tuple[str, list[IgnoreRule]]] = []
         self._subdir = ""
         self._exclude: frozenset[str] = frozenset()
+        self._shard = (0, 1)
 
-    def list_files(self, subdir: str = ".", exclude: Sequence[str] = ()) -> list[ListedFile]:
+    def list_files(
+        self, subdir: str = ".", exclude: Sequence[str] = (), *, shard: int = 0, shards: int = 1
+    ) -> list[ListedFile]:
         """All files of `subdir` that hold DAGs or cannot be read, sorted by path.
 
         Args:
             subdir: relative to the root.
             exclude: folders that belong to others, relative to the root.
+            shard: which part of them; files of others are not even read.
+            shards: into how many parts they are divided.
         """
         self._subdir = "" if subdir == "." else subdir
+        self._shard = (shard, shards)
         self._exclude = frozenset(exclude)
         self._walk("", [])
         while self._links:  # after the real folders, so that a folder is listed where it lies, not where it is linked
@@ -145,6 +152,8 @@ class Lister:
             self._outside(path, "folder")
 
     def _file(self, path: str, entry: os.DirEntry[str], info: os.stat_result) -> None:
+        if not self._ours(path):
+            return
         suffix = posixpath.splitext(path)[1].lower()
         loaders = [loader for loader in self._loaders if loader.may_claim(suffix)]
         if not loaders:
@@ -181,7 +190,24 @@ class Lister:
         )
 
     def _problem(self, path: str, kind: str, message: str) -> None:
-        self._found.setdefault(path, ListedFile(path, None, FileProblem(kind, message)))
+        if self._ours(path):
+            self._found.setdefault(path, ListedFile(path, None, FileProblem(kind, message)))
+
+    def _ours(self, path: str) -> bool:
+        shard, shards = self._shard
+        return shard_of(path, shards) == shard
+
+
+def shard_of(path: str, shards: int) -> int:
+    """Which shard a file belongs to, from 0: the CRC-32 of its path's UTF-8, modulo their number.
+
+    Every shard lists the whole subdir and keeps its own, so they need not talk to each other.
+
+    Args:
+        path: relative to the bundle's root.
+        shards: how many there are.
+    """
+    return zlib.crc32(path.encode("utf-8", "surrogateescape")) % shards
 
 
 class _ContentOf(Candidate):

@@ -58,6 +58,8 @@ class RunRequest:
         exclude: folders that belong to other subdirs, relative to the root.
         known: what the store remembers, by path relative to the root.
         files: parse only these, by path relative to the root; empty parses all.
+        shard: which part of the subdir's files to parse, from 0 (`discovery.shard_of`).
+        shards: into how many parts they are divided.
         max_unchanged_age: seconds after which a file is parsed again even if nothing has changed.
     """
 
@@ -76,6 +78,8 @@ class RunRequest:
     max_unchanged_age: float = 3600.0
     known: Mapping[str, KnownFile] = dataclasses.field(default_factory=dict)
     files: frozenset[str] = frozenset()
+    shard: int = 0
+    shards: int = 1
 
     @classmethod
     def read(cls, path: str) -> RunRequest:
@@ -121,6 +125,9 @@ class RunRequest:
         root = fields.text("root")
         if not root.startswith("/"):
             raise RequestError(f"root must be an absolute path, not {root!r}")
+        shard, shards = fields.integer("shard", 0, minimum=0), fields.integer("shards", 1, minimum=1)
+        if shard >= shards:
+            raise RequestError(f"shard {shard} is none of {shards}: they count from 0")
         return cls(
             run=fields.text("run"),
             attempt=fields.text("attempt"),
@@ -137,7 +144,18 @@ class RunRequest:
             max_unchanged_age=fields.number("maxUnchangedAge", 3600.0),
             known=_known(fields.mapping("known", {})),
             files=frozenset(_relative(item, "files") for item in fields.texts("files")),
+            shard=shard,
+            shards=shards,
         )
+
+    def require_shard(self, shard: int | None) -> None:
+        """Make sure that the request is for this process's shard; None is a process that knows of none.
+
+        Raises:
+            RequestError: it is for another one.
+        """
+        if shard is not None and shard != self.shard:
+            raise RequestError(f"the run request is for shard {self.shard} of {self.shards}, this pod is {shard}")
 
 
 def _limits(data: Mapping[str, Any]) -> Limits:

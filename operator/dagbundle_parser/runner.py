@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dagbundle_parser.child import Assignment, Work
 from dagbundle_parser.closure import Prober
-from dagbundle_parser.discovery import ListedFile, Lister
+from dagbundle_parser.discovery import ListedFile, Lister, shard_of
 from dagbundle_parser.errors import FileProblem, RunError
 from dagbundle_parser.fingerprint import ZONE_FILES, Surroundings, fingerprint
 from dagbundle_parser.loaders import find_loaders
@@ -101,13 +101,16 @@ class Run:
         real = os.path.realpath(root / subdir)
         if subdir != "." and not real.startswith(os.path.realpath(root).rstrip("/") + "/"):
             raise RunError("SubdirNotFound", f"the folder {subdir!r} is a link that leaves the bundle")
-        files = Lister(self._request.root, self._settings, self._loaders).list_files(subdir, self._request.exclude)
+        files = Lister(self._request.root, self._settings, self._loaders).list_files(
+            subdir, self._request.exclude, shard=self._request.shard, shards=self._request.shards
+        )
         self._prober = Prober(self._request.root, {file.path: file.digest for file in files if file.digest})
         return self._only_requested(files) if self._request.files else files
 
     def _only_requested(self, files: Sequence[ListedFile]) -> list[ListedFile]:
         listed = {file.path: file for file in files}
-        return [listed.get(path) or _not_listed(path, self._request) for path in sorted(self._request.files)]
+        ours = [path for path in self._request.files if shard_of(path, self._request.shards) == self._request.shard]
+        return [listed.get(path) or _not_listed(path, self._request) for path in sorted(ours)]
 
     def is_unchanged(self, file: ListedFile) -> bool:
         """Whether what the store remembers of a file still holds (docs/architecture.md, Skipping)."""

@@ -1,7 +1,8 @@
 """The parser's view of the store (AIP-85's DagStore): what it remembers, and where results go.
 
-Parsers are written against this and know nothing of pipes and records. Locally the memory comes with the run request
-and results go into the report; a store behind HTTP would be another implementation.
+Parsers are written against this and know nothing of pipes and records. The memory comes with the run request and
+results go into the report; whether that report ends in a pipe or, on a cluster, at the store's server (`delivery`) is
+nothing that a parser sees.
 """
 
 from __future__ import annotations

@@ -109,14 +109,23 @@ class Taker:
         run_id: The run's name in the report.
         attempt: Likewise.
         limits: Bounds of the report.
+        batch_bytes: How many bytes of report are kept in memory before they are staged.
 
     Every method raises `ProtocolError` when the report cannot be trusted, and what the sink raises; after that nothing
     more must be fed.
     """
 
     def __init__(
-        self, run: plan.RunPlan, sink: Sink, *, run_id: str, attempt: str, limits: protocol.Limits | None = None
+        self,
+        run: plan.RunPlan,
+        sink: Sink,
+        *,
+        run_id: str,
+        attempt: str,
+        limits: protocol.Limits | None = None,
+        batch_bytes: int = BATCH_BYTES,
     ) -> None:
+        self._batch_bytes = batch_bytes
         self._run = run
         self._sink = sink
         self._attempt = attempt
@@ -125,6 +134,21 @@ class Taker:
         self._staged_bytes = 0
         self._listing: Sequence[str] | None = None
         self._failure = ""
+
+    @property
+    def held(self) -> int:
+        """How many bytes of report are in memory, as they came; as values they take several times as much."""
+        return self._decoder.received - self._staged_bytes
+
+    @property
+    def ended(self) -> bool:
+        """True once the last record arrived, whatever it said."""
+        return self._listing is not None or bool(self._failure)
+
+    @property
+    def failed(self) -> bool:
+        """True once the report has ended with the run's failure."""
+        return bool(self._failure)
 
     def feed(self, chunk: bytes) -> Iterator[events.Event]:
         """Take the next bytes; what came of them is done when the events have been taken."""
@@ -138,7 +162,7 @@ class Taker:
                     file = intake.take(record, self._run)
                     self._batch.append(file)
                     yield events.FileParsed(subdir, record.path, file.outcome.unchanged, len(file.outcome.problems))
-                    self._stage(files=BATCH_FILES, size=BATCH_BYTES)
+                    self._stage(files=BATCH_FILES, size=self._batch_bytes)
                 case protocol.Close():
                     self._listing = record.files
                 case protocol.Fail():

@@ -36,6 +36,8 @@ class Limits:
     total_bytes: int = 4 * 2**30
     """Decompressed bytes in all."""
     files: int = 100_000
+    line_values: int = 8_000_000
+    """Commas and brackets of one record: what decides how much memory its values take, far more than its bytes."""
     inflate_ratio: int = 200
     """Decompressed bytes per compressed byte, above which a gzip stream counts as a bomb (text has about 20)."""
 
@@ -194,6 +196,11 @@ class ReportDecoder:
         """True once a close record arrived whose listing, counts and digest were right."""
         return self._state is _State.CLOSED
 
+    @property
+    def received(self) -> int:
+        """How many bytes have come, inflated."""
+        return self._total
+
     def feed(self, data: bytes) -> Iterator[Record]:
         """Take the next bytes and yield the records that they complete, in order."""
         for chunk in self._plain(data):
@@ -258,6 +265,8 @@ class ReportDecoder:
     def _record(self, line: bytes) -> Record:
         if self._state in {_State.CLOSED, _State.FAILED}:
             raise errors.ProtocolError(f"a record came {self._state.value}")
+        if line.count(b",") + line.count(b"[") + line.count(b"{") > self._limits.line_values:
+            raise errors.ProtocolError(f"a record has more than {self._limits.line_values:,} values")
         try:
             document = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -362,3 +371,6 @@ class RunRequest(pydantic.BaseModel):
     known: dict[str, dict[str, Any]]
     files: list[str] = pydantic.Field(default_factory=list)
     """Parse only these; empty parses every file of the subdir."""
+    shard: int = 0
+    """Which part of the subdir's files to parse; see `dagbundle_parser.discovery.shard_of`."""
+    shards: int = 1

@@ -145,7 +145,15 @@ class DagStore(DagReader):
         self.db.write(lambda c: jobs.image(c, self.db.tables, run_id, image_id))
 
     def open_run(
-        self, rollout_id: str, subdir: str, *, attempt: str, airflow: str | None, python: str, shard: int = 0
+        self,
+        rollout_id: str,
+        subdir: str,
+        *,
+        attempt: str,
+        airflow: str | None,
+        python: str,
+        shard: int = 0,
+        keep_closed: bool = False,
     ) -> str:
         """Open a run and return its id. A newer attempt at the same shard discards and fences the older one.
 
@@ -156,14 +164,25 @@ class DagStore(DagReader):
             airflow: The version of Airflow in the run's environment; None where there is none.
             python: The version of Python there.
             shard: Which of the subdir's shards, from 0.
+            keep_closed: Refuse to take the place of an attempt that has closed the run.
 
         Raises:
             NotFoundError: No such rollout.
-            ConflictError: The rollout is over or superseded, or the attempt is fenced.
+            ConflictError: The rollout is over or superseded.
+            FencedError: A newer attempt took this one's place.
+            RunClosedError: Another attempt closed the run, and `keep_closed` says that this counts.
         """
         return self.db.write(
             lambda c: staging.open_run(
-                c, self.db.tables, rollout_id, subdir, shard=shard, attempt=attempt, airflow=airflow, python=python
+                c,
+                self.db.tables,
+                rollout_id,
+                subdir,
+                shard=shard,
+                attempt=attempt,
+                airflow=airflow,
+                python=python,
+                keep_closed=keep_closed,
             ),
             mode=Mode.STAGE,
         )

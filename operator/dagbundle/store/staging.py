@@ -44,6 +44,7 @@ def open_run(
     attempt: str,
     airflow: str | None,
     python: str,
+    keep_closed: bool,
 ) -> str:
     """See `DagStore.open_run`."""
     table = tables.parse_run
@@ -57,6 +58,12 @@ def open_run(
     if row is not None:
         _require_current(row, attempt)
         return str(row.id)
+    if keep_closed:
+        closed = connection.execute(
+            sa.select(table.c.attempt).where(same_place, table.c.state == RunState.CLOSED)
+        ).scalar()
+        if closed is not None:
+            raise errors.RunClosedError(f"Attempt {closed} has closed the run of {subdir} already")
     fence(connection, tables, same_place)
     run_id = new_id()
     connection.execute(
@@ -344,7 +351,7 @@ def _require_run(
 
 def _require_current(row: AnyRow, attempt: str) -> None:
     if row.attempt != attempt or row.state == RunState.FENCED:
-        raise errors.ConflictError(
+        raise errors.FencedError(
             f"Attempt {attempt} at {row.subdir} is not the current one: a newer attempt took its place"
         )
 

@@ -168,6 +168,22 @@ def test_a_newer_attempt_fences_its_own_shard_only(store: DagStore) -> None:
     assert [(row.shard, row.attempt) for row in store.run_states(rollout.id)] == [(0, "pod-1"), (1, "pod-3")]
 
 
+def test_an_attempt_may_be_told_to_leave_a_closed_run_as_it_is(store: DagStore) -> None:
+    rollout = start(store, SALES)
+    closed = report(store, rollout.id, 0, {"a.py": {"a": "1"}}, attempt="pod-1")
+
+    def again(attempt: str) -> str:
+        return store.open_run(rollout.id, ".", attempt=attempt, airflow=None, python="3.11", keep_closed=True)
+
+    with pytest.raises(errors.RunClosedError, match="Attempt pod-1 has closed"):
+        again("pod-2")
+    assert again("pod-1") == closed
+    assert store.outcomes(rollout.id)[0].closed
+    store.open_run(rollout.id, ".", attempt="pod-3", airflow=None, python="3.11")
+    with pytest.raises(errors.FencedError):
+        again("pod-1")
+
+
 def test_a_file_that_two_shards_report_fails_the_subdir(store: DagStore) -> None:
     rollout = start(store, SALES)
     record(store, rollout.id, shards=2)

@@ -37,8 +37,8 @@ _RETRIES = 2
 """Pods of one Job that may fail before the Job does; evictions do not count."""
 _KEPT_SECONDS = 3600
 """How long a finished Job stays, for whoever wants to read its log."""
-_BAD_REQUEST = 2
-"""The parser's exit code when it cannot even begin; another pod would end the same."""
+_HOPELESS = (2, 4)
+"""The parser's exit codes after which another pod would end the same (docs/parser.md)."""
 _RESTRICTED: Mapping[str, Any] = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -135,7 +135,7 @@ def build(order: Order, settings: Settings) -> Manifest:
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
                     {
                         "action": "FailJob",
-                        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [_BAD_REQUEST]},
+                        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": list(_HOPELESS)},
                     },
                 ]
             },

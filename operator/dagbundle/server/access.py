@@ -1,0 +1,204 @@
+"""Who may speak for a run: from a token to the run's identity, in the order in which a stranger learns least.
+
+Nothing of the request is believed but the token and the run's name: namespace and account come from Kubernetes and must
+be those that the controller recorded, the pod must be alive and of the recorded Job, and it says which shard it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from dagbundle import errors
+from dagbundle.server.limits import Buckets, Remembered
+from dagbundle.server.metrics import Metrics
+from dagbundle.server.settings import Settings
+from dagbundle.server.tokens import Caller, Pod, TokenReviewer
+from dagbundle.store.dagstore import DagStore
+from dagbundle.store.records import JobRow, RolloutState, RunState
+
+T = TypeVar("T")
+
+_RUN = re.compile(r"[A-Za-z0-9_-]{1,200}")
+_MOST_TOKEN = 16 * 1024
+_ALIVE = frozenset({"Pending", "Running"})
+_WAIT_SECONDS = 3.0
+"""How long a question may wait for its turn at the API server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Who asks, and for what. The only source of identity from here on."""
+
+    job: JobRow
+    caller: Caller
+    shard: int
+    rollout_open: bool
+    state: RunState | None
+    """Of the current attempt at this shard; None when there is none yet."""
+    own: bool
+    """Whether that attempt is the caller's."""
+
+    @property
+    def attempt(self) -> str:
+        """What names this attempt at the run."""
+        return self.caller.pod_uid
+
+
+class Workers:
+    """The threads in which the database is asked and reports are decoded: the event loop only moves bytes.
+
+    Args:
+        count: How many.
+        name: What they are called.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do some work in one of them."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    def close(self) -> None:
+        """End them when they are done."""
+        self._pool.shutdown(wait=False)
+
+
+class Gate:
+    """Lets callers in.
+
+    Args:
+        store: Knows the runs and their Jobs.
+        tokens: Knows the tokens and their pods.
+        settings: Bounds.
+        workers: Ask the store.
+        metrics: Count.
+    """
+
+    def __init__(
+        self, store: DagStore, tokens: TokenReviewer, settings: Settings, workers: Workers, metrics: Metrics
+    ) -> None:
+        self._store = store
+        self._tokens = tokens
+        self._workers = workers
+        self._metrics = metrics
+        self._reviewers = Workers(settings.reviews, "reviews")
+        self._turns = asyncio.Semaphore(settings.reviews)
+        self._answers: Remembered[Caller | errors.CallerError] = Remembered(settings.token_seconds)
+        self._addresses: Buckets[str] = Buckets(settings.calls_per_second)
+        self._pods: Buckets[str] = Buckets(settings.requests_per_second)
+
+    def close(self) -> None:
+        """End the threads that ask Kubernetes."""
+        self._reviewers.close()
+
+    async def who(self, authorization: str | None, address: str) -> Caller:
+        """Tell who asks.
+
+        Args:
+            authorization: The header of that name.
+            address: Where the connection comes from.
+
+        Raises:
+            CallerError: `TooManyRequests`, `TokenMissing`, `TokenRefused`, `NoPod` or `ClusterUnavailable`.
+        """
+        if not self._addresses.take(address):
+            raise errors.CallerError("TooManyRequests", f"{address} asks too often")
+        scheme, _, token = (authorization or "").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            raise errors.CallerError("TokenMissing", "send the pod's token as `Authorization: Bearer …`")
+        if len(token) > _MOST_TOKEN or not token.isascii() or not token.isprintable():
+            raise errors.CallerError("TokenRefused", "this is no token")
+        caller = await self._reviewed(token)
+        if not self._pods.take(caller.pod_uid):
+            raise errors.CallerError("TooManyRequests", f"pod {caller.pod} asks too often")
+        return caller
+
+    async def admit(self, caller: Caller, run_id: str) -> Admitted:
+        """Let a caller speak for a run.
+
+        Raises:
+            CallerError: Why not.
+            StoreUnavailableError: The database is away.
+        """
+        if not _RUN.fullmatch(run_id):
+            raise errors.CallerError("UnknownRun", "this is no run's name")
+        job, is_open, states = await self._workers.run(lambda: self._recorded(run_id))
+        if job.namespace != caller.namespace:
+            raise errors.CallerError("OtherNamespace", f"the run is of namespace {job.namespace}", told="UnknownRun")
+        if job.service_account != caller.account:
+            raise errors.CallerError(
+                "WrongAccount",
+                f"the run is of ServiceAccount {job.service_account}, the token of {caller.account}",
+            )
+        if not job.uid:
+            raise errors.CallerError("JobUnknown", f"Job {job.namespace}/{job.name} is not recorded yet: ask again")
+        shard = _shard(job, caller, await self._asked(lambda: self._tokens.pod(caller)))
+        state, attempt = states.get(shard, (None, ""))
+        return Admitted(job, caller, shard, is_open, state, attempt == caller.pod_uid)
+
+    def _recorded(self, run_id: str) -> tuple[JobRow, bool, dict[int, tuple[RunState, str]]]:
+        try:
+            job = self._store.job(run_id)
+            rollout = self._store.rollout(job.rollout_id)
+        except errors.NotFoundError as error:
+            raise errors.CallerError("UnknownRun", error.message) from error
+        runs = self._store.run_states(job.rollout_id)
+        states = {row.shard: (row.state, row.attempt) for row in runs if row.subdir == job.subdir}
+        return job, rollout.state is RolloutState.OPEN, states
+
+    async def _reviewed(self, token: str) -> Caller:
+        answer = self._answers.get(token)
+        if answer is None:
+            try:
+                answer = await self._asked(lambda: self._tokens.review(token))
+            except errors.CallerError as error:
+                if error.reason == "ClusterUnavailable":
+                    self._metrics.reviews.labels("unavailable").inc()
+                    raise
+                answer = error
+            self._answers.put(token, answer)
+            self._metrics.reviews.labels("accepted" if isinstance(answer, Caller) else "refused").inc()
+        else:
+            self._metrics.reviews.labels("remembered").inc()
+        if isinstance(answer, errors.CallerError):
+            raise errors.CallerError(answer.reason, answer.message)
+        return answer
+
+    async def _asked(self, question: Callable[[], T]) -> T:
+        """Ask Kubernetes, when it is our turn."""
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise errors.CallerError("ClusterUnavailable", "too many questions wait for the API server") from error
+        try:
+            return await self._reviewers.run(question)
+        finally:
+            self._turns.release()
+
+
+def _shard(job: JobRow, caller: Caller, pod: Pod | None) -> int:
+    """Hold the pod against the run's Job, and tell which shard it is.
+
+    Raises:
+        CallerError: `NoPod` or `WrongPod`.
+    """
+    if pod is None or pod.uid != caller.pod_uid:
+        raise errors.CallerError("NoPod", f"pod {caller.pod}, which the token was made for, is gone")
+    if pod.terminating or pod.phase not in _ALIVE:
+        raise errors.CallerError(
+            "NoPod", f"pod {caller.pod} is {'being deleted' if pod.terminating else pod.phase or 'in no phase'}"
+        )
+    if job.uid not in pod.owners:
+        raise errors.CallerError("WrongPod", f"pod {caller.pod} does not belong to Job {job.name} ({job.uid})")
+    shard = pod.index if job.shards > 1 else 0
+    if shard is None or shard >= job.shards:
+        raise errors.CallerError("WrongPod", f"pod {caller.pod} has no index among the run's {job.shards} shards")
+    return shard

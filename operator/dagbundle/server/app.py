@@ -1,0 +1,275 @@
+"""The application: routes, and around them what every request gets: a bound on its time, one line of log, metrics.
+
+Made by a factory from its parts, so that a test runs the real one with a store of its own and an answer of its own for
+tokens. It keeps nothing that a second replica would have to know.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gzip
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import fastapi
+import pydantic
+from fastapi import Depends, Request, Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse
+
+from dagbundle import errors
+from dagbundle.engine import collecting
+from dagbundle.resources import protocol
+from dagbundle.server import problems
+from dagbundle.server.access import Admitted, Gate, Workers
+from dagbundle.server.ledger import Ledger, entry_of
+from dagbundle.server.metrics import Metrics
+from dagbundle.server.reports import Body, Disconnected, Reports
+from dagbundle.server.settings import Settings
+from dagbundle.server.tokens import TokenReviewer
+from dagbundle.store.dagstore import DagStore
+from dagbundle.store.records import RunState
+
+_COMPRESS_FROM = 1024
+
+
+class Problem(pydantic.BaseModel):
+    """Why a request was refused (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    reason: Annotated[str, pydantic.Field(description="A word that a program can match; docs/server.md lists them.")]
+    detail: str
+
+
+class Taken(pydantic.BaseModel):
+    """What became of a run."""
+
+    state: Annotated[RunState, pydantic.Field(description="`Closed`, or `Failed` when the report says so itself.")]
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Say for the schema which reasons an answer may have."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for status in statuses:
+        words = sorted(
+            word for word, reason in problems.REASONS.items() if reason.status == status and word != "OtherNamespace"
+        )
+        found[status] = {"description": ", ".join(words), "model": Problem, "content": {problems.MEDIA_TYPE: {}}}
+    return found
+
+
+_BEARER = HTTPBearer(auto_error=False, description="The pod's token, bound to it, for this server's audience.")
+_REPORT_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "A report as docs/architecture.md describes it: lines of JSON, usually compressed.",
+        "content": {"application/x-ndjson": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the routes work with."""
+
+    store: DagStore
+    settings: Settings
+    workers: Workers
+    gate: Gate
+    reports: Reports
+    metrics: Metrics
+
+
+def create(
+    store: DagStore, tokens: TokenReviewer, settings: Settings, metrics: Metrics | None = None
+) -> fastapi.FastAPI:
+    """Make the application.
+
+    Args:
+        store: Where runs are looked up and staged.
+        tokens: Whom tokens are asked of.
+        settings: Bounds.
+        metrics: Where it counts; its own by default.
+    """
+    metrics = metrics or Metrics()
+    workers = Workers(settings.workers, "work")
+    gate = Gate(store, tokens, settings, workers, metrics)
+    reports = Reports(store, settings, workers, metrics)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: fastapi.FastAPI) -> AsyncIterator[None]:
+        yield
+        gate.close()
+        workers.close()
+
+    app = fastapi.FastAPI(
+        title="dagbundle store API",
+        summary="What parsers on a cluster ask for work and report to.",
+        version=str(protocol.VERSION),
+        openapi_url="/openapi.json",
+        docs_url=None,  # its page would load scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    described = app.openapi
+    app.openapi = lambda: _without_validation(described())  # type: ignore[method-assign] # as FastAPI documents it
+    app.state.parts = _Parts(store, settings, workers, gate, reports, metrics)
+    app.include_router(_ROUTES)
+    _handle_errors(app)
+    app.add_middleware(Ledger, settings=settings, metrics=metrics)
+    return app
+
+
+async def _admit(
+    run: str,
+    request: Request,
+    _credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+) -> Admitted:
+    """Let a caller in: what every route but the probe begins with."""
+    gate: Gate = request.app.state.parts.gate
+    entry = entry_of(request.scope)
+    entry["run"] = run[:200]
+    address = request.client.host if request.client else ""
+    caller = await gate.who(request.headers.get("Authorization"), address)
+    entry |= {"namespace": caller.namespace, "account": caller.account, "pod": caller.pod}
+    return await gate.admit(caller, run)
+
+
+_ROUTES = fastapi.APIRouter()
+
+
+@_ROUTES.get(
+    "/v1/runs/{run}",
+    operation_id="getRun",
+    response_model=protocol.RunRequest,
+    responses=_problems(401, 403, 404, 409, 429, 503),
+)
+async def get_run(admitted: Annotated[Admitted, Depends(_admit)], request: Request) -> Response:
+    """Return the run request: what this pod is asked to do.
+
+    `run`, `attempt` and `shard` in it are who the server takes the pod for; its report must repeat the first two.
+    """
+    parts: _Parts = request.app.state.parts
+    if admitted.state is RunState.CLOSED:
+        raise errors.CallerError("RunClosed", "the run is closed: there is nothing left to do")
+    if not admitted.rollout_open:
+        raise errors.CallerError("RunOver", "the run's rollout is over")
+    zipped = "gzip" in request.headers.get("Accept-Encoding", "")
+    body, encoding = await parts.workers.run(lambda: _run_request(parts.store, admitted, parts.settings, zipped=zipped))
+    return Response(body, headers=encoding, media_type="application/json")
+
+
+@_ROUTES.post(
+    "/v1/runs/{run}/report",
+    operation_id="sendReport",
+    response_model=Taken,
+    responses=_problems(400, 401, 403, 404, 408, 409, 413, 415, 429, 503),
+    openapi_extra=_REPORT_BODY,
+)
+async def send_report(admitted: Annotated[Admitted, Depends(_admit)], request: Request) -> Response:
+    """Take a report, whole or not at all: what was cut, or cannot be trusted, counts for nothing.
+
+    The same report can be sent again, by the same pod, as often as its answer is lost.
+    """
+    parts: _Parts = request.app.state.parts
+    entry = entry_of(request.scope)
+    body = Body(request.receive)
+    result = "InternalError"
+    try:
+        state = await _taken(admitted, request, body, parts.reports)
+        result = state.value
+        return Response(json.dumps({"state": state}), media_type="application/json")
+    except Disconnected:
+        result = entry["reason"] = "CutReport"
+        return Response(status_code=400)  # for the log: nobody hears it
+    except errors.DagBundleError as error:
+        refusal = problems.refusal(error)
+        result = entry["reason"] = refusal.reason
+        entry["detail"] = refusal.message
+        told = problems.response(refusal.told, problems.detail_of(refusal))
+        return problems.Lingering(told, request.receive if body.begun else None)
+    finally:
+        entry["bytes"] = body.received
+        entry["result"] = result
+        parts.metrics.reports.labels(result).inc()
+
+
+@_ROUTES.get("/healthz", operation_id="isAlive", response_class=PlainTextResponse)
+async def is_alive() -> str:
+    """Answer, as long as the server does."""
+    return "ok\n"
+
+
+async def _taken(admitted: Admitted, request: Request, body: Body, reports: Reports) -> RunState:
+    """Decide by the run's state whether its report is wanted, and take it."""
+    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if encoding not in {"gzip", "identity"}:
+        raise errors.CallerError("UnknownEncoding", f"reports in {encoding[:40]!r} are not taken")
+    if admitted.state is RunState.CLOSED and not admitted.own:
+        raise errors.CallerError("RunClosed", "another attempt has closed the run")
+    if admitted.state is RunState.FAILED and admitted.own:
+        return RunState.FAILED  # told again, because the answer was lost
+    if not admitted.rollout_open and admitted.state is not RunState.CLOSED:
+        raise errors.CallerError("RunOver", "the run's rollout is over")
+    return await reports.take(admitted, body)
+
+
+def _run_request(
+    store: DagStore, admitted: Admitted, settings: Settings, *, zipped: bool
+) -> tuple[bytes, dict[str, str]]:
+    """Complete a recorded run request with what is only known now. In a worker thread."""
+    job = admitted.job
+    known = {} if job.request.get("force") else store.known_files(job.bundle, job.subdir)
+    document = {
+        "runAsUser": None,  # the pod runs as it already
+        **job.request,
+        "run": job.run_id,
+        "attempt": admitted.attempt,
+        "shard": admitted.shard,
+        "shards": job.shards,
+        "known": collecting.known_document(known),
+    }
+    request = protocol.RunRequest.model_validate(document)
+    limits = {**request.limits, "reportBytes": min(request.limits.get("reportBytes", 1 << 40), settings.record_bytes)}
+    body = request.model_copy(update={"limits": limits}).model_dump_json(by_alias=True).encode()
+    if zipped and len(body) >= _COMPRESS_FROM:
+        return gzip.compress(body, compresslevel=1), {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+    return body, {"Vary": "Accept-Encoding"}
+
+
+def _without_validation(schema: dict[str, Any]) -> dict[str, Any]:
+    """Leave out FastAPI's own 422: any text is a run's name, and reports are checked by the protocol."""
+    for path in schema["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
+    return schema
+
+
+def _handle_errors(app: fastapi.FastAPI) -> None:
+    """Answer every error as a problem, and let the log know the real reason."""
+
+    def refuse(request: Request, error: Exception) -> Response:
+        assert isinstance(error, errors.DagBundleError)  # noqa: S101 - registered for no other; tells the type checker
+        refusal = problems.refusal(error)
+        entry_of(request.scope).update(reason=refusal.reason, detail=refusal.message)
+        return problems.response(refusal.told, problems.detail_of(refusal))
+
+    def misroute(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - likewise
+        reason = "MethodNotAllowed" if error.status_code == 405 else "NotFound"  # noqa: PLR2004 - HTTP
+        entry_of(request.scope)["reason"] = reason
+        return problems.response(reason, "")
+
+    def fail(_request: Request, _error: Exception) -> Response:
+        return problems.response("InternalError", "")
+
+    app.add_exception_handler(Exception, fail)
+    app.add_exception_handler(errors.DagBundleError, refuse)
+    app.add_exception_handler(HTTPException, misroute)

@@ -1,0 +1,173 @@
+"""How much anybody may ask: buckets of requests, slots for reports, and the answers about tokens for a few seconds.
+
+All of it is in memory and of one replica. What is kept per caller is bounded in number, so that inventing callers
+costs the server nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from dagbundle import errors
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+_MOST_KEYS = 20_000
+_BURST = 3.0
+
+Clock = Callable[[], float]
+
+
+class Buckets(Generic[K]):
+    """A token bucket per key: so many requests a second on average, and three seconds' worth at once.
+
+    Args:
+        per_second: How fast a bucket fills.
+        clock: In seconds, never going back.
+    """
+
+    def __init__(self, per_second: float, clock: Clock = time.monotonic) -> None:
+        self._rate = per_second
+        self._clock = clock
+        self._levels: OrderedDict[K, tuple[float, float]] = OrderedDict()
+
+    def take(self, key: K) -> bool:
+        """Take one request from a bucket; False where it is empty."""
+        now = self._clock()
+        full = max(1.0, self._rate * _BURST)
+        level, then = self._levels.pop(key, (full, now))
+        level = min(full, level + (now - then) * self._rate)
+        allowed = level >= 1.0
+        self._levels[key] = (level - 1.0 if allowed else level, now)
+        while len(self._levels) > _MOST_KEYS:
+            self._levels.popitem(last=False)  # the one that asked longest ago: its bucket is the fullest
+        return allowed
+
+
+class Slots:
+    """Bounds how many reports are taken at once, in all and of one namespace.
+
+    Args:
+        most: In all.
+        most_each: Of one namespace.
+    """
+
+    def __init__(self, most: int, most_each: int) -> None:
+        self._most = most
+        self._most_each = most_each
+        self._taken: Counter[str] = Counter()
+
+    @property
+    def taken(self) -> int:
+        """How many reports are being taken."""
+        return self._taken.total()
+
+    @contextmanager
+    def one(self, namespace: str) -> Iterator[None]:
+        """Occupy a slot while the block runs.
+
+        Raises:
+            CallerError: `TooManyReports`.
+        """
+        if self.taken >= self._most:
+            raise errors.CallerError("TooManyReports", f"{self._most} reports are being taken already")
+        if self._taken[namespace] >= self._most_each:
+            raise errors.CallerError(
+                "TooManyReports", f"{self._most_each} reports of namespace {namespace} are being taken already"
+            )
+        self._taken[namespace] += 1
+        try:
+            yield
+        finally:
+            self._taken[namespace] -= 1
+            if not self._taken[namespace]:
+                del self._taken[namespace]
+
+
+class Turns:
+    """Lets a namespace occupy only some of the worker threads, so that another one always finds one.
+
+    Args:
+        each: How many at once.
+    """
+
+    def __init__(self, each: int) -> None:
+        self._each = each
+        self._waiting: dict[str, tuple[asyncio.Semaphore, list[int]]] = {}
+
+    async def run(self, namespace: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Do some work when it is the namespace's turn."""
+        semaphore, users = self._waiting.setdefault(namespace, (asyncio.Semaphore(self._each), [0]))
+        users[0] += 1
+        try:
+            async with semaphore:
+                return await work()
+        finally:
+            users[0] -= 1
+            if not users[0]:
+                self._waiting.pop(namespace, None)
+
+
+class Budget:
+    """Bounds the memory that reports take together. Whoever holds little is never refused.
+
+    Args:
+        most: In bytes.
+    """
+
+    SMALL = 1 << 20
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: dict[object, int] = {}
+        self.total = 0
+
+    def hold(self, owner: object, size: int) -> None:
+        """Say how much a report holds now.
+
+        Raises:
+            CallerError: `TooManyReports`: together they hold too much.
+        """
+        self.total += size - self._held.pop(owner, 0)
+        if size:
+            self._held[owner] = size
+        if self.total > self._most and size > self.SMALL:
+            raise errors.CallerError("TooManyReports", "the reports that are being taken fill the memory")
+
+
+class Remembered(Generic[T]):
+    """Answers about secrets, kept for a few seconds under the secret's hash; refusals too, so that floods end here.
+
+    Args:
+        seconds: For how long.
+        clock: In seconds, never going back.
+    """
+
+    def __init__(self, seconds: float, clock: Clock = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._answers: OrderedDict[bytes, tuple[float, T]] = OrderedDict()
+
+    def get(self, secret: str) -> T | None:
+        """Return what is known, and still believed."""
+        found = self._answers.get(_hash(secret))
+        return None if found is None or found[0] <= self._clock() else found[1]
+
+    def put(self, secret: str, answer: T) -> None:
+        """Remember an answer from now on."""
+        key = _hash(secret)
+        self._answers.pop(key, None)
+        self._answers[key] = (self._clock() + self._seconds, answer)
+        while len(self._answers) > _MOST_KEYS:
+            self._answers.popitem(last=False)
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

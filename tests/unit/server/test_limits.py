@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dagbundle import errors
+from dagbundle.server import limits
+from dagbundle.server.limits import Buckets, Budget, Remembered, Slots, Turns
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_bucket_gives_three_seconds_at_once_and_then_its_rate() -> None:
+    clock = Clock()
+    buckets: Buckets[str] = Buckets(2, clock)
+    assert [buckets.take("a") for _ in range(8)] == [True] * 6 + [False] * 2
+    clock.now += 0.5
+    assert [buckets.take("a"), buckets.take("a")] == [True, False]
+    assert buckets.take("b")
+    clock.now += 1000
+    assert [buckets.take("a") for _ in range(8)] == [True] * 6 + [False] * 2
+
+
+def test_a_slow_bucket_still_gives_one() -> None:
+    buckets: Buckets[str] = Buckets(0.1, Clock())
+    assert [buckets.take("a"), buckets.take("a")] == [True, False]
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.booleans()), max_size=60))
+def test_a_bucket_never_gives_more_than_it_filled(steps: list[tuple[float, bool]]) -> None:
+    clock = Clock()
+    buckets: Buckets[str] = Buckets(2, clock)
+    given_out, passed = 0, 0.0
+    for seconds, asks in steps:
+        clock.now += seconds
+        passed += seconds
+        given_out += asks and buckets.take("a")
+    assert given_out <= 6 + 2 * passed + 1e-6
+
+
+def test_inventing_callers_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_MOST_KEYS", 10)
+    buckets: Buckets[int] = Buckets(1, Clock())
+    remembered: Remembered[int] = Remembered(5, Clock())
+    for number in range(100):
+        buckets.take(number)
+        remembered.put(str(number), number)
+    assert len(buckets._levels) == 10
+    assert len(remembered._answers) == 10
+    assert remembered.get("99") == 99
+
+
+def test_an_answer_is_believed_for_its_time_only() -> None:
+    clock = Clock()
+    remembered: Remembered[str] = Remembered(5, clock)
+    remembered.put("token", "yes")
+    clock.now += 4.9
+    assert remembered.get("token") == "yes"
+    assert remembered.get("other") is None
+    clock.now += 0.2
+    assert remembered.get("token") is None
+    assert "token" not in str(remembered._answers)
+
+
+def test_slots_are_bounded_in_all_and_for_each_and_given_back() -> None:
+    slots = Slots(3, 2)
+    with slots.one("a"), slots.one("a"):
+        with pytest.raises(errors.CallerError, match="of namespace a"), slots.one("a"):
+            pass
+        with slots.one("b"), pytest.raises(errors.CallerError, match="3 reports"), slots.one("c"):
+            pass
+        assert slots.taken == 2
+    assert slots.taken == 0
+    with pytest.raises(RuntimeError), slots.one("a"):
+        raise RuntimeError
+    assert slots.taken == 0
+
+
+def test_who_holds_little_is_never_refused() -> None:
+    budget = Budget(10 << 20)
+    budget.hold("a", 9 << 20)
+    with pytest.raises(errors.CallerError) as caught:
+        budget.hold("b", 2 << 20)
+    assert caught.value.reason == "TooManyReports"
+    budget.hold("b", 0)
+    budget.hold("c", 1000)
+    budget.hold("a", 0)
+    budget.hold("c", 0)
+    assert budget.total == 0
+
+
+def test_one_namespace_has_only_so_many_turns_at_once() -> None:
+    async def story() -> tuple[int, int]:
+        turns, running, most = Turns(2), 0, 0
+        release = asyncio.Event()
+
+        async def work() -> None:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await release.wait()
+            running -= 1
+
+        tasks = [asyncio.create_task(turns.run("a", work)) for _ in range(5)]
+        other = asyncio.create_task(turns.run("b", work))
+        for _ in range(10):
+            await asyncio.sleep(0)  # lets the others go as far as they can
+        seen = most
+        release.set()
+        await asyncio.gather(*tasks, other)
+        return seen, len(turns._waiting)
+
+    assert asyncio.run(story()) == (3, 0)
