@@ -89,7 +89,7 @@ test-integration: .venv/installed $(AIRFLOW_ENVS) ## Run the tests on real Airfl
 
 .PHONY: e2e
 e2e: .venv/installed .venvs/uv/installed ## Test on a real Kubernetes (root; the first time takes a quarter of an hour more)
-	$(PYTEST) e2e $(PYTEST_ARGS)
+	$(PYTEST) e2e -m "not slow" $(PYTEST_ARGS)
 
 # --- to look at ------------------------------------------------------------------------------------------------------
 

@@ -51,10 +51,9 @@ class Killed(BaseException):
 
 @dataclasses.dataclass
 class Fuse:
-    """Counts the calls that a controller makes of the world, and kills it before or after one of them."""
+    """Counts the calls that a controller makes of the world, and kills it after one of them."""
 
     at: int = -1
-    after: bool = False
     name: str = ""
     """Kill before the first call of this name instead."""
     calls: list[str] = dataclasses.field(default_factory=list)
@@ -76,7 +75,7 @@ class _Wired:
         def call(*arguments: Any, **named: Any) -> Any:
             self._fuse.calls.append(name)
             number = len(self._fuse.calls) - 1
-            if (number == self._fuse.at and not self._fuse.after) or name == self._fuse.name:
+            if name == self._fuse.name:
                 raise Killed(name)
             answer = value(*arguments, **named)
             if number == self._fuse.at:

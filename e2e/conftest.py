@@ -13,21 +13,29 @@ import os
 import pathlib
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any
 
 import pytest
 
-from e2e.cluster import ApiServer, Cluster, Image, Kubectl, bases
+from e2e import images, installation
+from e2e.cluster import ApiServer, Cluster, Image, Kubectl, bases, layout
 from e2e.cluster.given import AnyCluster, GivenCluster, KindCluster
 from e2e.cluster.install import install
+from e2e.database import Database
+from e2e.installation import Installation
+from e2e.tenants import Team
 
 NamespaceFactory = Callable[..., Kubectl]
+TenantImageFactory = Callable[..., str]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add what the tests can be told."""
     with contextlib.suppress(ValueError):  # pytest-kind, where it is installed, has the same option
-        parser.addoption("--keep-cluster", action="store_true", help="leave the cluster up for the next session")
+        parser.addoption(
+            "--keep-cluster", action="store_true", help="leave the cluster and the operator up, to look at"
+        )
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +102,90 @@ def namespace(kubectl: Kubectl) -> Iterator[NamespaceFactory]:
 def python_image(cluster: AnyCluster) -> str:
     """The reference, with its digest, of an image that has Debian and Python and does nothing by itself."""
     return f"{cluster.registry}/python@{cluster.push_image(debian(), 'python:1')}"
+
+
+@pytest.fixture(scope="session")
+def operator_image(cluster: AnyCluster, uv: pathlib.Path) -> str:
+    """The reference, with its digest, of the operator's image, made of the working tree."""
+    digest = cluster.push_image(images.operator(uv), "dagbundle-operator:test")
+    return f"{cluster.registry}/dagbundle-operator@{digest}"
+
+
+@pytest.fixture(scope="session")
+def tenant_image(cluster: AnyCluster, uv: pathlib.Path) -> TenantImageFactory:
+    """Make tenants' images: `tenant_image({"ingest/a.py": text})` returns a reference with its digest."""
+    bases_made: dict[bool, Image] = {}
+
+    def make(
+        files: Mapping[str, str],
+        *,
+        tag: str = "1",
+        name: str = "tenant",
+        airflow: bool = True,
+        pinned: bool = True,
+        links: Mapping[str, str] | None = None,
+    ) -> str:
+        if airflow not in bases_made:
+            bases_made[airflow] = images.airflow(uv) if airflow else images.without_airflow()
+        digest = cluster.push_image(images.with_dags(bases_made[airflow], files, links=links), f"{name}:{tag}")
+        return f"{cluster.registry}/{name}@{digest}" if pinned else f"{cluster.registry}/{name}:{tag}"
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def operator(
+    request: pytest.FixtureRequest, cluster: AnyCluster, kubectl: Kubectl, operator_image: str
+) -> Iterator[Installation]:
+    """The operator, installed once with its database and the tenants of `installation.GRANTS`, and gone at the end."""
+    database_image = f"{cluster.registry}/database@{cluster.push_image(images.postgres(), 'database:1')}"
+    system = kubectl.within(installation.NAMESPACE)
+    made = Installation(cluster, system, operator_image, Database(system, database_image))
+    with layout.lock("operator"):  # another session may use the same cluster, and it can have but one
+        _clean(made)
+        try:
+            made.team(installation.NAMESPACE, accounts=())
+            for grant in installation.GRANTS:
+                made.team(grant["namespace"])
+            made.database.deploy()
+            made.install()
+            yield made
+        finally:
+            if not request.config.getoption("keep_cluster"):
+                _clean(made)
+
+
+def _clean(operator: Installation) -> None:
+    operator.uninstall()
+    operator.remove_namespaces()
+
+
+@pytest.fixture
+def team_a(operator: Installation) -> Iterator[Team]:
+    """The team that may publish dag_ids with the prefix `a.` alone; its bundles are deleted after the test."""
+    yield from _team(operator, "team-a")
+
+
+@pytest.fixture
+def team_b(operator: Installation) -> Iterator[Team]:
+    """The team that may publish what nobody owns; its bundles are deleted after the test."""
+    yield from _team(operator, "team-b")
+
+
+def _team(operator: Installation, namespace: str) -> Iterator[Team]:
+    team = operator.team(namespace)
+    yield team
+    team.kubectl.text("delete", "dagbundles", "--all", "--timeout=120s")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Show with a failed story what a human would look at first: nothing of it is there when the session is over."""
+    report: Any = yield
+    operator = getattr(item, "funcargs", {}).get("operator")
+    if report.when == "call" and report.failed and operator is not None:
+        report.sections.append(("the operator", operator.told()))
+    return report
 
 
 def debian() -> Image:

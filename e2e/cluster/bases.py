@@ -54,7 +54,12 @@ def _bootstrap(path: pathlib.Path) -> Layer:
 
 
 def virtualenv_layer(
-    uv: pathlib.Path, *requirements: str, prefix: str = "/opt/dagbundle", uid: int = 0, gid: int = 0
+    uv: pathlib.Path,
+    *requirements: str,
+    prefix: str = "/opt/dagbundle",
+    uid: int = 0,
+    gid: int = 0,
+    path: pathlib.Path | None = None,
 ) -> Layer:
     """Make a layer that has a virtual environment at `prefix`, all of it compiled.
 
@@ -64,6 +69,7 @@ def virtualenv_layer(
         prefix: Where it lies in the image.
         uid: Whom it belongs to.
         gid: Which group it belongs to.
+        path: Where to write it; see `layer_of`.
 
     Raises:
         ClusterError: This machine's Python is not the image's, or uv could not install something.
@@ -80,11 +86,11 @@ def virtualenv_layer(
         run(uv, "venv", "--quiet", "--relocatable", "--no-project", "--python", str(PYTHON), place, environment=clean)
         python = place / "bin" / "python"
         run(uv, "pip", "install", "--quiet", "--python", str(python), *requirements, environment=clean)
-        _compile(place, prefix)
-        return layer_of(place, prefix, uid, gid)
+        compile_all(place, prefix)
+        return layer_of(place, prefix, uid, gid, path=path)
 
 
-def _compile(place: pathlib.Path, prefix: str) -> None:
+def compile_all(place: pathlib.Path, prefix: str) -> None:
     """Compile everything for where it will lie; what is not for this Python, such as a template, stays as it is."""
     line = [str(place / "bin" / "python"), "-m", "compileall", "-q", "-s", str(place), "-p", prefix]
     line += ["--invalidation-mode", "unchecked-hash", str(place / "lib")]

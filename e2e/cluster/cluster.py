@@ -92,13 +92,17 @@ class Cluster:
         return self._registry().push(archive, name)
 
     def push_image(self, image: Image, name: str) -> str:
-        """Write an image to an archive, push that, and return the digest."""
+        """Push an image and return the digest."""
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            return self.push(image.write(pathlib.Path(folder) / "image.tar"), name)
+            return self.push(image.write_folder(pathlib.Path(folder)), name)
 
     def load(self, archive: pathlib.Path) -> None:
         """Import an OCI archive straight into the node, under the name in it; a pod's status shows no digest of it."""
         _ctr("images", "import", str(archive))
+
+    def kill_container(self, container: str) -> None:
+        """Kill a container's first process, by the id that its pod's status shows, as a machine that fails would."""
+        _ctr("tasks", "kill", "--signal=SIGKILL", container.removeprefix("containerd://"))
 
     def __enter__(self) -> Self:
         self._started_here = self.up()

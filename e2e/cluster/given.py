@@ -120,7 +120,7 @@ class KindCluster:
 def _push(image: Image, reference: str) -> str:
     layout.runs().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=layout.runs()) as folder:
-        return registry.push(image.write(pathlib.Path(folder) / "image.tar"), reference)
+        return registry.push(image.write_folder(pathlib.Path(folder)), reference)
 
 
 def _succeeds(*command: str, seconds: float) -> bool:

@@ -17,7 +17,7 @@ import pathlib
 import platform
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import IO, Any, Self
 
 from e2e.cluster import layout
@@ -92,21 +92,39 @@ class Image:
 
     def write(self, path: pathlib.Path, *, name: str = "localhost/image:1") -> pathlib.Path:
         """Write an OCI archive; the name counts only for `Cluster.load`, as a push gives its own."""
-        config, manifest = self._documents()
-        annotations = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name.rpartition(":")[2]}
-        top = {**_described(manifest, "manifest.v1+json"), "annotations": annotations}
-        index = {"schemaVersion": 2, "manifests": [top]}
         with tarfile.open(path, "w") as archive:
-            _add(archive, "oci-layout", b'{"imageLayoutVersion": "1.0.0"}')
-            _add(archive, "index.json", _json(index))
-            for blob in (manifest, config):
-                _add(archive, _blob(_digest(blob)), blob)
-            for layer in {layer.digest: layer for layer in self.layers}.values():
+            for blob, content in self._texts(name).items():
+                _add(archive, blob, content)
+            for layer in self._distinct():
                 info = tarfile.TarInfo(_blob(layer.digest))
                 info.size = layer.path.stat().st_size
                 with layer.path.open("rb") as file:
                     archive.addfile(info, file)
         return path
+
+    def write_folder(self, folder: pathlib.Path) -> pathlib.Path:
+        """Write the same unpacked, the layers as links: a push then reads none that the registry has."""
+        for blob, content in self._texts("localhost/image:1").items():
+            target = folder / blob
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        for layer in self._distinct():
+            (folder / _blob(layer.digest)).symlink_to(layer.path)
+        return folder
+
+    def _distinct(self) -> Collection[Layer]:
+        return {layer.digest: layer for layer in self.layers}.values()
+
+    def _texts(self, name: str) -> dict[str, bytes]:
+        """Return all of it but the layers, by path."""
+        config, manifest = self._documents()
+        annotations = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name.rpartition(":")[2]}
+        top = {**_described(manifest, "manifest.v1+json"), "annotations": annotations}
+        return {
+            "oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
+            "index.json": _json({"schemaVersion": 2, "manifests": [top]}),
+            **{_blob(_digest(blob)): blob for blob in (manifest, config)},
+        }
 
     def _documents(self) -> tuple[bytes, bytes]:
         machine = platform.machine()

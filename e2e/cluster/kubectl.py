@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
+import re
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -82,6 +84,26 @@ class Kubectl:
                 end.cancel()
                 watch.kill()
         raise ClusterError(f"No {what} was as expected within {seconds} s; the last was {json.dumps(seen)}")
+
+    @contextlib.contextmanager
+    def forwarded(self, what: str, port: int) -> Iterator[int]:
+        """Let this machine reach a port of a pod, as of `deployment/database`; gives the local port."""
+        with subprocess.Popen(
+            self._command("kubectl", ("port-forward", what, f":{port}")),
+            env=self._environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as forwarding:
+            try:
+                line = forwarding.stdout.readline() if forwarding.stdout else ""
+                found = re.search(r"127\.0\.0\.1:(\d+)", line)
+                if found is None:
+                    said = forwarding.communicate(timeout=_SECONDS)[1]
+                    raise ClusterError(f"Port {port} of {what} could not be reached: {said}")
+                yield int(found[1])
+            finally:
+                forwarding.kill()
 
     def _run(self, name: str, arguments: Sequence[str], stdin: str) -> str:
         return run(*self._command(name, arguments), environment=self._environment(), stdin=stdin)

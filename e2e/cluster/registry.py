@@ -51,14 +51,18 @@ class Registry:
             hosts.parent.mkdir(parents=True, exist_ok=True)
             hosts.write_text(f'[host."http://{address}"]\n  capabilities = ["pull", "resolve"]\n')
 
-    def push(self, archive: pathlib.Path, name: str) -> str:
-        """Push an OCI archive and return the digest of its manifest."""
-        return push(archive, f"{self.address}:{self.ports['registry']}/{name}")
+    def push(self, source: pathlib.Path, name: str) -> str:
+        """Push what `push` takes and return the digest of its manifest."""
+        return push(source, f"{self.address}:{self.ports['registry']}/{name}")
 
 
-def push(archive: pathlib.Path, reference: str) -> str:
-    """Push an OCI archive to any registry that needs no password, byte for byte, and return the digest."""
+def push(source: pathlib.Path, reference: str) -> str:
+    """Push an OCI archive, or the folder of one, byte for byte, and return the digest; the registry needs no password.
+
+    From a folder only the layers are read that the registry lacks.
+    """
+    kind = "oci" if source.is_dir() else "oci-archive"
     with tempfile.NamedTemporaryFile("r") as digest:
         options = ("--quiet", "--preserve-digests", "--dest-tls-verify=false", f"--digestfile={digest.name}")
-        run("skopeo", "--insecure-policy", "copy", *options, f"oci-archive:{archive}", f"docker://{reference}")
+        run("skopeo", "--insecure-policy", "copy", *options, f"{kind}:{source}", f"docker://{reference}")
         return digest.read().strip()

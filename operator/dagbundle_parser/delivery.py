@@ -124,7 +124,10 @@ class Errand:
 
     def _fail(self, kind: str, message: str, status: int) -> int:
         """End the report for a parser that could not: nobody has to wait for it, or to guess."""
-        hint = ": did it run out of memory? Its log is the pod's"
+        hint = (
+            ": if it ran out of memory, raise spec.pod.resources.limits.memory or lower spec.parser.processes; "
+            "its log is the pod's"
+        )
         line = json.dumps({"type": "fail", "kind": kind, "message": message + hint})
         self._spool.write(line.encode("ascii") + b"\n")
         self._spool.finish()

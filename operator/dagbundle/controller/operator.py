@@ -11,7 +11,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import kopf
 from kubernetes.aio import client as aio_client
@@ -128,6 +128,8 @@ class Operator:
             settings=_kopf_settings(),
             clusterwide=True,
             standalone=True,
+            # kopf's own default asks for the user's name, which a container's arbitrary UID does not have
+            identity=cast("Any", self._settings.identity),
         )
 
     def stop(self) -> None:

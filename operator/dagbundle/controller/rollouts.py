@@ -70,7 +70,11 @@ class Rollouts:
         live = self._live(key)
         planned = plan.plan(resource, version=source.image, live=live)
         rollout = self._store.latest_rollout(key)
-        again = bool(requested_at) and rollout is not None and rollout.spec.get("requestedAt", "") != requested_at
+        again = rollout is not None and (
+            (bool(requested_at) and rollout.spec.get("requestedAt", "") != requested_at)
+            # it was rolled back, and nothing holds it any more
+            or (rollout.state == "Published" and live.template_hash != rollout.template_hash)
+        )
         idle, idle_message = planned.reason, planned.message
         if not idle and not source.image:
             idle, idle_message = source.reason, source.message

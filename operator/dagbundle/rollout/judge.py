@@ -38,6 +38,9 @@ from dagbundle.rollout.model import (
     short_version,
 )
 
+_QUOTED = 3
+"""How many errors a judgement's message quotes, each at no more than so many characters of its last line."""
+_QUOTED_LENGTH = 300
 Place = tuple[str, str]
 """(subdir, path)."""
 
@@ -257,14 +260,16 @@ def _failure(
             )
     if broken and policy.on_import_error == "Fail":
         return _Blocked(
-            "ImportErrors", f"{_counted(len(broken), 'broken file')} and onImportError is Fail: {_names(broken)}"
+            "ImportErrors",
+            f"{_counted(len(broken), 'broken file')} and onImportError is Fail: {_names(broken)}"
+            + _said(draft.problems),
         )
     allowed = policies.limit_of(policy.max_import_errors, sum(listed.get(subdir, 0) for subdir in unit))
     if allowed is not None and len(broken) > allowed:
         return _Blocked(
             "TooManyImportErrors",
             f"{_counted(len(broken), 'broken file')}, more than maxImportErrors "
-            f"{_limit(policy.max_import_errors, allowed)}: {_names(broken)}",
+            f"{_limit(policy.max_import_errors, allowed)}: {_names(broken)}{_said(draft.problems)}",
         )
     allowed = policies.limit_of(policy.max_removed_dags, sum(dag.subdir in unit for dag in live))
     if allowed is not None and len(removed) > allowed:
@@ -295,7 +300,7 @@ def _verdict(
         reason, ready = "KeptLastGood", False
         message = (
             f"{_counted(len(broken), 'broken file')}: {_names(broken)}; "
-            f"{_counted(kept, 'DAG')} kept at the last good definition"
+            f"{_counted(kept, 'DAG')} kept at the last good definition{_said(draft.problems)}"
         )
     else:
         reason, ready = "Published", True
@@ -342,6 +347,16 @@ def _block_all(blocked: Mapping[str, _Blocked], draft: _Draft) -> Judgement:
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def _said(problems: Collection[FileProblem]) -> str:
+    """Quote the first errors, for who has nothing but the condition; the rest is in the store."""
+    quoted = []
+    for item in list(problems)[:_QUOTED]:
+        lines = item.problem.message.strip().splitlines() or [""]
+        line = f", line {item.problem.line}" if item.problem.line else ""
+        quoted.append(f"{item.path}{line}: {item.problem.kind}: {lines[-1][:_QUOTED_LENGTH]}")
+    return "".join(f"; {text}" for text in quoted)
 
 
 def _limit(limit: policies.Limit, allowed: int) -> str:

@@ -143,6 +143,7 @@ class Idle:
 
 Step = Start | CreateJobs | FailRuns | Publish | Wait | Done | Idle
 
+_UNDECIDED = frozenset({Phase.PENDING, Phase.RUNNING})
 RETRIED = frozenset({"RunFailed", "SourceChanged"})
 """Reasons of a block that another attempt may not meet again."""
 
@@ -164,13 +165,13 @@ def next_step(  # noqa: PLR0911 - one return per step, in the order in which the
         return Start()
     if not rollout.open:
         return _after(rollout, now, retry_seconds)
-    missing = tuple(run.subdir for run in rollout.runs if run.phase is Phase.PENDING and _needs_job(run))
+    missing = tuple(run.subdir for run in rollout.runs if run.phase in _UNDECIDED and _needs_job(run))
     if missing:
         return CreateJobs(missing)
     failures = tuple((run.subdir, why) for run in rollout.runs if (why := _failure(run)))
     if failures:
         return FailRuns(failures)
-    waiting = [run for run in rollout.runs if run.phase in {Phase.PENDING, Phase.RUNNING}]
+    waiting = [run for run in rollout.runs if run.phase in _UNDECIDED]
     if waiting:
         return _waiting(waiting)
     digests = sorted({digest for run in rollout.runs if run.job for digest in run.job.digests})

@@ -237,7 +237,7 @@ def role_hint(namespace: str, account: str) -> str:
     """Return the commands that give an account the one right it needs."""
     return (
         "give it the right with: "
-        f"kubectl create role dagbundle-parser -n {namespace} --verb=create --resource=jobs.batch && "
-        f"kubectl create rolebinding dagbundle-parser-{account} -n {namespace} --role=dagbundle-parser "
+        f"kubectl create role dagbundle-parser-{account} -n {namespace} --verb=create --resource=jobs.batch && "
+        f"kubectl create rolebinding dagbundle-parser-{account} -n {namespace} --role=dagbundle-parser-{account} "
         f"--serviceaccount={namespace}:{account}"
     )
