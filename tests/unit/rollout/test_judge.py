@@ -108,6 +108,15 @@ def test_a_broken_file_that_never_was_live_still_makes_the_deploy_not_ready() ->
     assert (found.verdict, found.ready, found.reason) == (Verdict.PUBLISH, False, "KeptLastGood")
 
 
+def test_the_message_quotes_the_first_errors_and_no_more_of_them_than_a_condition_can_hold() -> None:
+    problem = Problem("ImportError", "Traceback …\n  File …\nNo module named 'pandas'" + "x" * 9_999, line=3)
+    files = [FileOutcome(f"{name}.py", problems=(problem,)) for name in "abcdef"]
+    message = decide(run(*files), was=live(("old", "a.py"))).message
+    assert "; a.py, line 3: ImportError: No module named 'pandas'" in message
+    assert message.count("ImportError") == 3
+    assert len(message) < 1_500
+
+
 def test_a_file_with_problems_is_broken_as_a_whole_whatever_dags_it_yielded() -> None:
     half = FileOutcome("a.py", (ParsedDag("a", "a:new"),), (BROKEN,))
     found = decide(run(half), was=live(("a", "a.py"), ("b", "a.py")))

@@ -58,8 +58,9 @@ def test_runs_without_a_job_get_one() -> None:
     assert step(seen) == steps.CreateJobs(("a",))
 
 
-def test_a_job_that_was_deleted_by_hand_is_made_again() -> None:
-    assert step(rollout(run(job=None))) == steps.CreateJobs(("a",))
+@pytest.mark.parametrize("phase", [Phase.PENDING, Phase.RUNNING])
+def test_a_job_that_was_deleted_by_hand_is_made_again(phase: Phase) -> None:
+    assert step(rollout(run(phase, job=None))) == steps.CreateJobs(("a",))
 
 
 def test_a_run_that_closed_needs_no_job_any_more() -> None:
