@@ -160,6 +160,18 @@ def test_an_edit_during_a_rollout_supersedes_it_and_removes_its_jobs(clean: Worl
     assert clean.state()["status"]["version"]["published"] == "registry.test/sales:2"
 
 
+def test_another_image_with_the_same_dags_is_rolled_out_once(clean: World) -> None:
+    clean.apply()
+    clean.settle()
+    clean.apply("registry.test/sales:2")
+    clean.settle()
+    rollout = _id(clean, BUNDLE)
+    for _ in range(3):
+        clean.reconcile()
+    assert _id(clean, BUNDLE) == rollout
+    assert clean.state()["status"]["version"]["published"] == "registry.test/sales:2"
+
+
 def test_an_idle_bundle_is_written_to_by_nobody(clean: World) -> None:
     clean.apply()
     clean.settle()
