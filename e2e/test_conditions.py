@@ -124,7 +124,7 @@ def test_an_account_that_may_not_create_jobs_is_told_the_role_to_add(operator: I
     message = bundle.wait_reason("AccessDenied")
     assert bundle.condition("Stalled")["status"] == "True"
     assert "ServiceAccount team-bare/parser may not create Jobs" in message
-    assert "kubectl create role dagbundle-parser -n team-bare --verb=create --resource=jobs.batch" in message
+    assert "kubectl create role dagbundle-parser-parser -n team-bare --verb=create --resource=jobs.batch" in message
 
 
 def test_what_access_denied_says_helps(operator: Installation, image: str) -> None:
