@@ -353,9 +353,10 @@ def _said(problems: Collection[FileProblem]) -> str:
     """Quote the first errors, for who has nothing but the condition; the rest is in the store."""
     quoted = []
     for item in list(problems)[:_QUOTED]:
-        lines = item.problem.message.strip().splitlines() or [""]
+        lines = [line for line in item.problem.message.splitlines() if line.strip(" ^~")]  # no marks under a line
+        plain = [line for line in lines if not line.startswith(" ")] or lines or [""]
         line = f", line {item.problem.line}" if item.problem.line else ""
-        quoted.append(f"{item.path}{line}: {item.problem.kind}: {lines[-1][:_QUOTED_LENGTH]}")
+        quoted.append(f"{item.path}{line}: {item.problem.kind}: {plain[-1].strip()[:_QUOTED_LENGTH]}")
     return "".join(f"; {text}" for text in quoted)
 
 
