@@ -39,7 +39,7 @@ from dagbundle.rollout.model import (
 )
 
 _QUOTED = 3
-"""How many errors a judgement's message quotes, each at no more than so many characters of its last line."""
+"""How many errors a judgement's message quotes, each with no more than so many characters of its first line."""
 _QUOTED_LENGTH = 300
 Place = tuple[str, str]
 """(subdir, path)."""
@@ -353,10 +353,10 @@ def _said(problems: Collection[FileProblem]) -> str:
     """Quote the first errors, for who has nothing but the condition; the rest is in the store."""
     quoted = []
     for item in list(problems)[:_QUOTED]:
-        lines = [line for line in item.problem.message.splitlines() if line.strip(" ^~")]  # no marks under a line
-        plain = [line for line in lines if not line.startswith(" ")] or lines or [""]
+        kind, text = item.problem.kind, item.problem.message.strip().partition("\n")[0].strip()
         line = f", line {item.problem.line}" if item.problem.line else ""
-        quoted.append(f"{item.path}{line}: {item.problem.kind}: {plain[-1].strip()[:_QUOTED_LENGTH]}")
+        said = text if text.startswith(kind) else f"{kind}: {text}"
+        quoted.append(f"{item.path}{line}: {said[:_QUOTED_LENGTH]}")
     return "".join(f"; {text}" for text in quoted)
 
 
