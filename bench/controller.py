@@ -85,7 +85,7 @@ def _publish(cluster: Cluster, store: DagStore, index: int) -> None:
         "metadata": {"name": f"bundle-{index}", "namespace": NAMESPACE, "finalizers": ["dagbundle.dev/deactivate"]},
         "spec": {"source": {"image": {"reference": "registry.example/dags:1"}}},
     }
-    made = cluster._call("POST", f"/apis/dagbundle.dev/v1alpha1/namespaces/{NAMESPACE}/dagbundles", body=body)  # noqa: SLF001 - only the controller's own calls are public
+    made = cluster.call("POST", f"/apis/dagbundle.dev/v1alpha1/namespaces/{NAMESPACE}/dagbundles", body=body)
     known = {name: made[name] for name in ("apiVersion", "kind", "metadata", "spec")}
     resource = base.validate(bundle_models.DagBundle, known, what="the benchmark's bundle")
     key, version = BundleKey(NAMESPACE, f"bundle-{index}"), "registry.example/dags:1"

@@ -95,6 +95,7 @@ class World:
         config.load_kube_config(config_file=str(server.kubeconfig), client_configuration=settings)  # type: ignore[no-untyped-call] # untyped in the client
         self.cluster = Cluster(client.ApiClient(settings))
         self.fuse = Fuse()
+        self.settings = SETTINGS
 
     def prepare(self) -> None:
         """Install the CRD, the tenant's namespace and what its account needs."""
@@ -125,7 +126,7 @@ class World:
                 **spec,
             },
         }
-        self.cluster._call(  # noqa: SLF001 - as above
+        self.cluster.call(
             "PATCH", _BUNDLE, body=body, query=[("fieldManager", "team"), ("force", "true")],
             headers={"Content-Type": "application/apply-patch+yaml"},
         )  # fmt: skip
@@ -133,9 +134,9 @@ class World:
     def delete(self) -> None:
         """Delete the bundle and every Job, and let the controller finish."""
         if self.bundle() is not None:
-            self.cluster._call("DELETE", _BUNDLE)  # noqa: SLF001 - as above
+            self.cluster.call("DELETE", _BUNDLE)
             self.reconcile()
-        self.cluster._call("DELETE", _JOBS, body={"propagationPolicy": "Background"})  # noqa: SLF001 - as above
+        self.cluster.call("DELETE", _JOBS, body={"propagationPolicy": "Background"})
 
     def bundle(self) -> Any:
         """Return the bundle as the API server has it; None when it is gone."""
@@ -143,7 +144,7 @@ class World:
 
     def jobs(self) -> list[Any]:
         """Return the namespace's Jobs."""
-        found: list[Any] = self.cluster._call("GET", _JOBS)["items"]  # noqa: SLF001 - a process per look takes too long
+        found: list[Any] = self.cluster.call("GET", _JOBS)["items"]
         return found
 
     def controller(self) -> Reconciler:
@@ -154,7 +155,7 @@ class World:
             seen.take_bundle(body, deleted=False)
         for job in self.jobs():
             seen.take_child("Job", job, deleted=False)
-        return Reconciler(self.fuse.wrap(self.store), self.fuse.wrap(self.cluster), seen, SETTINGS)
+        return Reconciler(self.fuse.wrap(self.store), self.fuse.wrap(self.cluster), seen, self.settings)
 
     def reconcile(self) -> Result:
         """Reconcile once, as a controller that was started for it."""
@@ -186,9 +187,7 @@ class World:
                 for kind in ("SuccessCriteriaMet", "Complete")
             ],
         }
-        self.cluster._call(  # noqa: SLF001 - as above
-            "PATCH", f"{_JOBS}/{job['metadata']['name']}/status", body={"status": status}, headers=_MERGE
-        )
+        self.cluster.call("PATCH", f"{_JOBS}/{job['metadata']['name']}/status", body={"status": status}, headers=_MERGE)
 
     def settle(self, files: Mapping[str, Mapping[str, str]] = FILES) -> Any:
         """Let controller and node take turns until nothing changes any more; returns the bundle."""

@@ -6,6 +6,7 @@ and it is killed after each.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from dagbundle.rollout.model import BundleKey
 from dagbundle.store.dagstore import DagStore
-from e2e.bare import BUNDLE, FILES, NAMESPACE, Fuse, Killed, World
+from e2e.bare import BUNDLE, FILES, NAMESPACE, SETTINGS, Fuse, Killed, World
 from e2e.cluster.apiserver import NAMESPACES_AND_GARBAGE, ApiServer
 from support import postgres
 
@@ -44,7 +45,7 @@ def world(server: ApiServer, database: postgres.PostgresServer) -> Iterator[Worl
 def clean(world: World) -> Iterator[World]:
     """The world with nothing in it."""
     yield world
-    world.fuse = Fuse()
+    world.fuse, world.settings = Fuse(), SETTINGS
     world.delete()
     assert world.bundle() is None
 
@@ -143,6 +144,18 @@ def test_a_job_that_squats_a_name_is_left_alone_and_said(clean: World) -> None:
     left = clean.cluster.job(NAMESPACE, name)
     assert left is not None
     assert left["metadata"]["uid"] == made["metadata"]["uid"]
+
+
+def test_no_more_jobs_run_than_the_platform_allows(clean: World) -> None:
+    clean.settings = dataclasses.replace(clean.settings, max_jobs=1)
+    clean.apply()
+    clean.reconcile()
+    clean.reconcile()
+    assert len(clean.jobs()) == 1
+    (ready,) = (item for item in clean.bundle()["status"]["conditions"] if item["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("Unknown", "Queued")
+    clean.settle()
+    assert sorted(clean.state()["dags"]) == ["a", "b", "c"]
 
 
 def test_an_edit_during_a_rollout_supersedes_it_and_removes_its_jobs(clean: World) -> None:

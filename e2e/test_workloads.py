@@ -48,7 +48,7 @@ class Workload:
             "updatedReplicas": updated, "readyReplicas": available, "availableReplicas": available,
             "conditions": [condition] if condition else [],
         }  # fmt: skip
-        self._world.cluster._call(
+        self._world.cluster.call(
             "PATCH", f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/airflow/status", body={"status": status},
             headers={"Content-Type": "application/merge-patch+json"},
         )  # fmt: skip

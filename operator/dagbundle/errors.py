@@ -47,7 +47,17 @@ class UsageError(DagBundleError):
 
 
 class ResourceError(DagBundleError):
-    """A DagBundle, a grants file or a manifest is not valid."""
+    """A DagBundle, a grants file or a manifest is not valid, or asks for more than it is granted.
+
+    Args:
+        message: As above.
+        hint: As above.
+        reason: The word that conditions carry (docs/status.md).
+    """
+
+    def __init__(self, message: str, *, hint: str = "", reason: str = "InvalidSpec") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
 
 
 class ProtocolError(DagBundleError):

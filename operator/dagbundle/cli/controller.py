@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from dagbundle import logs
+from dagbundle.cli import options
 
 
 def controller(
-    log_format: Annotated[
-        str, typer.Option("--log-format", envvar="DAGBUNDLE_LOG_FORMAT", help="`json` or `text`.")
-    ] = "text",
-    log_level: Annotated[
-        str, typer.Option("--log-level", envvar="DAGBUNDLE_LOG_LEVEL", help="`debug`, `info` or `warning`.")
-    ] = "info",
+    log_format: options.LogFormat = "text",
+    log_level: options.LogLevel = "info",
 ) -> None:
     """Run the operator: watch DagBundles and carry them out. The chart starts it and sets its environment."""
     from dagbundle.controller import operator, settings  # noqa: PLC0415 - usage errors answer before this is loaded

@@ -42,3 +42,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 BundleName = Annotated[str, typer.Argument(help="The bundle, as NAMESPACE/NAME.", metavar="BUNDLE", show_default=False)]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Longest list to show.")]
 Cursor = Annotated[str | None, typer.Option("--cursor", help="Where the previous page ended.", show_default=False)]
+LogFormat = Annotated[str, typer.Option("--log-format", envvar="DAGBUNDLE_LOG_FORMAT", help="`json` or `text`.")]
+LogLevel = Annotated[
+    str, typer.Option("--log-level", envvar="DAGBUNDLE_LOG_LEVEL", help="`debug`, `info` or `warning`.")
+]

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dagbundle import errors, logs
+from dagbundle.cli import options
 
 
 def server(
@@ -50,12 +51,8 @@ def server(
         bool,
         typer.Option("--allow-sqlite", help="Serve from one SQLite file: no second replica, nor controller elsewhere."),
     ] = False,
-    log_format: Annotated[
-        str, typer.Option("--log-format", envvar="DAGBUNDLE_LOG_FORMAT", help="`json` or `text`.")
-    ] = "text",
-    log_level: Annotated[
-        str, typer.Option("--log-level", envvar="DAGBUNDLE_LOG_LEVEL", help="`debug`, `info` or `warning`.")
-    ] = "info",
+    log_format: options.LogFormat = "text",
+    log_level: options.LogLevel = "info",
 ) -> None:
     """Serve the store's API to parsers on a cluster. The chart starts it; docs/server.md has its other settings."""
     from dagbundle.server import serving, settings, tokens  # noqa: PLC0415 - usage errors answer before this is loaded

@@ -72,14 +72,12 @@ class Operator:
         async with aio_client.ApiClient() as api:
             lease = Lease(self._settings.lease, self._settings.namespace, self._settings.identity, api)
             election = asyncio.create_task(self._election(lease, elected).run(), name="the Lease")
-            waiting = asyncio.create_task(elected.wait())
-            await asyncio.wait({election, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            leading = asyncio.create_task(self._lead(), name="the watches")
+            leading = asyncio.create_task(self._lead(elected), name="the watches")
             ended, running = await asyncio.wait({election, leading}, return_when=asyncio.FIRST_COMPLETED)
             self.stop()
-            for task in (*running, waiting):
+            for task in running:
                 task.cancel()
-            await asyncio.gather(*running, waiting, return_exceptions=True)
+            await asyncio.gather(*running, return_exceptions=True)
             await lease.release()
         for task in ended:
             problem = task.exception()
@@ -106,7 +104,9 @@ class Operator:
             )
         )
 
-    async def _lead(self) -> None:
+    async def _lead(self, elected: asyncio.Event) -> None:
+        """Lead once elected; an election that ends before cancels this."""
+        await elected.wait()
         _LOG.info("leading", extra={"identity": self._settings.identity})
         metrics.LEADING.set(1)
         workers.start(self._queue, self._reconciler, self._settings.workers)
@@ -172,6 +172,9 @@ class Operator:
             key = self._seen.take_child(kind, _plain(event["object"]), deleted=event["type"] == "DELETED")
             if key is not None:
                 self._queue.add(key)
+            if kind == "Job":
+                for waiting in self._seen.next_in_line(self._settings.max_jobs):
+                    self._queue.add(waiting)
 
         child_event.__name__ = f"{kind.lower()}_event"
         return child_event

@@ -35,6 +35,9 @@ MAX_STEPS = 20
 _ACCESS_RETRY = 60.0
 """Seconds after which a refused Job is tried again: a Role or a quota may have come, and nothing tells."""
 
+_QUEUED_RETRY = 60.0
+"""Seconds after which a bundle that waits for a free slot looks by itself; a Job that ends calls it before."""
+
 
 def utc_now() -> dt.datetime:
     """Return the time."""
@@ -102,7 +105,7 @@ class Reconciler:
             resource = base.validate(bundle_models.DagBundle, _known_part(body), what=f"DagBundle {_name(body)}")
             rules = policy.resolve(resource, self._settings.grants)
         except errors.ResourceError as error:
-            return _refused(error), Facts(), None
+            return _stalled(error.reason, error), Facts(), None
         try:
             return self._steps(body, resource, rules)
         except errors.AccessDeniedError as error:
@@ -129,7 +132,9 @@ class Reconciler:
                 case steps.Start(pinned):
                     rollouts.start(resource, rules, view, requested_at=requested, pinned=pinned)
                 case steps.CreateJobs(subdirs):
-                    rollouts.create_jobs(body, resource, view, subdirs)
+                    if not rollouts.create_jobs(body, resource, view, subdirs):
+                        queued = Outcome(None, "Queued", _queued(self._settings.max_jobs), reconciling=True)
+                        return queued, rollouts.facts(resource, view), _QUEUED_RETRY
                 case steps.FailRuns(failures):
                     rollouts.fail_runs(view, failures)
                 case steps.Publish(digest):
@@ -185,11 +190,8 @@ def _ended(rollout: steps.RolloutSeen | None, retry_in: float | None) -> Outcome
     )
 
 
-def _refused(error: errors.ResourceError) -> Outcome:
-    reason = "NamespaceNotEnabled" if "NamespaceNotEnabled" in error.message else "InvalidSpec"
-    if "is granted" in error.message or "not granted" in error.message:
-        reason = "NotGranted"
-    return _stalled(reason, error)
+def _queued(limit: int) -> str:
+    return f"{limit} parser Jobs are running, which is the platform's limit: this bundle's are made when others end"
 
 
 def _stalled(reason: str, error: errors.DagBundleError) -> Outcome:

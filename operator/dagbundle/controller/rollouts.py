@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +60,6 @@ class Rollouts:
         self._cluster = cluster
         self._seen = seen
         self._settings = settings
-        self._slots = threading.BoundedSemaphore(min(8, settings.max_jobs))
 
     def look(self, resource: bundle_models.DagBundle, *, requested_at: str) -> View:
         """Look at everything that decides the next step."""
@@ -139,8 +137,13 @@ class Rollouts:
 
     def create_jobs(
         self, body: Mapping[str, Any], resource: bundle_models.DagBundle, view: View, subdirs: Sequence[str]
-    ) -> None:
-        """Make the Jobs of some subdirs, or find them; each is recorded before it is made."""
+    ) -> bool:
+        """Make the Jobs of some subdirs, or find them; each is recorded before it is made.
+
+        Returns:
+            False when the limit of running Jobs kept one from being made; the bundle is then called when one ends.
+        """
+        place: Key = (view.key.namespace, view.key.name)
         rollout = view.rollout
         assert rollout is not None  # noqa: S101 - the step says so; tells the type checker
         for run in view.planned.runs:
@@ -165,10 +168,16 @@ class Rollouts:
                 image=view.image,
                 ahead=not known,
             )
-            with self._slots:
+            if not self._seen.reserve_job(place, row.name, limit=self._settings.max_jobs):
+                return False
+            try:
                 uid = self._cluster.create_job(jobs.build(order, self._settings.jobs), jobs.account_of(run))
+            except errors.ClusterError:
+                self._seen.release_job(place, row.name)
+                raise
             if uid != row.uid:
                 self._store.job_created(row.run_id, uid)
+        return True
 
     def fail_runs(self, view: View, failures: Sequence[tuple[str, str]]) -> None:
         """Record that runs will not finish; who reports afterwards is refused."""
@@ -206,8 +215,8 @@ class Rollouts:
         mine = view.rollout.id if view.rollout else ""
         for name, job in self._seen.jobs(place).items():
             labels = job["metadata"].get("labels") or {}
-            ended = any(item.get("status") == "True" for item in job.get("status", {}).get("conditions", ()))
-            if labels.get(jobs.ROLLOUT_LABEL) != mine and not ended and not job["metadata"].get("deletionTimestamp"):
+            going = job["metadata"].get("deletionTimestamp") or observe.ended(job)
+            if labels.get(jobs.ROLLOUT_LABEL) != mine and not going:
                 self._cluster.delete_job(view.key.namespace, name)
 
     def facts(self, resource: bundle_models.DagBundle, view: View | None = None) -> Facts:

@@ -57,6 +57,7 @@ def resolve(resource: bundle_models.DagBundle, grants: grant_models.Grants | Non
             raise errors.ResourceError(
                 f"{name}: namespace {namespace!r} is not enabled: no grant lists it (NamespaceNotEnabled)",
                 hint=f"ask the platform team to add {namespace!r} to the tenants",
+                reason="NamespaceNotEnabled",
             )
         granted = tuple(tenant.dag_id_prefixes)
         default_name = f"{namespace}.{resource.metadata.name}"
@@ -64,6 +65,7 @@ def resolve(resource: bundle_models.DagBundle, grants: grant_models.Grants | Non
             raise errors.ResourceError(
                 f"{name}: spec.bundleName {spec.bundle_name!r} is not granted to namespace {namespace!r}",
                 hint="remove spec.bundleName, or ask the platform team to grant the name",
+                reason="NotGranted",
             )
         for index, subdir in enumerate(spec.subdirs):
             prefix = subdir.dag_id_prefix
@@ -72,6 +74,7 @@ def resolve(resource: bundle_models.DagBundle, grants: grant_models.Grants | Non
                     f"{name}: spec.subdirs[{index}].dagIdPrefix {prefix!r} is outside what namespace {namespace!r} is "
                     f"granted (granted: {', '.join(granted)})",
                     hint="a spec can only narrow the grant: choose a prefix below a granted one",
+                    reason="NotGranted",
                 )
     return Policy(
         scope=spec.rollout.scope,

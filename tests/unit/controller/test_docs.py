@@ -22,17 +22,20 @@ def test_every_reason_of_a_condition_is_documented_and_no_other() -> None:
     }
     found = set(JUDGED) | observe._WAITING_IS_TROUBLE
     for name in (
+        "errors.py",
         "controller/reconciler.py",
         "controller/workloads.py",
         "runtime/kubernetes/observe.py",
         "rollout/steps.py",
         "rollout/plan.py",
+        "rollout/policy.py",
         "rollout/judge.py",
     ):
         code = (CODE / name).read_text()
         found |= set(
             re.findall(
-                r"(?:_stalled\(|Wait\(|Source\(reason=|reason=|_hinted\(|return |else |reason = )\"([A-Z][a-zA-Z]+)\"",
+                r"(?:_stalled\(|Outcome\(\w+, |Wait\(|Source\(reason=|reason=|reason: str = |_hinted\(|return |else )"
+                r"\"([A-Z][a-zA-Z]+)\"",
                 code,
             )
         )

@@ -29,8 +29,9 @@ def test_without_grants_nothing_is_limited() -> None:
 
 
 def test_a_namespace_that_no_grant_lists_is_not_enabled() -> None:
-    with pytest.raises(errors.ResourceError, match="NamespaceNotEnabled"):
+    with pytest.raises(errors.ResourceError, match="no grant lists it") as raised:
         policy.resolve(resource("team-other"), granted())
+    assert raised.value.reason == "NamespaceNotEnabled"
 
 
 def test_a_spec_can_narrow_its_grant() -> None:
@@ -43,8 +44,9 @@ def test_a_spec_cannot_widen_its_grant() -> None:
     subdirs = [{"path": "a", "dagIdPrefix": "ops."}]
     with pytest.raises(
         errors.ResourceError, match=r"spec.subdirs\[0\].dagIdPrefix 'ops.' is outside .*granted: sales."
-    ):
+    ) as raised:
         policy.resolve(resource(subdirs=subdirs), granted(dagIdPrefixes=["sales."]))
+    assert raised.value.reason == "NotGranted"
 
 
 @pytest.mark.parametrize(("name", "allowed"), [("team-sales.sales", True), ("legacy", True), ("other", False)])

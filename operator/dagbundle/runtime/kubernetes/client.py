@@ -58,7 +58,7 @@ class Cluster:
         as_account = {"Impersonate-User": f"system:serviceaccount:{namespace}:{account}"}
         path = f"/apis/batch/v1/namespaces/{namespace}/jobs"
         try:
-            made = self._call("POST", path, body=manifest, headers=as_account)
+            made = self.call("POST", path, body=manifest, headers=as_account)
         except ApiException as error:
             if error.status == 409:  # noqa: PLR2004 - HTTP
                 return self._find(manifest)
@@ -95,7 +95,7 @@ class Cluster:
         """Delete a Job and its pods; it may be gone already."""
         path = f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}"
         try:
-            self._call("DELETE", path, body={"propagationPolicy": "Background"})
+            self.call("DELETE", path, body={"propagationPolicy": "Background"})
         except ApiException as error:
             if error.status != 404:  # noqa: PLR2004 - HTTP
                 raise _error(error, f"Job {namespace}/{name} cannot be deleted") from error
@@ -103,7 +103,7 @@ class Cluster:
     def job_events(self, namespace: str, uid: str) -> Sequence[Object]:
         """Return the Events about a Job, oldest first; none where they may not be read."""
         try:
-            found = self._call(
+            found = self.call(
                 "GET",
                 f"/api/v1/namespaces/{namespace}/events",
                 query=[("fieldSelector", f"involvedObject.uid={uid}"), ("limit", "50")],
@@ -125,7 +125,7 @@ class Cluster:
         path = f"/apis/{bundle_models.API_GROUP}/{bundle_models.API_VERSION}/dagbundles"
         while True:
             try:
-                page = self._call("GET", path, query=query, headers={"Accept": _METADATA_ONLY})
+                page = self.call("GET", path, query=query, headers={"Accept": _METADATA_ONLY})
             except ApiException as error:
                 raise _error(error, "DagBundles cannot be listed") from error
             for item in page["items"]:
@@ -157,7 +157,7 @@ class Cluster:
         path = f"{_BUNDLES}/{metadata['namespace']}/dagbundles/{metadata['name']}{suffix}"
         test = {"op": "test", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]}
         try:
-            self._call("PATCH", path, body=[test, *operations], headers={"Content-Type": "application/json-patch+json"})
+            self.call("PATCH", path, body=[test, *operations], headers={"Content-Type": "application/json-patch+json"})
         except ApiException as error:
             if error.status in {404, 409, 422}:  # gone, or the test failed
                 raise errors.StaleError(f"DagBundle {metadata['namespace']}/{metadata['name']} changed") from error
@@ -166,20 +166,20 @@ class Cluster:
     def post_event(self, namespace: str, event: Object) -> None:
         """Post an Event; one that cannot be posted is lost, as Events may be."""
         try:
-            self._call("POST", f"/api/v1/namespaces/{namespace}/events", body=event)
+            self.call("POST", f"/api/v1/namespaces/{namespace}/events", body=event)
         except ApiException as error:
             if error.status not in {403, 404}:  # the namespace is going
                 raise _error(error, f"an Event cannot be posted in namespace {namespace}") from error
 
     def _get(self, path: str) -> Object | None:
         try:
-            return self._call("GET", path)
+            return self.call("GET", path)
         except ApiException as error:
             if error.status == 404:  # noqa: PLR2004 - HTTP
                 return None
             raise _error(error, f"GET {path} failed") from error
 
-    def _call(
+    def call(
         self,
         method: str,
         path: str,
@@ -188,6 +188,12 @@ class Cluster:
         headers: Mapping[str, str] | None = None,
         query: Sequence[tuple[str, str]] = (),
     ) -> Object:
+        """Call the API server, and return the object that it answers with.
+
+        Raises:
+            ClusterError: It cannot be reached.
+            ApiException: It says no.
+        """
         sent = {"Accept": "application/json", "Content-Type": "application/json", **(headers or {})}
         request = self._api.param_serialize(
             method, path, query_params=list(query), header_params=sent, body=body, auth_settings=["BearerToken"]

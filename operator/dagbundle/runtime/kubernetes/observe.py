@@ -48,20 +48,31 @@ def job_seen(job: Object, pods: Iterable[Object], events: Sequence[Object] = ())
         pods: Its pods.
         events: Events about the Job, newest last.
     """
-    metadata, status = job["metadata"], job.get("status", {})
-    conditions = {
-        item["type"]: item for item in status.get("conditions", ()) if item.get("status") == "True" and "type" in item
-    }
+    metadata, conditions = job["metadata"], _conditions(job)
     mine = list(pods)
     failed = conditions.get("Failed")
     return JobSeen(
         name=metadata["name"],
         uid=metadata["uid"],
-        ended=bool(failed) or "Complete" in conditions,
+        ended=ended(job),
         failure=_failure(failed, mine) if failed else "",
         trouble="" if conditions else _trouble(mine, events),
         digests=frozenset(digest for pod in mine if (digest := _digest(pod))),
     )
+
+
+def ended(job: Object) -> bool:
+    """Return whether a Job has no pod any more and gets none.
+
+    It has conditions for other things too: that it is suspended, or about to fail.
+    """
+    return not {"Complete", "Failed"}.isdisjoint(_conditions(job))
+
+
+def _conditions(job: Object) -> Mapping[str, Object]:
+    """Return the conditions that hold, by type."""
+    listed = (job.get("status") or {}).get("conditions") or ()
+    return {item["type"]: item for item in listed if item.get("status") == "True" and "type" in item}
 
 
 def _failure(condition: Object, pods: Sequence[Object]) -> str:
