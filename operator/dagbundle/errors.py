@@ -19,6 +19,7 @@
         │   ├── RunClosedError      another attempt has closed the run: nothing is left to do
         │   └── SupersededError     a newer rollout of the bundle began: this one must not publish any more
         ├── OwnershipError          a dag_id belongs to another bundle
+        ├── TargetError             a target, such as Airflow's own tables, cannot take what was judged
         ├── NotFoundError           no such bundle, DAG, version, task or revision
         └── StoreUnavailableError   locked, restarting or gone; nothing was changed, the call can be repeated
 
@@ -98,6 +99,20 @@ class SupersededError(ConflictError):
 
 class OwnershipError(StoreError):
     """A dag_id belongs to another bundle."""
+
+
+class TargetError(StoreError):
+    """A target cannot take what was judged: nothing is published.
+
+    Args:
+        message: As above.
+        hint: As above.
+        reason: The word that conditions carry (docs/status.md).
+    """
+
+    def __init__(self, message: str, *, hint: str = "", reason: str = "TargetRefused") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
 
 
 class NotFoundError(StoreError):

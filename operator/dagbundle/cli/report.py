@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import typer
 
+from dagbundle import targets
 from dagbundle.cli import inputs, output
 from dagbundle.cli.exits import Exit
 from dagbundle.engine import changes, determinism, engine
@@ -32,6 +34,7 @@ def opened_store(url: str | None) -> Iterator[DagStore]:
     """Open the store that a command works on; a new SQLite file gets its tables on the way."""
     resolved = inputs.database_url(url)
     with DagStore.open(resolved, upgrade=resolved.startswith("sqlite")) as store:
+        store.target = targets.named(os.environ.get("DAGBUNDLE_TARGET", ""))
         yield store
 
 

@@ -334,6 +334,8 @@ class Engine:
                 revision = self._store.publish(rollout_id, current, judgement)
             except errors.SupersededError:
                 raise
+            except errors.TargetError as error:
+                return self._refused_by_target(rollout_id, applied, error)
             except (errors.ConflictError, errors.OwnershipError):
                 continue  # somebody else published, or claimed a dag_id, first: judge on what is live now
             released = {change.dag_id for change in judgement.changes if change.change is Change.REMOVED}
@@ -342,6 +344,15 @@ class Engine:
             f"bundle {changeset.bundle} was published {MAX_JUDGEMENTS} times by others while this apply was judged",
             hint="apply again",
         )
+
+    def _refused_by_target(self, rollout_id: str, applied: Applied, error: errors.TargetError) -> Applied:
+        """Block a rollout that the judge let pass and Airflow cannot take."""
+        message = error.message + (f". Next: {error.hint}" if error.hint else "")
+        self._store.block(rollout_id, error.reason, message)
+        judgement = dataclasses.replace(
+            applied.judgement, verdict=Verdict.BLOCK, reason=error.reason, message=message, ready=False
+        )
+        return dataclasses.replace(applied, judgement=judgement)
 
     def _rejudge(self, released: Collection[str]) -> tuple[BundleKey, ...]:
         """Judge again, unparsed, the bundles that waited for a dag_id that was let go of."""

@@ -25,8 +25,7 @@ class BundleKey:
 
     def __str__(self) -> str:
         """The bundle as messages name it, and Airflow's default bundle name: `[<cluster>.]<namespace>.<name>`."""
-        parts = (self.cluster, self.namespace, self.name) if self.cluster else (self.namespace, self.name)
-        return ".".join(parts)
+        return ".".join(part for part in (self.cluster, self.namespace, self.name) if part)
 
 
 def short_version(version: str) -> str:

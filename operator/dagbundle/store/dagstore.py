@@ -13,8 +13,9 @@ from typing import Protocol
 
 from dagbundle import errors
 from dagbundle.rollout.model import BundleKey, Changeset, Claim, Hold, Json, Judgement, Live, StagedFile, Verdict
-from dagbundle.store import backup, bundles, garbage, jobs, publishing, staging
+from dagbundle.store import backup, bundles, following, garbage, jobs, publishing, staging
 from dagbundle.store.database import Mode
+from dagbundle.store.following import Target
 from dagbundle.store.reader import DagReader
 from dagbundle.store.records import Garbage, JobRow, RolloutRow
 
@@ -33,7 +34,19 @@ class DagStore(DagReader):
     Every method raises `StoreUnavailableError` when the database is locked for too long, restarting or gone (then
     nothing was changed), besides the errors that its own description names. Safe to use from several threads.
 
+    Attributes:
+        target: Keeps a copy of what is live in the same database, written in the same transactions; None where there
+            is none.
     """
+
+    target: Target | None = None
+
+    def owners(self, dag_ids: Collection[str]) -> dict[str, BundleKey]:
+        """Return who has live DAGs of these names, by dag_id.
+
+        A bundle that only the target knows, such as one of Airflow's own processor, is named by its name there.
+        """
+        return self.db.read(lambda c: following.owners(c, self.db.tables, self.target, dag_ids))
 
     # --- Bundles ----------------------------------------------------------------------------------------------------
 
@@ -235,7 +248,9 @@ class DagStore(DagReader):
         """
         token = bundles.new_id()
         return self.db.write(
-            lambda c: publishing.publish(c, self.db.tables, rollout_id, changeset, judgement, token=token)
+            lambda c: publishing.publish(
+                c, self.db.tables, rollout_id, changeset, judgement, token=token, target=self.target
+            )
         )
 
     def block(self, rollout_id: str, reason: str, message: str, *, claims: Collection[Claim] = ()) -> None:
@@ -271,6 +286,7 @@ class DagStore(DagReader):
                 base_revision=base_revision,
                 hold=hold,
                 token=token,
+                target=self.target,
             )
         )
 
@@ -370,11 +386,15 @@ class DagStore(DagReader):
             NotFoundError: The bundle is not registered.
         """
         token = bundles.new_id()
-        return self.db.write(lambda c: publishing.deactivate_bundle(c, self.db.tables, bundle, token))
+        return self.db.write(
+            lambda c: publishing.deactivate_bundle(c, self.db.tables, bundle, token, target=self.target)
+        )
 
     def _deactivate(self, bundle: BundleKey, dag_ids: frozenset[str]) -> tuple[str, ...]:
         token = bundles.new_id()
-        return self.db.write(lambda c: publishing.deactivate(c, self.db.tables, bundle, dag_ids, token))
+        return self.db.write(
+            lambda c: publishing.deactivate(c, self.db.tables, bundle, dag_ids, token, target=self.target)
+        )
 
     # --- Upkeep -------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ from sqlalchemy.engine import Connection
 
 from dagbundle import errors
 from dagbundle.rollout.model import Claim
-from dagbundle.store import bulk, bundles, state
+from dagbundle.store import bulk, bundles, following, state
+from dagbundle.store.following import Target
 from dagbundle.store.records import PublicationKind
 from dagbundle.store.state import Definition, Finding, Pin
 from dagbundle.store.tables import AnyRow, Tables
@@ -40,6 +41,8 @@ class Next:
     counts: Counter[str] = field(default_factory=Counter)
     rollout: str | None = None
     restored: int | None = None
+    durations: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """Seconds that each file took to parse, by (subdir, path)."""
 
 
 def write(
@@ -50,6 +53,7 @@ def write(
     step: Next,
     *,
     pinned: Mapping[str, Pin] | None = None,
+    target: Target | None = None,
 ) -> int:
     """Make the next state live and return its revision, or the present one when it is the same state already."""
     if pinned is None:
@@ -66,13 +70,34 @@ def write(
         and known_errors.keys() == set(step.errors)
         and known_warnings.keys() == set(step.warnings)
     )
-    if is_same and owner.revision and step.kind is not PublicationKind.ROLLBACK:
+    stays = is_same and owner.revision and step.kind is not PublicationKind.ROLLBACK
+    if stays and not following.is_behind(connection, tables, target, owner):
         return int(owner.revision)
-    revision = int(owner.revision) + 1
-    _move_pointers(connection, tables, owner, before, step.definitions, revision=revision)
-    _move_pins(connection, tables, owner.id, pinned, step.pins, revision=revision)
-    _move_findings(connection, tables.import_error, owner.id, known_errors, step.errors, revision=revision)
-    _move_findings(connection, tables.parse_warning, owner.id, known_warnings, step.warnings, revision=revision)
+    revision = int(owner.revision) + (0 if stays else 1)
+    if not stays:
+        _move_pointers(connection, tables, owner, before, step.definitions, revision=revision)
+        _move_pins(connection, tables, owner.id, pinned, step.pins, revision=revision)
+        _move_findings(connection, tables.import_error, owner.id, known_errors, step.errors, revision=revision)
+        _move_findings(connection, tables.parse_warning, owner.id, known_warnings, step.warnings, revision=revision)
+        _publication(connection, tables, owner, step, revision)
+    following.tell(
+        connection,
+        tables,
+        target,
+        owner,
+        revision=revision,
+        version=step.version,
+        rollout=step.rollout,
+        before=before,
+        after=step.definitions,
+        pins=step.pins,
+        errors=step.errors,
+        durations=step.durations,
+    )
+    return revision
+
+
+def _publication(connection: Connection, tables: Tables, owner: AnyRow, step: Next, revision: int) -> None:
     connection.execute(
         sa.insert(tables.publication).values(
             bundle_id=owner.id,
@@ -92,7 +117,6 @@ def write(
         .where(tables.bundle.c.id == owner.id, tables.bundle.c.revision == owner.revision)
         .values(revision=revision, version=step.version, template_hash=step.template_hash)
     )
-    return revision
 
 
 def _move_pointers(

@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 from dagbundle import errors
 from dagbundle.rollout.model import BundleKey, Change, Changeset, Claim, Hold, Judgement, Verdict
 from dagbundle.store import bulk, bundles, database, memory, outcomes, pointers, staging, state
+from dagbundle.store.following import Target
 from dagbundle.store.pointers import Next
 from dagbundle.store.records import PublicationKind, RolloutState
 from dagbundle.store.state import Definition, Finding, Pin
@@ -22,7 +23,14 @@ from dagbundle.store.tables import AnyRow, Tables
 
 
 def publish(
-    connection: Connection, tables: Tables, rollout_id: str, changeset: Changeset, judgement: Judgement, *, token: str
+    connection: Connection,
+    tables: Tables,
+    rollout_id: str,
+    changeset: Changeset,
+    judgement: Judgement,
+    *,
+    token: str,
+    target: Target | None = None,
 ) -> int:
     """See `DagStore.publish`. A call repeated with the same `token` finds what the first one did."""
     if judgement.verdict is not Verdict.PUBLISH:
@@ -67,8 +75,11 @@ def publish(
         },
         counts=Counter(change.change.value.lower() for change in judgement.changes),
         rollout=rollout_id,
+        durations={
+            (run.subdir, file.path): file.duration for run in changeset.runs for file in run.files if not file.unchanged
+        },
     )
-    revision = pointers.write(connection, tables, owner, before, step, pinned=pinned)
+    revision = pointers.write(connection, tables, owner, before, step, pinned=pinned, target=target)
     pointers.write_claims(connection, tables, owner, rollout_id, judgement.claims)
     # a hold refuses one version until another one comes, and this is another one: the judge blocks held ones
     connection.execute(sa.delete(tables.hold).where(tables.hold.c.bundle_id == owner.id))
@@ -106,6 +117,7 @@ def republish(
     base_revision: int,
     hold: Hold | None,
     token: str,
+    target: Target | None = None,
 ) -> int:
     """See `DagStore.republish`."""
     owner = bundles.find(connection, tables, bundle, lock=True)
@@ -130,7 +142,7 @@ def republish(
         counts=_compare(before, after),
         restored=to_revision,
     )
-    revision = pointers.write(connection, tables, owner, before, step)
+    revision = pointers.write(connection, tables, owner, before, step, target=target)
     memory.forget_after(connection, tables, owner.id, to_revision)
     connection.execute(sa.delete(tables.claim).where(tables.claim.c.bundle_id == owner.id))
     if hold is not None:
@@ -159,6 +171,7 @@ def deactivate(
     token: str,
     *,
     findings: bool = True,
+    target: Target | None = None,
 ) -> tuple[str, ...]:
     """Remove these DAGs, as far as they are the bundle's, as a revision of its own; return which those were.
 
@@ -184,11 +197,13 @@ def deactivate(
         warnings=state.findings(connection, tables.parse_warning, owner.id) if findings else (),
         counts=_compare(before, after),
     )
-    pointers.write(connection, tables, owner, before, step, pinned=pinned)
+    pointers.write(connection, tables, owner, before, step, pinned=pinned, target=target)
     return tuple(sorted(before.keys() - after.keys()))
 
 
-def deactivate_bundle(connection: Connection, tables: Tables, bundle: BundleKey, token: str) -> tuple[str, ...]:
+def deactivate_bundle(
+    connection: Connection, tables: Tables, bundle: BundleKey, token: str, *, target: Target | None = None
+) -> tuple[str, ...]:
     """See `DagStore.deactivate_bundle`."""
     owner = bundles.find(connection, tables, bundle, lock=True)
     bundles.forget_rollout(connection, tables, owner)
@@ -197,7 +212,7 @@ def deactivate_bundle(connection: Connection, tables: Tables, bundle: BundleKey,
     if not owner.revision:
         return ()  # it never published: there is nothing to make a revision of
     dag_ids = state.definitions(connection, tables, owner.id).keys()
-    return deactivate(connection, tables, bundle, dag_ids, token, findings=False)
+    return deactivate(connection, tables, bundle, dag_ids, token, findings=False, target=target)
 
 
 def resume(connection: Connection, tables: Tables, bundle: BundleKey) -> tuple[Hold, ...]:

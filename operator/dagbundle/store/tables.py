@@ -110,6 +110,13 @@ class Tables:
             sa.Column("counts", sa.JSON, nullable=False),
             sa.Column("created_at", UtcDateTime, nullable=False),
         )
+        # How far a target (a copy of what is live elsewhere in this database) has followed each bundle.
+        self.target = self._table(
+            "target",
+            sa.Column("bundle_id", Big, self._refers("bundle.id"), primary_key=True),
+            sa.Column("name", Key, primary_key=True),
+            sa.Column("revision", sa.Integer, nullable=False),
+        )
         self.hold = self._table(
             "hold",
             sa.Column("bundle_id", Big, self._refers("bundle.id"), primary_key=True),

@@ -1,0 +1,61 @@
+"""What one publication changed of what is live, for whoever keeps a copy of it elsewhere (a target).
+
+A target is told inside the publishing transaction: what it writes with the same connection is committed together with
+our own tables, or not at all (docs/architecture.md, Targets).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dagbundle.rollout.model import BundleKey, DagContent
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenDag:
+    """A DAG whose definition, place or source text is another one than before."""
+
+    dag_id: str
+    path: str
+    """Of its file, or archive, relative to the bundle's root."""
+    relative_fileloc: str
+    """As the parser saw it: inside an archive it names the member."""
+    bundle_version: str
+    content: DagContent
+    source: str
+    """The text of its file; empty where none was submitted."""
+    duration: float | None
+    """Seconds that its file took to parse; None where it was not parsed for this publication."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """An import error or a warning of a file."""
+
+    path: str
+    kind: str
+    message: str
+    line: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One publication: the whole next state by reference, and in full what differs from the one before."""
+
+    bundle: BundleKey
+    airflow_name: str
+    """The name that Airflow knows the bundle by."""
+    root: str
+    """Absolute path of the bundle where it was parsed; empty where nobody said."""
+    revision: int
+    version: str
+    written: tuple[WrittenDag, ...]
+    standing: Mapping[str, str]
+    """Live DAGs that are as they were, with the bundle version that each runs."""
+    removed: tuple[str, ...]
+    """dag_ids that were live and are not any more."""
+    errors: tuple[Note, ...] = ()
+    """Every import error that is visible now."""
+    airflow: Mapping[str, str] = field(default_factory=dict)
+    """By subdir, the Airflow that serialized its DAGs; without those that nobody said."""

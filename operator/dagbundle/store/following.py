@@ -1,0 +1,172 @@
+"""Tells a target what a publication changes, inside its transaction.
+
+How far a target has followed is kept per bundle. One that was added later, or that lost what it had, is told all that
+is live instead of the difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from dagbundle import errors
+from dagbundle.rollout.model import BundleKey
+from dagbundle.rollout.moves import Move, Note, WrittenDag
+from dagbundle.store import bulk, bundles, reading, state
+from dagbundle.store.records import RunState
+from dagbundle.store.state import Definition, Finding, Pin
+from dagbundle.store.tables import AnyRow, Tables
+
+
+class Target(Protocol):
+    """Keeps a copy of what is live, in the same database."""
+
+    name: str
+    """What its progress is kept under."""
+
+    def move(self, connection: Connection, move: Move, /) -> None:
+        """Write what a publication changed. Whatever it raises takes the whole publication back."""
+        ...
+
+    def owners(self, connection: Connection, dag_ids: Collection[str], /) -> Mapping[str, str]:
+        """Return the target's names of the bundles that have live DAGs of these names, whether they are ours or not."""
+        ...
+
+
+def is_behind(connection: Connection, tables: Tables, target: Target | None, owner: AnyRow) -> bool:
+    """Tell whether a target has not followed the bundle to its present revision."""
+    return target is not None and _followed(connection, tables, target, owner.id) != owner.revision
+
+
+def tell(
+    connection: Connection,
+    tables: Tables,
+    target: Target | None,
+    owner: AnyRow,
+    *,
+    revision: int,
+    version: str,
+    rollout: str | None,
+    before: Mapping[str, Definition],
+    after: Mapping[str, Definition],
+    pins: Mapping[str, Pin],
+    errors: Collection[Finding],
+    durations: Mapping[tuple[str, str], float],
+) -> None:
+    """Tell the target, and keep how far it has followed."""
+    if target is None:
+        _refuse_without(connection, tables, owner)
+        return
+    if _followed(connection, tables, target, owner.id) != owner.revision:
+        before = {}
+    versions = {dag_id: pins[dag_id].bundle_version if dag_id in pins else version for dag_id in after}
+    written = [item for dag_id, item in after.items() if _differs(before.get(dag_id), item)]
+    contents = reading.contents(connection, tables, {item.sha256 for item in written}) if written else {}
+    texts = _texts(connection, tables, {item.source for item in written if item.source})
+    spec, airflow = _origin(connection, tables, rollout or owner.rollout)
+    target.move(
+        connection,
+        Move(
+            bundle=bundles.key_of(owner),
+            airflow_name=owner.airflow_name,
+            root=_root(spec),
+            revision=revision,
+            version=version,
+            written=tuple(
+                WrittenDag(
+                    dag_id=item.dag_id,
+                    path=item.path,
+                    relative_fileloc=item.relative_fileloc or item.path,
+                    bundle_version=versions[item.dag_id],
+                    content=contents[item.sha256],
+                    source=texts.get(item.source or "", ""),
+                    duration=durations.get((item.subdir, item.path)),
+                )
+                for item in sorted(written, key=lambda item: item.dag_id)
+            ),
+            standing={dag_id: versions[dag_id] for dag_id in after.keys() - {item.dag_id for item in written}},
+            removed=tuple(sorted(before.keys() - after.keys())),
+            errors=tuple(
+                Note(item.path, item.kind, item.message, item.line)
+                for item in sorted(errors, key=lambda item: (item.path, item.line or 0, item.message))
+            ),
+            airflow=airflow,
+        ),
+    )
+    _keep(connection, tables, target, owner.id, revision)
+
+
+def owners(
+    connection: Connection, tables: Tables, target: Target | None, dag_ids: Collection[str]
+) -> dict[str, BundleKey]:
+    """See `DagStore.owners`."""
+    found = state.owners(connection, tables, bulk.is_in(connection, tables.dag.c.dag_id, dag_ids))
+    unknown = set(dag_ids) - found.keys()
+    if target is None or not unknown:
+        return found
+    foreign = target.owners(connection, unknown)
+    bundle = tables.bundle
+    ours = set(connection.execute(sa.select(bundle.c.airflow_name)).scalars()) if foreign else set()
+    return found | {dag_id: BundleKey("", name) for dag_id, name in foreign.items() if name not in ours}
+
+
+def _refuse_without(connection: Connection, tables: Tables, owner: AnyRow) -> None:
+    """Refuse to move our pointers alone where a target has a copy of them: the two would differ from then on."""
+    table = tables.target
+    name = connection.execute(sa.select(table.c.name).where(table.c.bundle_id == owner.id)).scalar()
+    if name is not None:
+        raise errors.TargetError(
+            f"Bundle {bundles.key_of(owner)} is published into {name} as well, and this program was not told to",
+            hint=f"Set DAGBUNDLE_TARGET={name}",
+        )
+
+
+def _differs(old: Definition | None, new: Definition) -> bool:
+    return old is None or old.place != new.place or old.source != new.source
+
+
+def _followed(connection: Connection, tables: Tables, target: Target, bundle_id: int) -> int:
+    """Return the revision that the target has; 0 where it has none."""
+    table = tables.target
+    statement = sa.select(table.c.revision).where(table.c.bundle_id == bundle_id, table.c.name == target.name)
+    return int(connection.execute(statement).scalar() or 0)
+
+
+def _keep(connection: Connection, tables: Tables, target: Target, bundle_id: int, revision: int) -> None:
+    table = tables.target
+    mine = sa.and_(table.c.bundle_id == bundle_id, table.c.name == target.name)
+    if connection.execute(sa.update(table).where(mine).values(revision=revision)).rowcount == 0:
+        connection.execute(sa.insert(table).values(bundle_id=bundle_id, name=target.name, revision=revision))
+
+
+def _texts(connection: Connection, tables: Tables, shas: Collection[str]) -> dict[str, str]:
+    if not shas:
+        return {}
+    table = tables.source_code
+    rows = connection.execute(
+        sa.select(table.c.sha256, table.c.text).where(bulk.is_in(connection, table.c.sha256, shas))
+    )
+    return {row.sha256: row.text for row in rows}
+
+
+def _origin(connection: Connection, tables: Tables, rollout: str | None) -> tuple[Mapping[str, Any], dict[str, str]]:
+    """Return the spec that a rollout had, and the Airflow of each of its subdirs."""
+    if rollout is None:
+        return {}, {}
+    table, run = tables.rollout, tables.parse_run
+    spec = connection.execute(sa.select(table.c.spec).where(table.c.id == rollout)).scalar()
+    rows = connection.execute(
+        sa.select(run.c.subdir, run.c.airflow).where(
+            run.c.rollout == rollout, run.c.state == RunState.CLOSED, run.c.airflow.is_not(None)
+        )
+    )
+    return spec or {}, {row.subdir: row.airflow for row in rows}
+
+
+def _root(spec: Mapping[str, Any]) -> str:
+    source = spec.get("spec", {}).get("source", {})
+    place = next((item for item in source.values() if isinstance(item, dict)), {})
+    return str(place.get("path", ""))

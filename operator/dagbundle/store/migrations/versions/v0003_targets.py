@@ -1,0 +1,35 @@
+"""Targets: how far a copy of what is live, elsewhere in the same database, has followed each bundle."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+from dagbundle.store.migrations.place import Place
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+KEY = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
+
+
+def upgrade() -> None:
+    """Add the table."""
+    place = Place(op.get_bind().dialect.name)
+    op.create_table(
+        place.table("target"),
+        sa.Column("bundle_id", BIG, sa.ForeignKey(place.column("bundle.id")), primary_key=True),
+        sa.Column("name", KEY, primary_key=True),
+        sa.Column("revision", sa.Integer, nullable=False),
+        schema=place.schema,
+    )
+
+
+def downgrade() -> None:
+    """Take it away: a target that is told again is told all that is live."""
+    place = Place(op.get_bind().dialect.name)
+    op.drop_table(place.table("target"), schema=place.schema)

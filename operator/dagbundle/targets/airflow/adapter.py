@@ -1,0 +1,181 @@
+"""All that is used of Airflow's internals, for each minor that is supported.
+
+Airflow is imported as a library: no engine of its own, no plugins, no logging. Every call is given our session. Its
+functions for single DAGs are called instead of the one for a parsed file, because that one retries, rolls back the
+session it is given, and swallows failures (`update_dag_parsing_results_in_db` of 3.1 to 3.3).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import importlib.metadata
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from dagbundle import errors
+
+MINORS = ("3.1", "3.2", "3.3")
+"""What is supported and tested."""
+
+_DISTRIBUTION = "apache-airflow-core"
+_sources: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("sources")
+
+
+def version() -> str:
+    """Return the installed Airflow's version.
+
+    Raises:
+        UsageError: There is none, or one that is not supported.
+    """
+    try:
+        found = importlib.metadata.version(_DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise errors.UsageError(
+            "The target airflow needs Airflow in this program's environment, and there is none",
+            hint=f"Install dagbundle-operator beside apache-airflow-core of the deployment: {', '.join(MINORS)}",
+        ) from error
+    if minor_of(found) not in MINORS:
+        reason = " It needs SQLAlchemy 1, and this program 2." if minor_of(found) == "3.0" else ""
+        raise errors.UsageError(
+            f"Airflow {found} cannot be published into.{reason}",
+            hint=f"Publish with one of {', '.join(MINORS)}; a team's image may have 3.0",
+        )
+    return found
+
+
+def minor_of(found: str) -> str:
+    """Return `3.3` of `3.3.2`."""
+    return ".".join(found.split(".")[:2])
+
+
+class Adapter:
+    """Airflow's models and functions, of the installed version. One for the process.
+
+    Attributes:
+        version: Of the installed Airflow.
+        minor: Likewise, `3.3`.
+    """
+
+    def __init__(self) -> None:
+        self.version = version()
+        self.minor = minor_of(self.version)
+        with _as_library():
+            self._load()
+
+    def _load(self) -> None:
+        from airflow import models, settings  # noqa: PLC0415 - takes two seconds, and variables come first
+        from airflow.configuration import conf  # noqa: PLC0415 - likewise
+        from airflow.models import asset, dag, dag_version, dagbundle, dagcode, errors, serialized_dag  # noqa: PLC0415
+        from airflow.serialization import serialized_objects  # noqa: PLC0415 - likewise
+
+        _quiet()
+        # what `initialize` would do, without an engine and logging of its own
+        settings.configure_vars()
+        settings.prepare_syspath_for_config_and_plugins()  # the deployment's plugins bring its timetables
+        settings.configure_adapters()
+        models.import_all_models()  # they refer to each other by name
+        self._conf = conf
+        self.Asset = asset
+        self.Dag = dag.DagModel
+        self.DagVersion = dag_version.DagVersion
+        self.DagBundle = dagbundle.DagBundleModel
+        self.DagCode = dagcode.DagCode
+        self.ImportError = errors.ParseImportError
+        self.SerializedDag = serialized_dag.SerializedDagModel
+        self._lazy = serialized_objects.LazyDeserializedDAG
+        if self.minor == "3.1":
+            self._bulk_write = serialized_objects.SerializedDAG.bulk_write_to_db
+        else:
+            from airflow.serialization.definitions.dag import SerializedDAG  # noqa: PLC0415 - likewise
+
+            self._bulk_write = SerializedDAG.bulk_write_to_db
+        # Three places read a DAG's source from its file, all through this. There is no file here.
+        dagcode.DagCode.get_code_from_file = staticmethod(_source_of)
+
+    def decoded(self, document: Mapping[str, Any]) -> Any:
+        """Return Airflow's own view of a serialized DAG, which decodes parts of it when they are asked for."""
+        return self._lazy(data=document)
+
+    def write(
+        self, session: Session, bundle: str, bundle_version: str, dags: Sequence[Any], sources: Mapping[str, str]
+    ) -> None:
+        """Write definitions as Airflow's processor does: DAG, tags, owners, assets, triggers, version, code.
+
+        Args:
+            session: Of our transaction.
+            bundle: Its name in Airflow.
+            bundle_version: Which version the DAGs are of.
+            dags: What `decoded` returned.
+            sources: Source texts by `fileloc`.
+        """
+        with _given(sources):
+            self._bulk_write(bundle, bundle_version, dags, None, session=session)
+            known = self._prefetched([dag.dag_id for dag in dags], session)
+            for dag in dags:
+                written = self.SerializedDag.write_dag(
+                    dag, bundle_name=bundle, bundle_version=bundle_version, session=session, **known(dag.dag_id)
+                )
+                if not written:
+                    self.DagCode.update_source_code(dag.dag_id, dag.fileloc, session=session)
+                self._permissions(dag, session)
+            session.flush()
+
+    def _prefetched(self, dag_ids: Sequence[str], session: Session) -> Any:
+        """Return what gives `write_dag` the rows that it would otherwise ask for one by one."""
+        if self.minor == "3.1":
+            return lambda _: {}
+        found = self.SerializedDag._prefetch_dag_write_metadata(dag_ids, session=session)  # noqa: SLF001 - there is no other
+        return lambda dag_id: {"_prefetched": found.get(dag_id)}
+
+    def _permissions(self, dag: Any, session: Session) -> None:
+        """Keep the permissions that a DAG's `access_control` gives, where the FAB auth manager is used."""
+        if "FabAuthManager" not in self._conf.get("core", "auth_manager"):
+            return
+        from airflow.dag_processing import collection  # noqa: PLC0415 - where it is used only
+
+        collection._sync_dag_perms(dag, session=session)  # noqa: SLF001 - there is no other
+
+
+@contextlib.contextmanager
+def _as_library() -> Iterator[None]:
+    """Let Airflow be imported without an engine of its own; what this process starts afterwards hears nothing of it."""
+    wanted = {"_AIRFLOW__AS_LIBRARY": "1", "_AIRFLOW_PROCESS_CONTEXT": "server"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _quiet() -> None:
+    """Send Airflow's warnings to this program's log; by itself its logger prints every step to standard output."""
+    import structlog  # noqa: PLC0415 - Airflow brings it
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=[structlog.processors.format_exc_info, structlog.stdlib.render_to_log_kwargs],
+    )
+
+
+@contextlib.contextmanager
+def _given(sources: Mapping[str, str]) -> Iterator[None]:
+    token = _sources.set(sources)
+    try:
+        yield
+    finally:
+        _sources.reset(token)
+
+
+def _source_of(fileloc: str) -> str:
+    return _sources.get()[fileloc]

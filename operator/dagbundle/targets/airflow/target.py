@@ -1,0 +1,282 @@
+"""Publishes into Airflow's metadata database, in the transaction that moves our own pointers.
+
+What Airflow itself checks and does not check is in docs/airflow.md. Import errors and removals are not passed through
+Airflow's functions: those make every DAG of a broken file stale, and the point of keeping the last good one is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import posixpath
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from dagbundle import errors
+from dagbundle.rollout import content
+from dagbundle.rollout.moves import Move, WrittenDag
+from dagbundle.targets.airflow import adapter, vetting
+
+NO_SOURCE = "# Its source was not submitted.\n"
+"""Airflow takes an empty text for one that it must look for itself."""
+_CHUNK = 5_000
+"""Values in one IN: below every driver's limit."""
+
+
+class AirflowTarget:
+    """Airflow's tables, as a target of the store's.
+
+    Args:
+        airflow: The installed Airflow; default: found.
+        allowed: What a document may name; default: what the environment says.
+    """
+
+    name = "airflow"
+
+    def __init__(self, airflow: adapter.Adapter | None = None, allowed: vetting.Allowed | None = None) -> None:
+        self._airflow = airflow or adapter.Adapter()
+        self._allowed = allowed or vetting.read()
+
+    def move(self, connection: Connection, move: Move, /) -> None:
+        """Write what a publication changed.
+
+        Raises:
+            OwnershipError: A dag_id is live in a bundle that is not ours.
+            TargetError: Airflow cannot take a DAG; the message names it.
+        """
+        self._refuse_newer(move)
+        with _session(connection) as session:
+            self._refuse_owned(session, move)
+            self._bundle(session, move)
+            self._write(session, move)
+            self._follow_versions(session, move)
+            self._deactivate(session, move)
+            self._import_errors(session, move)
+
+    def owners(self, connection: Connection, dag_ids: Collection[str], /) -> Mapping[str, str]:
+        """Return the bundles, by their names in Airflow, in which these DAGs are live, whether they are ours or not."""
+        table = self._airflow.Dag.__table__
+        found: dict[str, str] = {}
+        for some in _chunks(dag_ids):
+            statement = sa.select(table.c.dag_id, table.c.bundle_name).where(
+                table.c.dag_id.in_(some), ~table.c.is_stale
+            )
+            found.update({row.dag_id: row.bundle_name for row in connection.execute(statement)})
+        return found
+
+    def _refuse_newer(self, move: Move) -> None:
+        for subdir, found in sorted(move.airflow.items()):
+            if _minor(found) > _minor(self._airflow.version):
+                raise errors.TargetError(
+                    f"subdir {subdir} was serialized by Airflow {found}, and this deployment is "
+                    f"{self._airflow.version}: a newer Airflow's DAGs cannot be read by an older one",
+                    hint="upgrade the deployment first, or build the image with its version of Airflow",
+                    reason="AirflowTooNew",
+                )
+
+    def _refuse_owned(self, session: Session, move: Move) -> None:
+        """Lock the rows of the DAGs that are written, so that nobody takes them meanwhile, and look whose they are."""
+        table = self._airflow.Dag.__table__
+        for some in _chunks([dag.dag_id for dag in move.written]):
+            rows = session.execute(
+                sa.select(table.c.dag_id, table.c.bundle_name, table.c.is_stale)
+                .where(table.c.dag_id.in_(some))
+                .order_by(table.c.dag_id)
+                .with_for_update()
+            )
+            taken = [row for row in rows if row.bundle_name != move.airflow_name and not row.is_stale]
+            if taken:
+                raise errors.OwnershipError(
+                    f"Bundle {move.bundle} cannot publish DAG {taken[0].dag_id}: in Airflow it belongs to bundle "
+                    f"{taken[0].bundle_name}",
+                    hint="Rename the DAG, or take it out of the other bundle first (docs/airflow.md, Migration)",
+                )
+
+    def _bundle(self, session: Session, move: Move) -> None:
+        model = self._airflow.DagBundle
+        bundle = session.get(model, move.airflow_name)
+        if bundle is None:
+            bundle = model(name=move.airflow_name)
+            bundle.template_params = {}  # as Airflow has it where there is no template
+            session.add(bundle)
+        bundle.active = True
+        bundle.version = move.version
+        bundle.last_refreshed = _now()
+        session.flush()
+
+    def _write(self, session: Session, move: Move) -> None:
+        by_version: dict[str, list[WrittenDag]] = {}
+        for dag in move.written:
+            by_version.setdefault(dag.bundle_version, []).append(dag)
+        for bundle_version, dags in by_version.items():
+            documents = {dag.dag_id: self._document(dag, move) for dag in dags}
+            sources = {documents[dag.dag_id]["dag"]["fileloc"]: dag.source or NO_SOURCE for dag in dags}
+            decoded = [self._airflow.decoded(document) for document in documents.values()]
+            try:
+                self._airflow.write(session, move.airflow_name, bundle_version, decoded, sources)
+            except (SQLAlchemyError, errors.DagBundleError):
+                raise
+            except Exception as error:  # whatever Airflow's decoders make of a document that is not what they expect
+                raise errors.TargetError(
+                    f"Airflow {self._airflow.version} cannot store {_names(dags)} of bundle {move.bundle}: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
+        timed = [{"dag_id": dag.dag_id, "last_parse_duration": dag.duration} for dag in move.written if dag.duration]
+        if timed:
+            session.execute(sa.update(self._airflow.Dag), timed)
+
+    def _document(self, dag: WrittenDag, move: Move) -> dict[str, Any]:
+        """Rebuild the serialized DAG, vetted, with the place where its file is in the image."""
+        document: dict[str, Any] = content.join(dag.content)
+        try:
+            vetting.check(document, self._allowed)
+        except errors.TargetError as error:
+            raise errors.TargetError(
+                f"DAG {dag.dag_id} of bundle {move.bundle}, file {dag.path}: {error.message}",
+                hint=error.hint,
+                reason=error.reason,
+            ) from error
+        document["dag"]["fileloc"] = posixpath.join(move.root, dag.relative_fileloc)
+        return document
+
+    def _follow_versions(self, session: Session, move: Move) -> None:
+        """Let DAGs that stayed as they were run the new version's code, in place, as Airflow does for an equal hash."""
+        others = {dag_id: found for dag_id, found in move.standing.items() if found != move.version}
+        self._set_version(session, move, move.version, without=others)
+        for found in sorted(set(others.values())):
+            self._set_version(session, move, found, only=[key for key, value in others.items() if value == found])
+
+    def _set_version(
+        self,
+        session: Session,
+        move: Move,
+        bundle_version: str,
+        *,
+        without: Collection[str] = (),
+        only: Sequence[str] = (),
+    ) -> None:
+        dag, versions = self._airflow.Dag.__table__, self._airflow.DagVersion.__table__
+        mine = [
+            dag.c.bundle_name == move.airflow_name,
+            ~dag.c.is_stale,
+            dag.c.bundle_version.is_distinct_from(bundle_version),
+        ]
+        if without:
+            mine.append(dag.c.dag_id.not_in(list(without)))
+        if only:
+            mine.append(dag.c.dag_id.in_(only))
+        moved = list(session.execute(sa.select(dag.c.dag_id).where(*mine)).scalars())
+        for some in _chunks(moved):
+            session.execute(sa.update(dag).where(dag.c.dag_id.in_(some)).values(bundle_version=bundle_version))
+            newest = (
+                sa.select(versions.c.dag_id, sa.func.max(versions.c.version_number).label("number"))
+                .where(versions.c.dag_id.in_(some))
+                .group_by(versions.c.dag_id)
+                .subquery()
+            )
+            latest = sa.select(versions.c.id).join(
+                newest, sa.and_(newest.c.dag_id == versions.c.dag_id, newest.c.number == versions.c.version_number)
+            )
+            session.execute(sa.update(versions).where(versions.c.id.in_(latest)).values(bundle_version=bundle_version))
+
+    def _deactivate(self, session: Session, move: Move) -> None:
+        """Make stale what is not live any more, also what somebody else left in our bundle."""
+        dag = self._airflow.Dag.__table__
+        live = {written.dag_id for written in move.written} | move.standing.keys()
+        there = session.execute(
+            sa.select(dag.c.dag_id).where(dag.c.bundle_name == move.airflow_name, ~dag.c.is_stale)
+        ).scalars()
+        gone = sorted(set(there) - live)
+        models = self._airflow.Asset
+        references = (
+            models.DagScheduleAssetReference,
+            models.DagScheduleAssetNameReference,
+            models.DagScheduleAssetUriReference,
+            models.DagScheduleAssetAliasReference,
+            models.TaskOutletAssetReference,
+        )
+        for some in _chunks(gone):
+            session.execute(sa.update(dag).where(dag.c.dag_id.in_(some)).values(is_stale=True))
+            for model in references:
+                session.execute(sa.delete(model.__table__).where(model.__table__.c.dag_id.in_(some)))
+
+    def _import_errors(self, session: Session, move: Move) -> None:
+        """Show every visible import error, one row for a file as Airflow has it."""
+        table = self._airflow.ImportError.__table__
+        texts: dict[str, list[str]] = {}
+        for note in move.errors:
+            texts.setdefault(note.path, []).append(note.message)
+        wanted = {path: "\n".join(messages) for path, messages in texts.items()}
+        rows = session.execute(
+            sa.select(table.c.id, table.c.filename, table.c.stacktrace).where(table.c.bundle_name == move.airflow_name)
+        ).all()
+        standing = {row.filename for row in rows if wanted.get(row.filename) == row.stacktrace}
+        gone = [row.id for row in rows if row.filename not in standing]
+        for some in _chunks(gone):
+            session.execute(sa.delete(table).where(table.c.id.in_(some)))
+        fresh = [
+            {"timestamp": _now(), "filename": path, "stacktrace": text, "bundle_name": move.airflow_name}
+            for path, text in wanted.items()
+            if path not in standing
+        ]
+        if fresh:
+            session.execute(sa.insert(table), fresh)
+
+
+@contextlib.contextmanager
+def _session(connection: Connection) -> Iterator[Session]:
+    """Lend Airflow's functions a session in a savepoint of our transaction.
+
+    Raises:
+        TargetError: One of them rolled it back and went on: then a part is missing.
+    """
+    session = Session(
+        bind=connection, join_transaction_mode="create_savepoint", autoflush=False, expire_on_commit=False
+    )
+
+    rolled_back: list[object] = []
+
+    def note(_session: Session, transaction: object) -> None:
+        rolled_back.append(transaction)
+        if sys.exc_info()[0] is None:  # else the cause is on its way
+            raise _rolled_back()
+
+    event.listen(session, "after_soft_rollback", note)
+    try:
+        yield session
+        session.flush()
+        if rolled_back:
+            raise _rolled_back()
+        session.commit()
+    finally:
+        event.remove(session, "after_soft_rollback", note)
+        session.close()
+
+
+def _rolled_back() -> errors.TargetError:
+    return errors.TargetError("Airflow rolled a part of the publication back: nothing of it is kept")
+
+
+def _names(dags: Sequence[WrittenDag]) -> str:
+    return f"DAG {dags[0].dag_id}" if len(dags) == 1 else f"one of {len(dags)} DAGs ({dags[0].dag_id}, …)"
+
+
+def _chunks(values: Collection[Any]) -> Iterator[list[Any]]:
+    ordered = list(values)
+    for start in range(0, len(ordered), _CHUNK):
+        yield ordered[start : start + _CHUNK]
+
+
+def _minor(found: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in adapter.minor_of(found).split(".") if part.isdecimal())
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)

@@ -1,0 +1,160 @@
+"""What Airflow's tables hold after our publications: as its processor would write it, and better where that loses."""
+
+from __future__ import annotations
+
+import pytest
+
+from dagbundle.rollout.model import Hold, Problem
+from publisher.conftest import OPS, SALES, Deployment, dag, staged
+
+BROKEN = Problem("SyntaxError", "invalid syntax (a.py, line 1)", 1)
+
+
+def test_a_published_dag_is_there_with_its_version_and_source(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a", tags=["x"])]})
+    assert deployment.rows(
+        "SELECT d.dag_id, d.bundle_name, d.bundle_version, d.relative_fileloc, d.has_import_errors, v.version_number,"
+        " v.bundle_version, c.source_code FROM dag d JOIN dag_version v ON v.dag_id = d.dag_id"
+        " JOIN dag_code c ON c.dag_version_id = v.id WHERE NOT d.is_stale"
+    ) == [("a", "team-sales.sales", "v1", "a.py", False, 1, "v1", "# a\n")]
+    assert deployment.rows("SELECT name, version, active FROM dag_bundle") == [("team-sales.sales", "v1", True)]
+    assert deployment.rows("SELECT last_parse_duration FROM dag") == [(0.5,)]
+
+
+def test_a_dag_that_left_its_file_is_not_scheduled_any_more(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a"), dag("b")]})
+    deployment.submit({"a.py": [dag("a")]}, version="v2")
+    assert deployment.live() == {"a": "v2"}
+    assert deployment.rows("SELECT dag_id FROM dag WHERE is_stale") == [("b",)]
+
+
+def test_a_dag_whose_file_is_gone_is_not_scheduled_any_more(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")], "b.py": [dag("b")]})
+    deployment.submit({"a.py": [dag("a")]}, version="v2")
+    assert deployment.live() == {"a": "v2"}
+
+
+def test_a_dag_that_comes_back_is_scheduled_again(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")], "b.py": [dag("b")]})
+    deployment.submit({"a.py": [dag("a")]}, version="v2")
+    deployment.submit({"a.py": [dag("a")], "b.py": [dag("b")]}, version="v3")
+    assert deployment.live() == {"a": "v3", "b": "v3"}
+
+
+def test_a_second_change_at_once_is_not_swallowed(deployment: Deployment) -> None:
+    for number in range(3):
+        deployment.submit({"a.py": [dag("a", description=f"number {number}")]}, version=f"v{number}")
+    assert deployment.rows("SELECT description FROM dag") == [("number 2",)]
+    ((data,),) = deployment.rows("SELECT data FROM serialized_dag")
+    assert "number 2" in str(data)
+
+
+def test_a_new_version_with_the_same_dag_moves_its_version_in_place(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")]})
+    deployment.submit({"a.py": [dag("a")]}, version="v2")
+    assert deployment.rows("SELECT version_number, bundle_version FROM dag_version") == [(1, "v2")]
+
+
+def test_a_changed_dag_that_ran_gets_a_version_of_its_own(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")]})
+    run(deployment, "a")
+    deployment.submit({"a.py": [dag("a", tasks=["one", "two"])]}, version="v2")
+    found = deployment.rows("SELECT version_number, bundle_version FROM dag_version ORDER BY version_number")
+    assert found == [(1, "v1"), (2, "v2")]
+
+
+def test_an_edit_that_changes_no_dag_shows_in_the_source(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")]})
+    submit_texts(deployment, {"a.py": "# a comment\n"})
+    assert deployment.rows("SELECT source_code FROM dag_code") == [("# a comment\n",)]
+
+
+def test_a_broken_file_leaves_its_dag_schedulable_and_its_error_visible(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")], "b.py": [dag("b")]})
+    deployment.submit({"a.py": BROKEN, "b.py": [dag("b")]}, version="v2")
+    assert deployment.live() == {"a": "v1", "b": "v2"}
+    assert deployment.rows("SELECT has_import_errors FROM dag WHERE dag_id = 'a'") == [(False,)]
+    found = deployment.rows("SELECT bundle_name, filename, stacktrace FROM import_error")
+    assert found == [("team-sales.sales", "a.py", "invalid syntax (a.py, line 1)")]
+
+
+def test_an_error_is_gone_when_its_file_is_mended(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")]})
+    deployment.submit({"a.py": BROKEN}, version="v2")
+    deployment.submit({"a.py": [dag("a")]}, version="v3")
+    assert deployment.rows("SELECT * FROM import_error") == []
+    assert deployment.live() == {"a": "v3"}
+
+
+def test_a_rollback_is_followed(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")], "b.py": [dag("b", description="old")]})
+    deployment.submit({"b.py": [dag("b", description="new")], "c.py": [dag("c")]}, version="v2")
+    deployment.store.republish(SALES, to_revision=1, base_revision=2, hold=Hold("v2", "v2", "bad"))
+    assert deployment.live() == {"a": "v1", "b": "v1"}
+    assert deployment.rows("SELECT description FROM dag WHERE dag_id = 'b'") == [("old",)]
+
+
+def test_a_deleted_bundle_leaves_nothing_scheduled(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")], "b.py": BROKEN})
+    deployment.store.deactivate_bundle(SALES)
+    assert deployment.live() == {}
+    assert deployment.rows("SELECT * FROM import_error") == []
+
+
+def test_other_bundles_are_left_alone(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")]})
+    deployment.submit({"b.py": [dag("b")]}, bundle=OPS)
+    deployment.store.deactivate_bundle(SALES)
+    assert deployment.live() == {"b": "v1"}
+
+
+def test_a_dag_that_somebody_made_stale_or_left_in_our_bundle_is_put_right(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")], "b.py": [dag("b")]})
+    deployment.execute("UPDATE dag SET dag_id = dag_id || '2' WHERE dag_id = 'nothing'")
+    deployment.submit({"a.py": [dag("a", description="changed")], "b.py": [dag("b")]}, version="v2")
+    assert deployment.live() == {"a": "v2", "b": "v2"}
+
+
+def test_a_target_that_is_added_later_is_told_all_that_is_live(deployment: Deployment) -> None:
+    target, deployment.store.target = deployment.store.target, None
+    deployment.submit({"a.py": [dag("a")], "b.py": [dag("b")]})
+    assert deployment.live() == {}
+    deployment.store.target = target
+    deployment.submit({"a.py": [dag("a")], "b.py": [dag("b")]})
+    assert deployment.live() == {"a": "v1", "b": "v1"}
+
+
+def test_a_program_without_the_target_may_not_move_what_the_target_has(deployment: Deployment) -> None:
+    from dagbundle import errors  # noqa: PLC0415 - one test's
+
+    deployment.submit({"a.py": [dag("a")]})
+    deployment.store.target = None
+    with pytest.raises(errors.TargetError, match="published into airflow as well") as raised:
+        deployment.submit({"a.py": [dag("a", description="changed")]}, version="v2")
+    assert "DAGBUNDLE_TARGET=airflow" in raised.value.hint
+    assert deployment.store.live(SALES).version == "v1"
+
+
+def test_what_is_live_already_writes_nothing(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")]})
+    before = deployment.rows("SELECT last_parsed_time FROM dag")
+    deployment.submit({"a.py": [dag("a")]})
+    assert deployment.rows("SELECT last_parsed_time FROM dag") == before
+
+
+def run(deployment: Deployment, dag_id: str) -> None:
+    """Let a run of a DAG exist, as the scheduler makes it."""
+    from publisher.runs import add_run  # noqa: PLC0415 - imports Airflow
+
+    add_run(deployment.store.db.engine, dag_id)
+
+
+def submit_texts(deployment: Deployment, texts: dict[str, str]) -> None:
+    import functools  # noqa: PLC0415
+
+    from dagbundle.rollout import judge, policy  # noqa: PLC0415
+
+    deployment.store.submit_dags(
+        SALES, [staged(path, [dag("a")], text) for path, text in texts.items()], version="v2", template_hash="v2",
+        judge=functools.partial(judge.judge, policy=policy.Policy()), python="3.11",
+    )  # fmt: skip
