@@ -57,6 +57,19 @@ $(AIRFLOW_ENVS): .venvs/airflow-%/installed: .venvs/uv/installed requirements/ai
 	$(UV) pip sync --quiet --compile-bytecode --python .venvs/airflow-$*/bin/python --require-hashes requirements/airflow-$*.txt
 	@touch $@
 
+PUBLISHERS := 3.1 3.2 3.3
+PUBLISHER_ENVS := $(PUBLISHERS:%=.venvs/publisher-%/installed)
+
+.PHONY: publisher-envs
+publisher-envs: $(PUBLISHER_ENVS) ## Make .venvs/publisher-3.1 to -3.3: this project beside an Airflow that it publishes into
+
+$(PUBLISHER_ENVS): .venvs/publisher-%/installed: .venvs/uv/installed requirements/publisher-%.txt pyproject.toml
+	test -x .venvs/publisher-$*/bin/python || PATH="$$(.venvs/uv/bin/python -c 'import sys; print(sys.base_prefix)')/bin:$$PATH" \
+	  $(UV) venv --quiet --python '$(PYTHON_FOR_$*)' .venvs/publisher-$*
+	$(UV) pip sync --quiet --compile-bytecode --python .venvs/publisher-$*/bin/python --require-hashes requirements/publisher-$*.txt
+	$(UV) pip install --quiet --python .venvs/publisher-$*/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 .PHONY: check
@@ -77,7 +90,7 @@ format: .venv/installed ## Let ruff mend what it can
 	$(BIN)/ruff format .
 
 .PHONY: test
-test: test-unit test-integration ## Run every test
+test: test-unit test-integration test-publisher ## Run every test
 
 .PHONY: test-unit
 test-unit: .venv/installed ## Run the tests that need no Airflow and no PostgreSQL
@@ -86,6 +99,11 @@ test-unit: .venv/installed ## Run the tests that need no Airflow and no PostgreS
 .PHONY: test-integration
 test-integration: .venv/installed $(AIRFLOW_ENVS) ## Run the tests on real Airflows and a real PostgreSQL
 	$(PYTEST) --numprocesses 2 tests/integration $(PYTEST_ARGS)
+
+.PHONY: test-publisher
+test-publisher: $(PUBLISHER_ENVS) ## Run the tests of publishing into Airflow's own database, on each Airflow that has one
+	@for minor in $(PUBLISHERS); do \
+	  echo "Airflow $$minor"; .venvs/publisher-$$minor/bin/python -m pytest --numprocesses 2 tests/publisher $(PYTEST_ARGS) || exit 1; done
 
 .PHONY: e2e
 e2e: .venv/installed .venvs/uv/installed ## Test on a real Kubernetes (root; the first time takes a quarter of an hour more)
@@ -120,6 +138,8 @@ lock: .venvs/uv/installed ## Resolve requirements/ anew; LOCK_ARGS=--upgrade tak
 	$(COMPILE) $(LOCK_ARGS) pyproject.toml --group dev -o requirements/dev.txt
 	for minor in $(AIRFLOWS); do \
 	  $(COMPILE) $(LOCK_ARGS) requirements/airflow-$$minor.in -o requirements/airflow-$$minor.txt || exit 1; done
+	for minor in $(PUBLISHERS); do \
+	  $(COMPILE) $(LOCK_ARGS) pyproject.toml requirements/publisher-$$minor.in -o requirements/publisher-$$minor.txt || exit 1; done
 
 .PHONY: clean
 clean: ## Remove what was made here

@@ -11,11 +11,14 @@ from sqlalchemy.orm import Session
 
 def add_run(engine: Engine, dag_id: str) -> None:
     """Add a run with one task instance of a DAG's newest version."""
+    from airflow import settings  # noqa: PLC0415 - after AIRFLOW_HOME is set
     from airflow.models.dag_version import DagVersion  # noqa: PLC0415 - after AIRFLOW_HOME is set
     from airflow.models.serialized_dag import SerializedDagModel  # noqa: PLC0415 - likewise
     from airflow.utils.state import DagRunState  # noqa: PLC0415 - likewise
     from airflow.utils.types import DagRunTriggeredByType, DagRunType  # noqa: PLC0415 - likewise
 
+    if hasattr(settings, "configure_policy_plugin_manager"):  # in 3.1 only its own processes do that
+        settings.configure_policy_plugin_manager()
     with Session(engine) as session:
         version = session.scalars(
             sa.select(DagVersion).where(DagVersion.dag_id == dag_id).order_by(DagVersion.version_number.desc())

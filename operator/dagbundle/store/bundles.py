@@ -119,6 +119,7 @@ def start_rollout(
             )
         )
         connection.execute(sa.update(tables.bundle).where(tables.bundle.c.id == owner.id).values(rollout=rollout_id))
+        connection.execute(sa.delete(tables.parse_request).where(tables.parse_request.c.bundle_id == owner.id))
     return rollout(connection, tables, rollout_id)
 
 

@@ -13,11 +13,10 @@ from typing import Protocol
 
 from dagbundle import errors
 from dagbundle.rollout.model import BundleKey, Changeset, Claim, Hold, Json, Judgement, Live, StagedFile, Verdict
-from dagbundle.store import backup, bundles, following, garbage, jobs, publishing, staging
+from dagbundle.store import backup, bundles, garbage, jobs, publishing, staging
 from dagbundle.store.database import Mode
-from dagbundle.store.following import Target
-from dagbundle.store.reader import DagReader
 from dagbundle.store.records import Garbage, JobRow, RolloutRow
+from dagbundle.store.targeted import TargetedStore
 
 
 class Judge(Protocol):
@@ -28,25 +27,12 @@ class Judge(Protocol):
         ...
 
 
-class DagStore(DagReader):
+class DagStore(TargetedStore):
     """The store of one database.
 
     Every method raises `StoreUnavailableError` when the database is locked for too long, restarting or gone (then
     nothing was changed), besides the errors that its own description names. Safe to use from several threads.
-
-    Attributes:
-        target: Keeps a copy of what is live in the same database, written in the same transactions; None where there
-            is none.
     """
-
-    target: Target | None = None
-
-    def owners(self, dag_ids: Collection[str]) -> dict[str, BundleKey]:
-        """Return who has live DAGs of these names, by dag_id.
-
-        A bundle that only the target knows, such as one of Airflow's own processor, is named by its name there.
-        """
-        return self.db.read(lambda c: following.owners(c, self.db.tables, self.target, dag_ids))
 
     # --- Bundles ----------------------------------------------------------------------------------------------------
 
@@ -279,16 +265,10 @@ class DagStore(DagReader):
         token = bundles.new_id()
         return self.db.write(
             lambda c: publishing.republish(
-                c,
-                self.db.tables,
-                bundle,
-                to_revision=to_revision,
-                base_revision=base_revision,
-                hold=hold,
-                token=token,
+                c, self.db.tables, bundle, to_revision=to_revision, base_revision=base_revision, hold=hold, token=token,
                 target=self.target,
             )
-        )
+        )  # fmt: skip
 
     def resume(self, bundle: BundleKey) -> tuple[Hold, ...]:
         """Clear a bundle's holds and return them. Raises `NotFoundError`."""

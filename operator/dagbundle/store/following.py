@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from dagbundle import errors
 from dagbundle.rollout.model import BundleKey
 from dagbundle.rollout.moves import Move, Note, WrittenDag
-from dagbundle.store import bulk, bundles, reading, state
+from dagbundle.store import bulk, bundles, database, reading, state
 from dagbundle.store.records import RunState
 from dagbundle.store.state import Definition, Finding, Pin
 from dagbundle.store.tables import AnyRow, Tables
@@ -33,6 +33,26 @@ class Target(Protocol):
 
     def owners(self, connection: Connection, dag_ids: Collection[str], /) -> Mapping[str, str]:
         """Return the target's names of the bundles that have live DAGs of these names, whether they are ours or not."""
+        ...
+
+    def refresh(self, connection: Connection, names: Collection[str], /) -> int:
+        """Refresh what nobody else does, for bundles by their names in the target."""
+        ...
+
+    def missing(self, connection: Connection, live: Mapping[str, Collection[str]], /) -> set[str]:
+        """Return the names of the bundles of which it does not show every live DAG."""
+        ...
+
+    def beat(self, connection: Connection, identity: str, /) -> None:
+        """Show that a processor lives."""
+        ...
+
+    def rest(self, connection: Connection, identity: str, /) -> None:
+        """Show that it ended in order."""
+        ...
+
+    def take_requests(self, connection: Connection, names: Collection[str], /) -> Mapping[str, set[str]]:
+        """Take the requests to parse files of these bundles again, and return the files by bundle."""
         ...
 
 
@@ -111,6 +131,83 @@ def owners(
     bundle = tables.bundle
     ours = set(connection.execute(sa.select(bundle.c.airflow_name)).scalars()) if foreign else set()
     return found | {dag_id: BundleKey("", name) for dag_id, name in foreign.items() if name not in ours}
+
+
+def follow(connection: Connection, tables: Tables, target: Target | None, bundle: BundleKey) -> None:
+    """See `DagStore.follow`."""
+    if target is None:
+        return
+    owner = bundles.find(connection, tables, bundle, lock=True)
+    if not owner.revision:
+        return
+    mine = sa.and_(tables.target.c.bundle_id == owner.id, tables.target.c.name == target.name)
+    connection.execute(sa.delete(tables.target).where(mine))
+    tell(
+        connection,
+        tables,
+        target,
+        owner,
+        revision=owner.revision,
+        version=owner.version,
+        rollout=None,
+        before={},
+        after=state.definitions(connection, tables, owner.id),
+        pins=state.pins(connection, tables, owner.id),
+        errors=state.findings(connection, tables.import_error, owner.id),
+        durations={},
+    )
+
+
+def refresh(connection: Connection, tables: Tables, target: Target | None, cluster: str) -> tuple[BundleKey, ...]:
+    """See `DagStore.refresh`."""
+    names = _names(connection, tables, cluster) if target else {}
+    if target is None or not names:
+        return ()
+    target.refresh(connection, names.keys())
+    dag, bundle = tables.dag, tables.bundle
+    live: dict[str, list[str]] = {}
+    for row in connection.execute(
+        sa.select(bundle.c.airflow_name, dag.c.dag_id)
+        .join(bundle, bundle.c.id == dag.c.bundle_id)
+        .where(bundle.c.cluster == cluster)
+    ):
+        live.setdefault(row.airflow_name, []).append(row.dag_id)
+    return tuple(sorted(names[name] for name in target.missing(connection, live)))
+
+
+def attend(
+    connection: Connection, tables: Tables, target: Target | None, identity: str, cluster: str
+) -> Mapping[BundleKey, Collection[str]]:
+    """See `DagStore.attend`."""
+    if target is None:
+        return {}
+    target.beat(connection, identity)
+    names = _names(connection, tables, cluster)
+    asked = target.take_requests(connection, names.keys()) if names else {}
+    table, bundle = tables.parse_request, tables.bundle
+    for name in asked:
+        owner = connection.execute(sa.select(bundle).where(bundle.c.airflow_name == name)).one()
+        connection.execute(sa.delete(table).where(table.c.bundle_id == owner.id))
+        connection.execute(sa.insert(table).values(bundle_id=owner.id, requested_at=bundles.now()))
+        database.notify(connection, owner.rollout)
+    return {names[name]: frozenset(paths) for name, paths in asked.items()}
+
+
+def depart(connection: Connection, target: Target | None, identity: str) -> None:
+    """See `DagStore.depart`."""
+    if target is not None:
+        target.rest(connection, identity)
+
+
+def _names(connection: Connection, tables: Tables, cluster: str) -> dict[str, BundleKey]:
+    """Return a cluster's bundles by their names in the target."""
+    bundle = tables.bundle
+    rows = connection.execute(
+        sa.select(bundle.c.cluster, bundle.c.namespace, bundle.c.name, bundle.c.airflow_name).where(
+            bundle.c.cluster == cluster, bundle.c.revision > 0
+        )
+    )
+    return {row.airflow_name: bundles.key_of(row) for row in rows}
 
 
 def _refuse_without(connection: Connection, tables: Tables, owner: AnyRow) -> None:

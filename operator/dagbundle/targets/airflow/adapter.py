@@ -70,7 +70,18 @@ class Adapter:
     def _load(self) -> None:
         from airflow import models, settings  # noqa: PLC0415 - takes two seconds, and variables come first
         from airflow.configuration import conf  # noqa: PLC0415 - likewise
-        from airflow.models import asset, dag, dag_version, dagbundle, dagcode, errors, serialized_dag  # noqa: PLC0415
+        from airflow.dag_processing import collection  # noqa: PLC0415 - likewise
+        from airflow.jobs import job  # noqa: PLC0415 - likewise
+        from airflow.models import (  # noqa: PLC0415 - likewise
+            asset,
+            dag,
+            dag_version,
+            dagbag,
+            dagbundle,
+            dagcode,
+            errors,
+            serialized_dag,
+        )
         from airflow.serialization import serialized_objects  # noqa: PLC0415 - likewise
 
         _quiet()
@@ -80,6 +91,9 @@ class Adapter:
         settings.configure_adapters()
         models.import_all_models()  # they refer to each other by name
         self._conf = conf
+        self._operation = collection.DagModelOperation
+        self.Job = job.Job
+        self.ParsingRequest = dagbag.DagPriorityParsingRequest
         self.Asset = asset
         self.Dag = dag.DagModel
         self.DagVersion = dag_version.DagVersion
@@ -124,6 +138,15 @@ class Adapter:
                     self.DagCode.update_source_code(dag.dag_id, dag.fileloc, session=session)
                 self._permissions(dag, session)
             session.flush()
+
+    def refresh(
+        self, session: Session, bundle: str, bundle_version: str | None, dag_ids: Sequence[str], duration: float | None
+    ) -> None:
+        """Compute when DAGs run next, as parsing them again would; what else their rows say stays the same."""
+        newest = self.SerializedDag.get_latest_serialized_dags(dag_ids=list(dag_ids), session=session)
+        dags = {found.dag_id: self.decoded(found.data) for found in newest}
+        operation = self._operation(bundle_name=bundle, bundle_version=bundle_version, dags=dags)
+        operation.update_dags(operation.find_orm_dags(session=session), duration, session=session)
 
     def _prefetched(self, dag_ids: Sequence[str], session: Session) -> Any:
         """Return what gives `write_dag` the rows that it would otherwise ask for one by one."""

@@ -6,15 +6,12 @@ Airflow's functions: those make every DAG of a broken file stale, and the point 
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import posixpath
-import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import event
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -22,7 +19,8 @@ from sqlalchemy.orm import Session
 from dagbundle import errors
 from dagbundle.rollout import content
 from dagbundle.rollout.moves import Move, WrittenDag
-from dagbundle.targets.airflow import adapter, vetting
+from dagbundle.targets.airflow import adapter, upkeep, vetting
+from dagbundle.targets.airflow.sessions import session_in
 
 NO_SOURCE = "# Its source was not submitted.\n"
 """Airflow takes an empty text for one that it must look for itself."""
@@ -52,7 +50,7 @@ class AirflowTarget:
             TargetError: Airflow cannot take a DAG; the message names it.
         """
         self._refuse_newer(move)
-        with _session(connection) as session:
+        with session_in(connection) as session:
             self._refuse_owned(session, move)
             self._bundle(session, move)
             self._write(session, move)
@@ -70,6 +68,26 @@ class AirflowTarget:
             )
             found.update({row.dag_id: row.bundle_name for row in connection.execute(statement)})
         return found
+
+    def beat(self, connection: Connection, identity: str, /) -> None:
+        """Show as a live DAG processor on Airflow's health page. See `upkeep.beat`."""
+        upkeep.beat(self._airflow, connection, identity)
+
+    def rest(self, connection: Connection, identity: str, /) -> None:
+        """Show as ended in order."""
+        upkeep.rest(self._airflow, connection, identity)
+
+    def take_requests(self, connection: Connection, names: Collection[str], /) -> Mapping[str, set[str]]:
+        """Take the requests of Airflow's UI to parse files again. See `upkeep.take_requests`."""
+        return upkeep.take_requests(self._airflow, connection, names)
+
+    def missing(self, connection: Connection, live: Mapping[str, Collection[str]], /) -> set[str]:
+        """Return the bundles of which Airflow does not show every live DAG. See `upkeep.missing`."""
+        return upkeep.missing(self._airflow, connection, live)
+
+    def refresh(self, connection: Connection, names: Collection[str], /) -> int:
+        """Refresh what nobody else does. See `upkeep.refresh`."""
+        return upkeep.refresh(self._airflow, connection, names)
 
     def _refuse_newer(self, move: Move) -> None:
         for subdir, found in sorted(move.airflow.items()):
@@ -228,40 +246,6 @@ class AirflowTarget:
         ]
         if fresh:
             session.execute(sa.insert(table), fresh)
-
-
-@contextlib.contextmanager
-def _session(connection: Connection) -> Iterator[Session]:
-    """Lend Airflow's functions a session in a savepoint of our transaction.
-
-    Raises:
-        TargetError: One of them rolled it back and went on: then a part is missing.
-    """
-    session = Session(
-        bind=connection, join_transaction_mode="create_savepoint", autoflush=False, expire_on_commit=False
-    )
-
-    rolled_back: list[object] = []
-
-    def note(_session: Session, transaction: object) -> None:
-        rolled_back.append(transaction)
-        if sys.exc_info()[0] is None:  # else the cause is on its way
-            raise _rolled_back()
-
-    event.listen(session, "after_soft_rollback", note)
-    try:
-        yield session
-        session.flush()
-        if rolled_back:
-            raise _rolled_back()
-        session.commit()
-    finally:
-        event.remove(session, "after_soft_rollback", note)
-        session.close()
-
-
-def _rolled_back() -> errors.TargetError:
-    return errors.TargetError("Airflow rolled a part of the publication back: nothing of it is kept")
 
 
 def _names(dags: Sequence[WrittenDag]) -> str:

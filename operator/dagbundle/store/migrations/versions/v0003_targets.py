@@ -1,4 +1,4 @@
-"""Targets: how far a copy of what is live, elsewhere in the same database, has followed each bundle."""
+"""Targets: how far a copy of what is live, elsewhere in the database, has followed each bundle; what it asks for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY = sa.Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
-    """Add the table."""
+    """Add the tables."""
     place = Place(op.get_bind().dialect.name)
     op.create_table(
         place.table("target"),
@@ -27,9 +27,16 @@ def upgrade() -> None:
         sa.Column("revision", sa.Integer, nullable=False),
         schema=place.schema,
     )
+    op.create_table(
+        place.table("parse_request"),
+        sa.Column("bundle_id", BIG, sa.ForeignKey(place.column("bundle.id")), primary_key=True),
+        sa.Column("requested_at", sa.DateTime(timezone=True), nullable=False),
+        schema=place.schema,
+    )
 
 
 def downgrade() -> None:
-    """Take it away: a target that is told again is told all that is live."""
+    """Take them away: a target that is told again is told all that is live."""
     place = Place(op.get_bind().dialect.name)
+    op.drop_table(place.table("parse_request"), schema=place.schema)
     op.drop_table(place.table("target"), schema=place.schema)

@@ -1,0 +1,105 @@
+"""What Airflow expects of a DAG processor besides parsing."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from dagbundle.rollout.model import BundleKey
+from publisher.conftest import SALES, Deployment, dag, installed
+
+HOUR = dt.timedelta(hours=1)
+
+
+def newest_job(deployment: Deployment) -> Any:
+    """What the health page asks for."""
+    from airflow.jobs.job import most_recent_job  # noqa: PLC0415 - after AIRFLOW_HOME is set
+
+    with Session(deployment.store.db.engine) as session:
+        return most_recent_job("DagProcessorJob", session=session)
+
+
+def ask(deployment: Deployment, path: str, bundle: str = "team-sales.sales") -> None:
+    """Ask to parse a file again, as the API does."""
+    deployment.execute(
+        "INSERT INTO dag_priority_parsing_request (id, bundle_name, relative_fileloc) VALUES (:id, :bundle, :path)",
+        id=hashlib.md5(f"{bundle}:{path}".encode(), usedforsecurity=False).hexdigest(), bundle=bundle, path=path,
+    )  # fmt: skip
+
+
+def test_the_health_page_sees_a_processor_that_lives(deployment: Deployment) -> None:
+    deployment.store.attend("controller-1")
+    found = newest_job(deployment)
+    assert found.is_alive()
+    assert found.hostname == "controller-1"
+
+
+def test_beating_again_renews_the_same_row(deployment: Deployment) -> None:
+    deployment.store.attend("controller-1")
+    before = newest_job(deployment).latest_heartbeat
+    deployment.store.attend("controller-1")
+    assert newest_job(deployment).latest_heartbeat > before
+    assert deployment.rows("SELECT count(*) FROM job") == [(1,)]
+
+
+def test_the_health_page_sees_a_processor_that_ended(deployment: Deployment) -> None:
+    deployment.store.attend("controller-1")
+    deployment.store.depart("controller-1")
+    assert not newest_job(deployment).is_alive()
+
+
+def test_a_request_to_parse_a_file_again_is_taken_and_gone_at_once(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")]})
+    ask(deployment, "a.py")
+    assert deployment.store.attend("controller-1") == {SALES: {"a.py"}}
+    assert deployment.rows("SELECT * FROM dag_priority_parsing_request") == []
+    assert deployment.store.attend("controller-1") == {}
+
+
+def test_a_request_for_somebody_elses_bundle_stays(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")]})
+    ask(deployment, "a.py", bundle="dags-folder")
+    assert deployment.store.attend("controller-1") == {}
+    assert len(deployment.rows("SELECT * FROM dag_priority_parsing_request")) == 1
+
+
+def test_a_paused_dags_next_run_moves_on_with_time(deployment: Deployment) -> None:
+    start = dt.datetime.now(dt.UTC) - 48 * HOUR
+    deployment.submit({"a.py": [dag("a", schedule="@hourly", start_date=start, catchup=False)]})
+    long_ago = dt.datetime.now(dt.UTC) - 3 * HOUR
+    table = installed().Dag.__table__
+    with deployment.store.db.engine.begin() as connection:
+        late = {"next_dagrun": long_ago, "next_dagrun_create_after": long_ago + HOUR, "last_parsed_time": long_ago}
+        connection.execute(sa.update(table).values(is_paused=True, **late))
+    deployment.store.refresh()
+    with deployment.store.db.engine.connect() as connection:
+        found = connection.execute(sa.select(table)).one()
+    assert found.next_dagrun_create_after > dt.datetime.now(dt.UTC) - HOUR
+    assert found.last_parsed_time > long_ago
+    assert found.last_parse_duration == pytest.approx(0.5)
+    assert found.bundle_version == "v1"
+
+
+@pytest.mark.parametrize("harm", ["DELETE FROM dag WHERE dag_id = 'a'", "UPDATE dag SET is_stale = true"])
+def test_what_somebody_took_from_airflow_is_put_back(deployment: Deployment, harm: str) -> None:
+    deployment.submit({"a.py": [dag("a")], "b.py": [dag("b")]})
+    for table in ("dag_code", "serialized_dag", "dag_version"):
+        if harm.startswith("DELETE"):
+            deployment.execute(f"DELETE FROM {table} WHERE dag_id = 'a'")  # noqa: S608 - constants
+    deployment.execute(harm)
+    assert deployment.store.refresh() == (SALES,)
+    deployment.store.follow(SALES)
+    assert deployment.live() == {"a": "v1", "b": "v1"}
+    assert deployment.store.refresh() == ()
+
+
+def test_bundles_of_another_cluster_are_none_of_ours(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")]}, bundle=BundleKey("team-sales", "sales", "east"))
+    ask(deployment, "a.py", bundle="east.team-sales.sales")
+    assert deployment.store.attend("controller-1", cluster="west") == {}
+    assert deployment.store.attend("controller-1", cluster="east").keys() == {BundleKey("team-sales", "sales", "east")}
