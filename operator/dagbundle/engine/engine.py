@@ -346,7 +346,6 @@ class Engine:
         )
 
     def _refused_by_target(self, rollout_id: str, applied: Applied, error: errors.TargetError) -> Applied:
-        """Block a rollout that the judge let pass and Airflow cannot take."""
         message = error.message + (f". Next: {error.hint}" if error.hint else "")
         self._store.block(rollout_id, error.reason, message)
         judgement = dataclasses.replace(
