@@ -1,0 +1,119 @@
+"""Serialized DAGs that no serializer wrote: refused or taken, but nothing is imported and nothing half written."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import pathlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dagbundle import errors
+from publisher.conftest import Deployment, dag, document, opened
+from support import airflow_tables
+
+NAMES = [
+    "tenant_canary.Evil",
+    "os.system",
+    "builtins.eval",
+    "airflow.timetables.base.Timetable",
+    "dag",
+    "operator",
+    "x" * 3000,
+]
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(allow_nan=False), st.text(max_size=20),
+    st.sampled_from(NAMES), st.just([]), st.just({}),
+    st.sampled_from(NAMES).map(lambda name: {"__type": name, "__var": {"exc_cls_name": name, "args": []}}),
+    st.sampled_from(NAMES).map(lambda name: {"__class": name, "default": 1}),
+    st.sampled_from(NAMES).map(lambda name: {"__classname__": name, "__data__": {}, "__version__": 1}),
+)  # fmt: skip
+
+
+def rich() -> dict[str, Any]:
+    """A document with much in it."""
+    from airflow.providers.standard.operators.empty import EmptyOperator  # noqa: PLC0415 - after AIRFLOW_HOME is set
+    from airflow.sdk import Asset, Param, TaskGroup  # noqa: PLC0415 - likewise
+
+    made = dag(
+        "hostile", schedule=[Asset("in", uri="x://in")], tags=["t"], params={"p": Param(1, type="integer")},
+        description="d", doc_md="# doc", owner_links={"airflow": "https://example.com"},
+    )  # fmt: skip
+    with TaskGroup("group", dag=made):
+        EmptyOperator(task_id="in_group", dag=made, outlets=[Asset("out", uri="x://out")], pool="default_pool")
+    return document(made, "h.py")
+
+
+rich_once = functools.cache(rich)
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> dict[str, Any]:
+    """The document with one to three places changed."""
+    found: dict[str, Any] = copy.deepcopy(rich_once())
+    for _ in range(draw(st.integers(1, 3))):
+        places = list(_places(found["dag"]))
+        holder, key = draw(st.sampled_from(places))
+        holder[key] = draw(VALUES)
+    return found
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield value, key
+        yield from _places(item)
+
+
+@pytest.fixture(scope="module")
+def canary() -> Iterator[None]:
+    """A module that anybody could import, and nobody may."""
+    folder = pathlib.Path(tempfile.mkdtemp())
+    (folder / "tenant_canary.py").write_text("class Evil:\n    deserialize = classmethod(lambda cls, _: cls())\n")
+    sys.path.insert(0, str(folder))
+    yield
+    sys.path.remove(str(folder))
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def shared(sqlite_template: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    path = tmp_path_factory.mktemp("hostile") / "airflow.db"
+    shutil.copy(sqlite_template, path)
+    yield from opened(f"sqlite:///{path}")
+
+
+@pytest.mark.usefixtures("canary")
+@given(found=mutated())
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_a_mutated_document_is_refused_or_published_whole(shared: Deployment, found: dict[str, Any]) -> None:
+    before = airflow_tables.dump(shared.url)
+    try:
+        shared.submit({"h.py": [found], "other.py": [dag("other")]}, version=str(len(before)))
+    except errors.DagBundleError:
+        assert airflow_tables.dump(shared.url) == before
+    assert "tenant_canary" not in sys.modules
+
+
+@pytest.mark.usefixtures("canary")
+@pytest.mark.parametrize(
+    "harm",
+    [
+        {"timetable": {"__type": "tenant_canary.Evil", "__var": {}}},
+        {"params": [["p", {"__class": "tenant_canary.Evil", "default": 1}]]},
+        {"default_args": {"__type": "airflow_exc_ser", "__var": {"exc_cls_name": "tenant_canary.Evil"}}},
+    ],
+)
+def test_no_class_of_a_tenants_choosing_is_imported(shared: Deployment, harm: dict[str, Any]) -> None:
+    found = rich()
+    found["dag"].update(harm)
+    with pytest.raises(errors.TargetError):
+        shared.submit({"h.py": [found]}, version="evil")
+    assert "tenant_canary" not in sys.modules

@@ -1,0 +1,120 @@
+"""What a document may name before Airflow's decoders see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dagbundle import errors
+from dagbundle.targets.airflow import vetting
+from support import serialized
+
+ANY = vetting.Allowed()
+CRON = {
+    "__type": "airflow.timetables.trigger.CronTriggerTimetable",
+    "__var": {"expression": "@daily", "timezone": "UTC"},
+}
+
+
+def document(*tasks: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return serialized.dag("a", list(tasks) or [serialized.task("one")], **{"timetable": CRON, **fields})
+
+
+def watched(classpath: Any) -> dict[str, Any]:
+    asset = {
+        "__type": "asset", "name": "x", "uri": "x://y", "group": "asset", "extra": {},
+        "watchers": [{"name": "w", "trigger": {"classpath": classpath, "kwargs": {}}}],
+    }  # fmt: skip
+    return {"__type": "airflow.timetables.simple.AssetTriggeredTimetable", "__var": {"asset_condition": asset}}
+
+
+def test_an_ordinary_document_passes() -> None:
+    vetting.check(document(), ANY)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"timetable": {"__type": "tenant.Evil", "__var": {}}}, r"dag\.timetable\.__type is 'tenant.Evil'"),
+        ({"timetable": {"__type": "airflow.timetables.base.os", "__var": {}}}, "no such class"),
+        ({"timetable": "@daily"}, "it is no timetable"),
+        ({"timetable": None}, "it is no timetable"),
+        ({"x": {"__type": "base_exc_ser", "__var": {"exc_cls_name": "eval"}}}, r"dag\.x\.__type is 'base_exc_ser'"),
+        ({"x": [{"__type": "airflow_exc_ser", "__var": {}}]}, r"dag\.x\[0\]\.__type"),
+        ({"x": {"__type": "connection", "__var": {"conn_id": "a"}}}, "connection"),
+        ({"x": {"__type": "simple_task_instance", "__var": {}}}, "simple_task_instance"),
+        ({"x": {"__type": ["dict"], "__var": {}}}, "no such class"),
+        ({"params": [["p", {"__class": "subprocess.Popen"}]]}, "it is no Param's class"),
+        ({"deadline": [{"__classname__": "tenant.Evil"}]}, "a DAG holds no such object"),
+        ({"deadline": [{"reference": {"__class_path": "tenant.Evil"}}]}, "it is not allowed"),
+        ({"timetable": watched("tenant.Evil")}, "the triggerer may not import it"),
+        ({"timetable": watched(None)}, "the triggerer may not import it"),
+        ({"tags": ["x" * 101]}, "a tag is a text of at most 100 characters"),
+        ({"tags": [1]}, "a tag"),
+        ({"description": 1}, "of another type"),
+        ({"max_active_runs": "many"}, "of another type"),
+        ({"relative_fileloc": "x" * 2001}, "more than 2000 characters"),
+        ({"x": {"__type": "asset", "name": "x" * 1501, "uri": "u", "group": "g"}}, "an asset's name"),
+        ({"x": {"__type": "asset", "name": 1, "uri": "u", "group": "g"}}, "an asset's name"),
+        ({"x": {"__type": "asset", "__var": []}}, "an asset is an object"),
+    ],
+)
+def test_a_document_that_names_or_is_what_it_must_not_is_refused(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(errors.TargetError, match=told) as raised:
+        vetting.check(document(**fields), ANY)
+    assert raised.value.reason == "NotAllowed"
+
+
+def test_a_refusal_says_how_the_platform_team_would_allow_it() -> None:
+    with pytest.raises(errors.TargetError) as raised:
+        vetting.check(document(timetable={"__type": "tenant.Workdays", "__var": {}}), ANY)
+    assert raised.value.hint == "the platform team allows it by DAGBUNDLE_ALLOWED_CLASSES"
+
+
+def test_a_trigger_of_an_operator_that_starts_deferred_is_held_against_the_list() -> None:
+    arguments = {"__type": "START_TRIGGER_ARGS", "trigger_cls": "tenant.Evil", "trigger_kwargs": None}
+    with pytest.raises(errors.TargetError, match=r"start_trigger_args\.trigger_cls is 'tenant.Evil'"):
+        vetting.check(document(serialized.task("one", start_trigger_args=arguments)), ANY)
+
+
+@pytest.mark.parametrize(
+    ("field", "allowed"),
+    [
+        ("pool", vetting.Allowed(pools=frozenset({"sales"}))),
+        ("queue", vetting.Allowed(queues=frozenset({"sales"}))),
+        ("executor", vetting.Allowed(executors=frozenset({"sales"}))),
+    ],
+)
+def test_a_task_chooses_among_what_is_allowed(field: str, allowed: vetting.Allowed) -> None:
+    vetting.check(document(serialized.task("one", **{field: "sales"})), allowed)
+    vetting.check(document(serialized.task("one")), allowed)
+    vetting.check(document(serialized.task("one", **{field: "anything"})), ANY)
+    with pytest.raises(errors.TargetError, match=rf"dag\.tasks\[0\]\.{field} is 'other'"):
+        vetting.check(document(serialized.task("one", **{field: "other"})), allowed)
+    with pytest.raises(errors.TargetError, match=field):
+        vetting.check(document(serialized.task("one", _is_mapped=True, partial_kwargs={field: "other"})), allowed)
+
+
+def test_a_document_that_is_nested_too_deeply_is_refused() -> None:
+    nested: Any = "x"
+    for _ in range(200):
+        nested = [nested]
+    with pytest.raises(errors.TargetError, match="levels deep"):
+        vetting.check(document(x=nested), ANY)
+
+
+def test_what_a_deployment_allows_comes_from_its_environment() -> None:
+    found = vetting.read(
+        {
+            "DAGBUNDLE_ALLOWED_CLASSES": "plugins.Workdays, ",
+            "DAGBUNDLE_ALLOWED_TRIGGERS": "ours.*",
+            "DAGBUNDLE_ALLOWED_POOLS": "a,b",
+        }
+    )
+    assert found.classes == {"plugins.Workdays"}
+    assert found.triggers == ("ours.*",)
+    assert found.pools == {"a", "b"}
+    assert found.queues is None
+    vetting.check(document(timetable={"__type": "plugins.Workdays", "__var": {}}), found)
+    vetting.check(document(timetable=watched("ours.Trigger")), found)
