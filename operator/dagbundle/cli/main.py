@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dagbundle import errors
-from dagbundle.cli import apply, controller, crd, dags, database, get, history, parse, prune, serve
+from dagbundle.cli import airflow, apply, controller, crd, dags, database, get, history, parse, prune, serve
 from dagbundle.cli.exits import Exit
 
 app = typer.Typer(
@@ -37,6 +37,7 @@ app.command()(serve.server)
 app.add_typer(get.app, name="get")
 app.add_typer(dags.app, name="dags")
 app.add_typer(database.app, name="db")
+app.add_typer(airflow.app, name="airflow")
 
 
 @app.callback(invoke_without_command=True)

@@ -30,11 +30,16 @@ _FIELDS_SHOWN = 20
 
 
 @contextlib.contextmanager
-def opened_store(url: str | None) -> Iterator[DagStore]:
-    """Open the store that a command works on; a new SQLite file gets its tables on the way."""
+def opened_store(url: str | None, *, target: str | None = None) -> Iterator[DagStore]:
+    """Open the store that a command works on; a new SQLite file gets its tables on the way.
+
+    Args:
+        url: The option `--database-url`.
+        target: Where else is published; default: what DAGBUNDLE_TARGET says.
+    """
     resolved = inputs.database_url(url)
     with DagStore.open(resolved, upgrade=resolved.startswith("sqlite")) as store:
-        store.target = targets.named(os.environ.get("DAGBUNDLE_TARGET", ""))
+        store.target = targets.named(os.environ.get("DAGBUNDLE_TARGET", "") if target is None else target)
         yield store
 
 

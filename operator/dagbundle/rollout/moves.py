@@ -59,3 +59,14 @@ class Move:
     """Every import error that is visible now."""
     airflow: Mapping[str, str] = field(default_factory=dict)
     """By subdir, the Airflow that serialized its DAGs; without those that nobody said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Symptom:
+    """Something about a target that will go wrong, or that somebody should know."""
+
+    level: str
+    """`error`: publishing fails or shows something else; `warning`: it works, and may not for long; `info`."""
+    text: str
+    hint: str = ""
+    """What to do next; empty where nothing is to be done."""

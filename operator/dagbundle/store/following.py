@@ -6,7 +6,7 @@ is live instead of the difference.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from dagbundle import errors
 from dagbundle.rollout.model import BundleKey
-from dagbundle.rollout.moves import Move, Note, WrittenDag
+from dagbundle.rollout.moves import Move, Note, Symptom, WrittenDag
 from dagbundle.store import bulk, bundles, database, reading, state
 from dagbundle.store.records import RunState
 from dagbundle.store.state import Definition, Finding, Pin
@@ -49,6 +49,10 @@ class Target(Protocol):
 
     def rest(self, connection: Connection, identity: str, /) -> None:
         """Show that it ended in order."""
+        ...
+
+    def examine(self, connection: Connection, live: Mapping[str, Collection[str]], /) -> Sequence[Symptom]:
+        """Say what would go wrong with it, given what is live by the bundles' names in the target."""
         ...
 
     def take_requests(self, connection: Connection, names: Collection[str], /) -> Mapping[str, set[str]]:
@@ -164,15 +168,24 @@ def refresh(connection: Connection, tables: Tables, target: Target | None, clust
     if target is None or not names:
         return ()
     target.refresh(connection, names.keys())
-    dag, bundle = tables.dag, tables.bundle
-    live: dict[str, list[str]] = {}
-    for row in connection.execute(
-        sa.select(bundle.c.airflow_name, dag.c.dag_id)
-        .join(bundle, bundle.c.id == dag.c.bundle_id)
-        .where(bundle.c.cluster == cluster)
-    ):
-        live.setdefault(row.airflow_name, []).append(row.dag_id)
+    live = _live(connection, tables, tables.bundle.c.cluster == cluster)
     return tuple(sorted(names[name] for name in target.missing(connection, live)))
+
+
+def examine(connection: Connection, tables: Tables, target: Target) -> Sequence[Symptom]:
+    """See `DagStore.examine`."""
+    return target.examine(connection, _live(connection, tables, sa.true()))
+
+
+def _live(connection: Connection, tables: Tables, condition: sa.ColumnElement[bool]) -> dict[str, list[str]]:
+    """Return what is live by the bundles' names in the target."""
+    dag, bundle = tables.dag, tables.bundle
+    found: dict[str, list[str]] = {}
+    for row in connection.execute(
+        sa.select(bundle.c.airflow_name, dag.c.dag_id).join(bundle, bundle.c.id == dag.c.bundle_id).where(condition)
+    ):
+        found.setdefault(row.airflow_name, []).append(row.dag_id)
+    return found
 
 
 def attend(

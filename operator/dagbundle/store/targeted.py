@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from dagbundle.rollout.model import BundleKey
+from dagbundle.rollout.moves import Symptom
 from dagbundle.store import following
 from dagbundle.store.following import Target
 from dagbundle.store.reader import DagReader
@@ -57,6 +58,11 @@ class TargetedStore(DagReader):
             Files to be parsed again, relative to their bundle's root, by bundle.
         """
         return self.db.write(lambda c: following.attend(c, self.db.tables, self.target, identity, cluster))
+
+    def examine(self) -> Sequence[Symptom]:
+        """Say what would go wrong with the target, or is worth knowing of it; empty where there is none."""
+        target = self.target
+        return () if target is None else self.db.read(lambda c: following.examine(c, self.db.tables, target))
 
     def depart(self, identity: str) -> None:
         """Show the target that its processor ended in order."""

@@ -12,6 +12,7 @@ import contextvars
 import importlib.metadata
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -51,6 +52,10 @@ def version() -> str:
 def minor_of(found: str) -> str:
     """Return `3.3` of `3.3.2`."""
     return ".".join(found.split(".")[:2])
+
+
+def _numbers(found: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in found.split(".") if part.isdecimal())
 
 
 class Adapter:
@@ -110,6 +115,19 @@ class Adapter:
             self._bulk_write = SerializedDAG.bulk_write_to_db
         # Three places read a DAG's source from its file, all through this. There is no file here.
         dagcode.DagCode.get_code_from_file = staticmethod(_source_of)
+
+    def setting(self, section: str, name: str) -> str:
+        """Return one of Airflow's settings; empty where it is not set."""
+        return str(self._conf.get(section, name, fallback="") or "")
+
+    @property
+    def schema(self) -> str:
+        """The revision that this Airflow's tables are at when they are migrated."""
+        from airflow.utils import db  # noqa: PLC0415 - for a check only
+
+        known = db._REVISION_HEADS_MAP  # noqa: SLF001 - there is no other
+        mine = [found for found in known if _numbers(found) <= _numbers(self.version)]
+        return str(known[max(mine, key=_numbers)])
 
     def decoded(self, document: Mapping[str, Any]) -> Any:
         """Return Airflow's own view of a serialized DAG, which decodes parts of it when they are asked for."""
@@ -182,6 +200,7 @@ def _as_library() -> Iterator[None]:
 
 def _quiet() -> None:
     """Send Airflow's warnings to this program's log; by itself its logger prints every step to standard output."""
+    warnings.filterwarnings("ignore", message="The `airflow")  # of old names, which its plugins and providers import
     import structlog  # noqa: PLC0415 - Airflow brings it
 
     structlog.configure(

@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 
 from dagbundle import errors
 from dagbundle.rollout import content
-from dagbundle.rollout.moves import Move, WrittenDag
-from dagbundle.targets.airflow import adapter, upkeep, vetting
+from dagbundle.rollout.moves import Move, Symptom, WrittenDag
+from dagbundle.targets.airflow import adapter, check, upkeep, vetting
 from dagbundle.targets.airflow.sessions import session_in
 
 NO_SOURCE = "# Its source was not submitted.\n"
@@ -88,6 +88,10 @@ class AirflowTarget:
     def refresh(self, connection: Connection, names: Collection[str], /) -> int:
         """Refresh what nobody else does. See `upkeep.refresh`."""
         return upkeep.refresh(self._airflow, connection, names)
+
+    def examine(self, connection: Connection, live: Mapping[str, Collection[str]], /) -> Sequence[Symptom]:
+        """Say what would go wrong. See `check.examine`."""
+        return tuple(check.examine(self._airflow, connection, live))
 
     def _refuse_newer(self, move: Move) -> None:
         for subdir, found in sorted(move.airflow.items()):

@@ -19,6 +19,8 @@ from dagbundle.targets.airflow.sessions import session_in
 
 JOB_TYPE = "DagProcessorJob"
 """What Airflow's health page looks for."""
+MARK = "dagbundle"
+"""Where a scheduler would name its executor, our rows say whose they are."""
 OVERDUE = dt.timedelta(minutes=1)
 """How long after its next run was due a DAG's dates are looked at: the scheduler makes it in seconds."""
 MAX_OVERDUE = 500
@@ -42,6 +44,7 @@ def beat(airflow: adapter.Adapter, connection: Connection, identity: str) -> Non
         sa.insert(job).values(
             job_type=JOB_TYPE,
             state="running",
+            executor_class=MARK,
             hostname=identity,
             unixname=_user(),
             start_date=now,

@@ -1,0 +1,56 @@
+"""`airflow`: looks after the target airflow: what is wrong with a deployment, and telling it again what is live."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dagbundle import errors
+from dagbundle.cli import inputs, options, output
+from dagbundle.cli.exits import Exit
+
+app = typer.Typer(help="Look after the Airflow that is published into (docs/airflow.md).", no_args_is_help=True)
+_COLOURS = {"error": typer.colors.RED, "warning": typer.colors.YELLOW, "info": None}
+
+
+@app.command()
+def check(out: options.Output = output.Format.TEXT, database_url: options.DatabaseUrl = None) -> None:
+    """Say what would go wrong with publishing into this Airflow; ends with 1 where something would."""
+    from dagbundle.cli import report  # noqa: PLC0415 - usage errors answer before the store is loaded
+
+    with report.opened_store(database_url, target="airflow") as store:
+        found = store.examine()
+    if out is output.Format.TEXT:
+        for item in found:
+            typer.secho(f"{item.level}: {item.text}", fg=_COLOURS[item.level])
+            if item.hint:
+                typer.echo(f"  next: {item.hint}")
+    else:
+        output.document({"findings": [{"level": i.level, "text": i.text, "hint": i.hint} for i in found]}, out)
+    if any(item.level == "error" for item in found):
+        raise typer.Exit(Exit.FAILED)
+
+
+@app.command()
+def sync(
+    bundle: Annotated[
+        str | None, typer.Argument(help="NAMESPACE/NAME; default: every bundle.", show_default=False)
+    ] = None,
+    database_url: options.DatabaseUrl = None,
+) -> None:
+    """Tell Airflow again all that is live: after the target was turned on, or somebody changed Airflow's rows."""
+    from dagbundle.cli import report  # noqa: PLC0415 - likewise
+
+    with report.opened_store(database_url, target="airflow") as store:
+        keys = [inputs.bundle_key(bundle)] if bundle else list(store.bundles_known())
+        refused = 0
+        for key in keys:
+            try:
+                store.follow(key)
+                typer.echo(f"{key.namespace}/{key.name}: told")
+            except (errors.TargetError, errors.OwnershipError) as error:
+                refused += 1
+                typer.secho(f"{key.namespace}/{key.name}: {error.message}", fg=typer.colors.RED, err=True)
+    if refused:
+        raise typer.Exit(Exit.FAILED)

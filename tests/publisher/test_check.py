@@ -1,0 +1,60 @@
+"""`dagbundle airflow check` says what would go wrong, before it does."""
+
+from __future__ import annotations
+
+import datetime as dt
+import pathlib
+
+import sqlalchemy as sa
+
+from dagbundle.store.dagstore import DagStore
+from dagbundle.targets.airflow.target import AirflowTarget
+from publisher.conftest import Deployment, dag, installed
+
+
+def told(deployment: Deployment, level: str) -> str:
+    return "\n".join(item.text for item in deployment.store.examine() if item.level == level)
+
+
+def test_a_deployment_that_is_well_has_no_error(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")]})
+    deployment.store.attend("controller-1")
+    assert told(deployment, "error") == ""
+    assert "no controller of ours is alive" not in told(deployment, "info")
+
+
+def test_a_database_without_airflows_tables_is_said(tmp_path: pathlib.Path) -> None:
+    with DagStore.open(f"sqlite:///{tmp_path}/other.db", upgrade=True) as store:
+        store.target = AirflowTarget(installed())
+        assert "the database has no tables of Airflow's" in [item.text for item in store.examine()]
+
+
+def test_a_database_of_another_airflow_is_said(deployment: Deployment) -> None:
+    deployment.execute("UPDATE alembic_version SET version_num = 'another'")
+    assert "the database is at Airflow's revision another" in told(deployment, "error")
+
+
+def test_a_stock_processor_that_runs_is_said(deployment: Deployment) -> None:
+    job = installed().Job.__table__
+    now = dt.datetime.now(dt.UTC)
+    with deployment.store.db.engine.begin() as connection:
+        connection.execute(
+            sa.insert(job).values(job_type="DagProcessorJob", state="running", hostname="stock-1", latest_heartbeat=now)
+        )
+    assert "a dag-processor of Airflow's own runs on stock-1" in told(deployment, "warning")
+
+
+def test_dags_that_airflow_gives_to_another_bundle_or_does_not_show_are_said(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")], "b.py": [dag("b")]})
+    deployment.execute("INSERT INTO dag_bundle (name, active) VALUES ('dags-folder', true)")
+    deployment.execute("UPDATE dag SET bundle_name = 'dags-folder' WHERE dag_id = 'a'")
+    deployment.execute("UPDATE dag SET is_stale = true WHERE dag_id = 'b'")
+    found = told(deployment, "error")
+    assert "1 DAGs of bundle team-sales.sales belong to another bundle in Airflow: a (dags-folder)" in found
+    assert "1 DAGs of bundle team-sales.sales are not shown by Airflow: b" in found
+
+
+def test_a_bundle_that_somebody_deactivated_is_said(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")]})
+    deployment.execute("UPDATE dag_bundle SET active = false")
+    assert "bundle team-sales.sales is marked as inactive" in told(deployment, "error")
