@@ -139,11 +139,10 @@ def run(
         BenchError: The command failed; the message ends with the last of its output.
     """
     log = folder / "output.txt"
-    inherited = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
     with log.open("wb") as output:
         started = time.perf_counter()
         process = subprocess.Popen(
-            command, cwd=folder, env={**inherited, **env}, stdout=output, stderr=subprocess.STDOUT
+            command, cwd=folder, env=inherited() | dict(env), stdout=output, stderr=subprocess.STDOUT
         )
         watch = _MemoryWatch(process.pid, parsing_depth) if watch_memory else None
         _pid, status, used = os.wait4(process.pid, 0)
@@ -154,6 +153,11 @@ def run(
         tail = log.read_text(errors="replace")[-3000:]
         raise BenchError(f"{' '.join(command)} ended with {process.returncode}:\n{tail}")
     return Usage(wall=wall, cpu=used.ru_utime + used.ru_stime, memory=memory, child_memory=child_memory)
+
+
+def inherited() -> dict[str, str]:
+    """Return the variables that a measured command takes over from this process."""
+    return {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
 
 
 class _MemoryWatch:

@@ -39,6 +39,7 @@ class DagBundleApply:
         self._database = database
         self._settings = settings
         self._home = home
+        self.interpreter = sys.executable
         (home / "bundle.yaml").write_text(_BUNDLE, encoding="utf-8")
         self.env = {
             "AIRFLOW_HOME": str(home / "airflow"),
@@ -67,7 +68,7 @@ class DagBundleApply:
 
     def _dagbundle(self, *arguments: str, watch_memory: bool = False) -> harness.Usage:
         return harness.run(
-            [sys.executable, "-m", "dagbundle.cli.main", *arguments],
+            [self.interpreter, "-m", "dagbundle.cli.main", *arguments],
             env=self.env,
             folder=self._home,
             watch_memory=watch_memory,

@@ -7,6 +7,7 @@ Airflow's functions: those make every DAG of a broken file stale, and the point 
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import posixpath
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -39,8 +40,15 @@ class AirflowTarget:
     name = "airflow"
 
     def __init__(self, airflow: adapter.Adapter | None = None, allowed: vetting.Allowed | None = None) -> None:
-        self._airflow = airflow or adapter.Adapter()
+        if airflow is None:
+            adapter.version()  # what is missing is said at once
+        self._given = airflow
         self._allowed = allowed or vetting.read()
+
+    @functools.cached_property
+    def _airflow(self) -> adapter.Adapter:
+        """The installed Airflow; importing it takes two seconds, which a pass that changes nothing does not need."""
+        return self._given or adapter.Adapter()
 
     def move(self, connection: Connection, move: Move, /) -> None:
         """Write what a publication changed.

@@ -1,0 +1,71 @@
+"""Publishes changes of one file among many: what `bench.publishing` runs in a process that has Airflow.
+
+    python -m bench.probe_publish DATABASE_URL REPEAT
+
+Prints the milliseconds of each judging and publishing as JSON; staging and parsing are not in them. The bundle must be
+published already; the changed DAG's description is another one each time.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+import time
+
+from dagbundle.engine import engine
+from dagbundle.rollout import content, policy
+from dagbundle.rollout.model import BundleKey, FileOutcome, ParsedDag, StagedFile
+from dagbundle.store.dagstore import DagStore
+from dagbundle.targets.airflow.target import AirflowTarget
+
+BUNDLE = BundleKey("bench", "files")
+
+
+def main() -> None:
+    """Measure."""
+    with DagStore.open(sys.argv[1]) as store:
+        store.target = AirflowTarget()
+        judge = engine.Engine(store)
+        found = []
+        for number in range(int(sys.argv[2]) + 1):
+            rollout = _stage_change(store, number)
+            started = time.perf_counter()
+            judge.finish(rollout)
+            found.append((time.perf_counter() - started) * 1000)
+    print(json.dumps(found[1:]))  # the first one warms caches of statements and classes
+
+
+def _stage_change(store: DagStore, number: int) -> str:
+    live = store.live(BUNDLE)
+    remembered = store.remembered(BUNDLE, ".")
+    changed = min(live.dags.values(), key=lambda dag: dag.dag_id)
+    document = copy.deepcopy(store.get_serialized_dag(changed.dag_id))
+    document["dag"]["description"] = f"change {time.time_ns()} {number}"
+    taken = content.split(document)
+    version = f"sha256:{taken.sha256}"
+    rollout = store.start_rollout(
+        BUNDLE, version=version, template_hash=version, subdirs=["."], spec={"policy": _policy()}
+    )
+    run = store.open_run(rollout.id, ".", attempt="probe", airflow=None, python="3.11")
+    files = [
+        StagedFile(FileOutcome(path, dags=(ParsedDag(taken.dag_id, taken.sha256),)), contents=(taken,))
+        if path == changed.path
+        else StagedFile(FileOutcome(path, unchanged=True))
+        for path in remembered
+    ]
+    store.stage(run, "probe", files)
+    store.close_run(run, "probe", list(remembered))
+    return rollout.id
+
+
+def _policy() -> dict[str, object]:
+    rules = policy.Policy()
+    return {
+        "scope": rules.scope, "on_import_error": rules.on_import_error, "max_import_errors": None,
+        "max_removed_dags": None, "prefixes": {}, "granted_prefixes": [],
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
