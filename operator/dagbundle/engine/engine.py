@@ -343,6 +343,15 @@ class Engine:
             hint="apply again",
         )
 
+    def hand_over(self) -> tuple[BundleKey, ...]:
+        """Judge again whoever waits for a dag_id that nobody owns: what was missed when it was let go of.
+
+        Returns:
+            The bundles that were published.
+        """
+        claimed = self._store.claimed()
+        return self._rejudge(claimed - self._store.owners(claimed).keys()) if claimed else ()
+
     def _rejudge(self, released: Collection[str]) -> tuple[BundleKey, ...]:
         """Judge again, unparsed, the bundles that waited for a dag_id that was let go of."""
         published: list[BundleKey] = []
