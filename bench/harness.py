@@ -74,8 +74,9 @@ class Row:
 
     name: str
     ours: float
-    peer: float
-    ratio: float
+    peer: float | None
+    """None where nobody else does the same, and nothing limits it."""
+    ratio: float | None
     """How many times better than the peer we are: more than 1 is better, whichever direction the unit has."""
     unit: str
     command: str
@@ -259,8 +260,10 @@ def progress(text: str) -> None:
     print(f"… {text}", file=sys.stderr, flush=True)
 
 
-def _short(value: float) -> str:
-    """Three significant digits, without an exponent."""
+def _short(value: float | None) -> str:
+    """Three significant digits, without an exponent; a dash where there is nothing to compare with."""
+    if value is None:
+        return "-"
     if abs(value) >= 100:  # noqa: PLR2004 - from here on three digits leave no fraction
         return f"{value:,.0f}"
     return f"{value:.3g}"

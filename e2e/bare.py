@@ -7,19 +7,20 @@ is thrown away in the middle of a call and made anew. The faked node does what a
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kubernetes import client, config
 
 from dagbundle import errors
-from dagbundle.controller.reconciler import Reconciler, Result
+from dagbundle.controller.reconciler import Reconciler, Result, utc_now
 from dagbundle.controller.seen import Key, Seen
 from dagbundle.controller.settings import Settings
 from dagbundle.resources.grants import Grants, Tenant
-from dagbundle.rollout.model import BundleKey
+from dagbundle.rollout.model import BundleKey, Problem
 from dagbundle.runtime.kubernetes import jobs
 from dagbundle.runtime.kubernetes.client import Cluster
 from dagbundle.store.dagstore import DagStore
@@ -31,16 +32,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAMESPACE = "team-a"
 KEY: Key = (NAMESPACE, "sales")
 BUNDLE = BundleKey(*KEY)
-DIGEST = "sha256:" + "a" * 64
 SETTINGS = Settings(
     database_url="",
     jobs=jobs.Settings("https://server.invalid", "", "registry.test/parser:1"),
     grants=Grants(tenants=[Tenant(namespace=NAMESPACE)]),
 )
-FILES: Mapping[str, Mapping[str, str]] = {"ingest": {"a": "1", "b": "1"}, "reporting": {"c": "1"}}
-"""By subdir, the DAGs of its one file, with a salt that makes their content."""
+Files = Mapping[str, Mapping[str, str] | Problem]
+"""By subdir, the DAGs of its one file, with a salt that makes their content; or why the file is broken."""
+FILES: Files = {"ingest": {"a": "1", "b": "1"}, "reporting": {"c": "1"}}
 MAX_ROUNDS = 30
 _JOBS = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
+_PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 _BUNDLE = f"/apis/dagbundle.dev/v1alpha1/namespaces/{NAMESPACE}/dagbundles/{KEY[1]}"
 _MERGE = {"Content-Type": "application/merge-patch+json"}
 
@@ -86,16 +88,24 @@ class _Wired:
 
 
 class World:
-    """An API server, a store, and whoever acts on them."""
+    """An API server, a store, and whoever acts on them.
 
-    def __init__(self, server: ApiServer, store: DagStore) -> None:
+    Args:
+        server: The API server.
+        store: The store.
+        name: The cluster's name, where one store has several.
+    """
+
+    def __init__(self, server: ApiServer, store: DagStore, name: str = "") -> None:
         self.kubectl: Kubectl = server.kubectl
         self.store = store
         settings = client.Configuration()
         config.load_kube_config(config_file=str(server.kubeconfig), client_configuration=settings)  # type: ignore[no-untyped-call] # untyped in the client
         self.cluster = Cluster(client.ApiClient(settings))
         self.fuse = Fuse()
-        self.settings = SETTINGS
+        self.settings = dataclasses.replace(SETTINGS, cluster=name)
+        self.key = BundleKey(*KEY, name)
+        self.now: Callable[[], dt.datetime] = utc_now
 
     def prepare(self) -> None:
         """Install the CRD, the tenant's namespace and what its account needs."""
@@ -137,6 +147,7 @@ class World:
             self.cluster.call("DELETE", _BUNDLE)
             self.reconcile()
         self.cluster.call("DELETE", _JOBS, body={"propagationPolicy": "Background"})
+        self.cluster.call("DELETE", _PODS, body={"gracePeriodSeconds": 0})
 
     def bundle(self) -> Any:
         """Return the bundle as the API server has it; None when it is gone."""
@@ -155,15 +166,17 @@ class World:
             seen.take_bundle(body, deleted=False)
         for job in self.jobs():
             seen.take_child("Job", job, deleted=False)
-        return Reconciler(self.fuse.wrap(self.store), self.fuse.wrap(self.cluster), seen, self.settings)
+        for pod in self.cluster.call("GET", _PODS, query=[("labelSelector", jobs.SELECTOR)])["items"]:
+            seen.take_child("Pod", pod, deleted=False)
+        return Reconciler(self.fuse.wrap(self.store), self.fuse.wrap(self.cluster), seen, self.settings, self.now)
 
     def reconcile(self) -> Result:
         """Reconcile once, as a controller that was started for it."""
         return self.controller().reconcile(KEY)
 
-    def node(self, files: Mapping[str, Mapping[str, str]] = FILES, *, subdirs: Sequence[str] = ()) -> None:
+    def node(self, files: Files = FILES, *, subdirs: Sequence[str] = ()) -> None:
         """Do what pods and the Job controller would: report for every Job, and complete it."""
-        rollout = self.store.latest_rollout(BUNDLE)
+        rollout = self.store.latest_rollout(self.key)
         if rollout is None or rollout.state != "Open":
             return
         there = {job["metadata"]["uid"]: job for job in self.jobs()}
@@ -178,18 +191,31 @@ class World:
 
     def complete(self, job: Any) -> None:
         """Complete a Job."""
-        status = {
-            "startTime": "2026-01-01T00:00:00Z",
-            "completionTime": "2026-01-01T00:00:10Z",
-            "succeeded": 1,
-            "conditions": [
-                {"type": kind, "status": "True", "lastTransitionTime": "2026-01-01T00:00:10Z"}
-                for kind in ("SuccessCriteriaMet", "Complete")
-            ],
-        }
-        self.cluster.call("PATCH", f"{_JOBS}/{job['metadata']['name']}/status", body={"status": status}, headers=_MERGE)
+        conditions = [{"type": kind} for kind in ("SuccessCriteriaMet", "Complete")]
+        self._end(job, conditions, completionTime="2026-01-01T00:00:10Z", succeeded=1)
 
-    def settle(self, files: Mapping[str, Mapping[str, str]] = FILES) -> Any:
+    def fail(self, job: Any, reason: str, message: str) -> None:
+        """Fail a Job, as the Job controller says it."""
+        said = {"reason": reason, "message": message}
+        self._end(job, [{"type": kind, **said} for kind in ("FailureTarget", "Failed")], failed=1)
+
+    def _end(self, job: Any, conditions: Sequence[Mapping[str, str]], **status: Any) -> None:
+        told = [{"status": "True", "lastTransitionTime": "2026-01-01T00:00:10Z", **item} for item in conditions]
+        self.cluster.call(
+            "PATCH", f"{_JOBS}/{job['metadata']['name']}/status", headers=_MERGE,
+            body={"status": {"startTime": "2026-01-01T00:00:00Z", "conditions": told, **status}},
+        )  # fmt: skip
+
+    def pod(self, job: Any, status: Mapping[str, Any]) -> Any:
+        """Make a Job's pod in some state, as the Job controller and a kubelet would."""
+        name, template = job["metadata"]["name"], job["spec"]["template"]
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": job["metadata"]["uid"]}
+        metadata = {**template["metadata"], "name": f"{name}-pod", "ownerReferences": [owner]}
+        body = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+        self.cluster.call("POST", _PODS, body=body)
+        return self.cluster.call("PATCH", f"{_PODS}/{name}-pod/status", body={"status": status}, headers=_MERGE)
+
+    def settle(self, files: Files = FILES) -> Any:
         """Let controller and node take turns until nothing changes any more; returns the bundle."""
         for _ in range(MAX_ROUNDS):
             before = self.bundle()
@@ -207,7 +233,7 @@ class World:
 
     def is_open(self) -> bool:
         """Whether a rollout is going on."""
-        rollout = self.store.latest_rollout(BUNDLE)
+        rollout = self.store.latest_rollout(self.key)
         return rollout is not None and rollout.state == "Open"
 
     def state(self) -> dict[str, Any]:
@@ -219,7 +245,7 @@ class World:
             for item in status.get("conditions", ())
         ]
         status["subdirs"] = [{**item, "job": bool(item["job"])} for item in status.get("subdirs", ())]
-        live = self.store.live(BUNDLE)
+        live = self.store.live(self.key)
         return {
             "status": status,
             "revision": live.revision,

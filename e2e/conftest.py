@@ -12,17 +12,15 @@ import itertools
 import os
 import pathlib
 import secrets
-import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from e2e import images, installation
-from e2e.cluster import ApiServer, Cluster, Image, Kubectl, bases, layout
+from e2e.cluster import ApiServer, Cluster, ClusterError, Image, Kubectl, bases
 from e2e.cluster.given import AnyCluster, GivenCluster, KindCluster
 from e2e.cluster.install import install
-from e2e.database import Database
 from e2e.installation import Installation
 from e2e.tenants import Team
 
@@ -134,30 +132,12 @@ def tenant_image(cluster: AnyCluster, uv: pathlib.Path) -> TenantImageFactory:
 
 
 @pytest.fixture(scope="session")
-def operator(
-    request: pytest.FixtureRequest, cluster: AnyCluster, kubectl: Kubectl, operator_image: str
-) -> Iterator[Installation]:
+def operator(request: pytest.FixtureRequest, cluster: AnyCluster, operator_image: str) -> Iterator[Installation]:
     """The operator, installed once with its database and the tenants of `installation.GRANTS`, and gone at the end."""
     database_image = f"{cluster.registry}/database@{cluster.push_image(images.postgres(), 'database:1')}"
-    system = kubectl.within(installation.NAMESPACE)
-    made = Installation(cluster, system, operator_image, Database(system, database_image))
-    with layout.lock("operator"):  # another session may use the same cluster, and it can have but one
-        _clean(made)
-        try:
-            made.team(installation.NAMESPACE, accounts=())
-            for grant in installation.GRANTS:
-                made.team(grant["namespace"])
-            made.database.deploy()
-            made.install()
-            yield made
-        finally:
-            if not request.config.getoption("keep_cluster"):
-                _clean(made)
-
-
-def _clean(operator: Installation) -> None:
-    operator.uninstall()
-    operator.remove_namespaces()
+    keep = bool(request.config.getoption("keep_cluster"))
+    with installation.installed(cluster, operator_image, database_image, keep=keep) as made:
+        yield made
 
 
 @pytest.fixture
@@ -183,7 +163,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     """Show with a failed story what a human would look at first: nothing of it is there when the session is over."""
     report: Any = yield
     operator = getattr(item, "funcargs", {}).get("operator")
-    if report.when == "call" and report.failed and operator is not None:
+    if report.when in {"setup", "call"} and report.failed and operator is not None:
         report.sections.append(("the operator", operator.told()))
     return report
 
@@ -195,12 +175,11 @@ def debian() -> Image:
 
 @pytest.fixture(scope="session")
 def uv() -> pathlib.Path:
-    """The program that makes virtual environments: the project's own, which the Makefile installs, or the machine's."""
-    own = pathlib.Path(__file__).parents[1] / ".venvs" / "uv" / "bin" / "uv"
-    found = str(own) if own.exists() else shutil.which("uv")
-    if found is None:
-        pytest.fail("uv is missing: run `make .venvs/uv/installed`", pytrace=False)
-    return pathlib.Path(found)
+    """The program that makes virtual environments."""
+    try:
+        return images.find_uv()
+    except ClusterError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture

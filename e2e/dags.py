@@ -35,6 +35,11 @@ def slow(dag_id: str, seconds: float) -> str:
     return f"import time\n\ntime.sleep({seconds})\n{dag(dag_id)}"
 
 
+def waiting(dag_id: str, path: str) -> str:
+    """Return a DAG file that is being parsed until a file appears in its pod."""
+    return f"import os, time\n\nwhile not os.path.exists({path!r}):\n    time.sleep(0.1)\n{dag(dag_id)}"
+
+
 def probing(dag_id: str, probe: str) -> str:
     """Return a DAG file that tries something, and has what came of it as the description of its DAG."""
     body = "\n".join(f"    {line}" for line in probe.splitlines())

@@ -25,9 +25,8 @@ AIRFLOW_USER = 50000
 _OPERATOR = "/opt/dagbundle"
 _AIRFLOW = "/opt/airflow-venv"
 _AIRFLOW_LOCK = ROOT / "requirements" / "airflow-3.3.txt"
-_BUILD_LOCK = ROOT / "requirements" / "dev.txt"
-_RUNTIME_LOCK = ROOT / "requirements" / "runtime.txt"
 _POSTGRES = "/opt/postgres"
+_CLOCK = "/opt/faketime/libfaketimeMT.so.1"
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _RECIPE = "1"
 """Raise it when a layer is made otherwise from the same ingredients."""
@@ -54,17 +53,27 @@ done
 """
 
 
-def operator(uv: pathlib.Path) -> Image:
-    """Return the operator's image, made of the working tree as it is now, laid out as the Dockerfile has it."""
-    arguments = ("--require-hashes", "-r", str(_RUNTIME_LOCK))
+def find_uv() -> pathlib.Path:
+    """Return the program that makes virtual environments: the project's own, or the machine's."""
+    own = ROOT / ".venvs" / "uv" / "bin" / "uv"
+    found = str(own) if own.exists() else shutil.which("uv")
+    if found is None:
+        raise ClusterError("uv is missing: run `make .venvs/uv/installed`")
+    return pathlib.Path(found)
+
+
+def operator(uv: pathlib.Path, root: pathlib.Path = ROOT) -> Image:
+    """Return the operator's image, made of a tree of the project as it is now, laid out as the Dockerfile has it."""
+    lock = root / "requirements" / "runtime.txt"
+    arguments = ("--require-hashes", "-r", str(lock))
     requirements = _kept(
         "runtime",
-        _RUNTIME_LOCK.read_bytes(),
+        lock.read_bytes(),
         lambda path: bases.virtualenv_layer(uv, *arguments, prefix=_OPERATOR, path=path),
     )
     return bases.debian().adding(
         requirements,
-        _project(uv),
+        _project(uv, root),
         env={
             "PATH": f"{_OPERATOR}/bin:{_SYSTEM_PATH}",
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -139,6 +148,23 @@ def postgres() -> Image:
     )
 
 
+def with_other_clock(base: Image) -> Image:
+    """Return an image whose programs can be told a wrong time, by the variables of `other_clock`."""
+
+    def build(path: pathlib.Path) -> Layer:
+        with tempfile.TemporaryDirectory() as folder:
+            bases.unpack("libfaketime", pathlib.Path(folder))
+            (library,) = pathlib.Path(folder).glob(f"usr/lib/*/faketime/{pathlib.PurePath(_CLOCK).name}")
+            return layer_of_files({_CLOCK: library.read_bytes()}, mode=0o755, path=path)
+
+    return base.adding(_kept("faketime", b"", build))
+
+
+def other_clock(minutes: int) -> dict[str, str]:
+    """Return what a program needs in its environment to be so many minutes ahead; what measures time runs on."""
+    return {"LD_PRELOAD": _CLOCK, "FAKETIME": f"{minutes:+d}m", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+
+
 def _kept(name: str, ingredients: bytes, build: Callable[[pathlib.Path], Layer]) -> Layer:
     """Return the layer that was made from the same before, or make it and keep it."""
     key = hashlib.sha256(b"\0".join((_RECIPE.encode(), name.encode(), ingredients))).hexdigest()[:16]
@@ -151,39 +177,39 @@ def _kept(name: str, ingredients: bytes, build: Callable[[pathlib.Path], Layer])
     return layer
 
 
-def _project(uv: pathlib.Path) -> Layer:
+def _project(uv: pathlib.Path, root: pathlib.Path) -> Layer:
     """Make the layer that has nothing but this project: its packages, its command and the parser as one file."""
     folder = layout.runs() / "layers"  # with the cluster it goes
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         source, place = pathlib.Path(name) / "source", pathlib.Path(name) / "venv"
-        key = _snapshot(source)
+        key = _snapshot(root, source)
         path = folder / f"project-{key}.gz"
         layer = Layer.recall(path)
         if layer is None:
-            _install(uv, source, place)
+            _install(uv, source, place, build_lock=root / "requirements" / "dev.txt")
             layer = layer_of(_ours(place), _OPERATOR, path=path)
             layer.remember()
     return layer
 
 
-def _snapshot(target: pathlib.Path) -> str:
+def _snapshot(root: pathlib.Path, target: pathlib.Path) -> str:
     """Copy what a wheel is made from, so that an edit meanwhile does not get half into it, and return its hash."""
     target.mkdir()
     for name in _PROJECT_FILES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        if (root / name).is_dir():
+            shutil.copytree(root / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
-            shutil.copy(ROOT / name, target / name)
+            shutil.copy(root / name, target / name)
     files = {path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()}
     return hashlib.sha256(repr((_RECIPE, sorted(files.items()))).encode()).hexdigest()[:16]
 
 
-def _install(uv: pathlib.Path, source: pathlib.Path, place: pathlib.Path) -> None:
+def _install(uv: pathlib.Path, source: pathlib.Path, place: pathlib.Path, *, build_lock: pathlib.Path) -> None:
     """Build a wheel, by the build backend that is locked, and install it alone into a new environment."""
     wheels = place.with_name("wheels")
     clean = {"VIRTUAL_ENV": str(place), "PYTHONDONTWRITEBYTECODE": ""}
-    locked = ("--require-hashes", "--build-constraints", str(_BUILD_LOCK))
+    locked = ("--require-hashes", "--build-constraints", str(build_lock))
     python = str(bases.PYTHON)
     run(uv, "build", "--quiet", "--wheel", *locked, "--python", python, "--out-dir", wheels, source, environment=clean)
     (wheel,) = wheels.glob("*.whl")

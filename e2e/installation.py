@@ -1,6 +1,7 @@
 """The operator as the stories install it: the chart of the working tree with its image, a database and some tenants.
 
-One installation serves the whole session. What a test does to it (kills it, stops its database) it waits out itself.
+One installation serves the whole session. What a test does to it (kills it, stops its database, installs another
+version in its place) it waits out or undoes itself.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import dataclasses
 import json
 import pathlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from e2e.cluster import Cluster, ClusterError, Kubectl
+from e2e.cluster import Cluster, ClusterError, Kubectl, layout
 from e2e.cluster.given import AnyCluster
 from e2e.database import SECRET, Database
 from e2e.images import ROOT
@@ -52,6 +53,7 @@ class Installation:
     """Within the operator's namespace."""
     image: str
     database: Database
+    chart: pathlib.Path = CHART
 
     def install(self, **values: Any) -> None:
         """Install the chart, or upgrade what is installed, and wait until everything is available."""
@@ -71,7 +73,7 @@ class Installation:
             # the CRD outlives every release, so another one may have made it
             options = ("--install", "--take-ownership", "--wait", f"--timeout={_WAIT_SECONDS}s", f"--values={path}")
             try:
-                self.kubectl.helm("upgrade", RELEASE, str(CHART), *options)
+                self.kubectl.helm("upgrade", RELEASE, str(self.chart), *options)
             except ClusterError as error:
                 raise ClusterError(f"{error}\n{self.told()}") from error
 
@@ -172,3 +174,27 @@ class Installation:
                 within = self.kubectl.within(bundle["metadata"]["namespace"])
                 parts.append(Bundle(within, bundle["metadata"]["name"]).told())
         return "\n".join(parts)
+
+
+@contextlib.contextmanager
+def installed(cluster: AnyCluster, image: str, database_image: str, *, keep: bool = False) -> Iterator[Installation]:
+    """Install the operator with its database and the tenants, and take all of it away at the end, unless it is kept."""
+    kubectl = Kubectl(cluster.kubeconfig).within(NAMESPACE)
+    made = Installation(cluster, kubectl, image, Database(kubectl, database_image))
+    with layout.lock("operator"):  # another session may use the same cluster, and it can have but one
+        _clean(made)
+        try:
+            made.team(NAMESPACE, accounts=())
+            for grant in GRANTS:
+                made.team(grant["namespace"])
+            made.database.deploy()
+            made.install()
+            yield made
+        finally:
+            if not keep:
+                _clean(made)
+
+
+def _clean(operator: Installation) -> None:
+    operator.uninstall()
+    operator.remove_namespaces()

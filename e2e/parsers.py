@@ -48,6 +48,8 @@ class Answer:
     status: int
     reason: str
     text: str
+    date: str
+    """When it was said, by the server's clock."""
 
 
 class Server:
@@ -67,12 +69,12 @@ class Server:
         with contextlib.closing(connection):
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
-            text = answer.read().decode(errors="replace")
+            text, date = answer.read().decode(errors="replace"), answer.headers["Date"]
         try:
             reason = str(json.loads(text).get("reason", ""))
         except (ValueError, AttributeError):
             reason = ""
-        return Answer(answer.status, reason, text)
+        return Answer(answer.status, reason, text, date)
 
     def run(self, run: str, token: str = "") -> Answer:
         """Ask for a run."""
@@ -115,11 +117,12 @@ def report(records: Sequence[Any]) -> bytes:
 
 
 @contextlib.contextmanager
-def reached(operator: Installation) -> Iterator[Server]:
-    """Reach one of the server's pods."""
+def reached(operator: Installation, pod: str = "") -> Iterator[Server]:
+    """Reach one of the server's pods, whichever or this one."""
     secret = operator.kubectl("get", "secret", f"{RELEASE}-tls")["data"]
     name = f"{RELEASE}-server.{operator.kubectl.namespace}.svc"
-    with operator.kubectl.forwarded(f"deployment/{RELEASE}-server", _PORT) as port:
+    what = f"pod/{pod}" if pod else f"deployment/{RELEASE}-server"
+    with operator.kubectl.forwarded(what, _PORT) as port:
         yield Server(port, name, base64.b64decode(secret["ca.crt"]).decode())
 
 
@@ -163,12 +166,12 @@ def run_of(pod: Any) -> str:
     return next(str(entry["value"]) for entry in container["env"] if entry["name"] == "DAGBUNDLE_RUN")
 
 
-def expired(cluster: Cluster, token: str) -> str:
-    """Return the same token as it would be an hour after it ended, signed with the cluster's own key."""
+def ending(cluster: Cluster, token: str, seconds: int) -> str:
+    """Return the same token as if it ended in so many seconds, or had ended, signed with the cluster's own key."""
     head, claims, _ = token.split(".")
     content = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
     now = int(time.time())
-    content |= {"iat": now - 7200, "nbf": now - 7200, "exp": now - 3600}
+    content |= {"iat": now - 7200, "nbf": now - 7200, "exp": now + seconds}
     text = f"{head}.{_encoded(json.dumps(content).encode())}"
     key = cluster.server.authority.file("sa.key")
     sign = ["openssl", "dgst", "-sha256", "-sign", str(key)]

@@ -7,14 +7,17 @@ and it is killed after each.
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from dagbundle.controller.reconciler import Result
 from dagbundle.rollout.model import BundleKey
 from dagbundle.store.dagstore import DagStore
-from e2e.bare import BUNDLE, FILES, NAMESPACE, SETTINGS, Fuse, Killed, World
+from e2e.bare import BUNDLE, FILES, KEY, NAMESPACE, SETTINGS, Fuse, Killed, World
 from e2e.cluster.apiserver import NAMESPACES_AND_GARBAGE, ApiServer
 from support import postgres
 
@@ -158,6 +161,21 @@ def test_no_more_jobs_run_than_the_platform_allows(clean: World) -> None:
     assert sorted(clean.state()["dags"]) == ["a", "b", "c"]
 
 
+def test_what_a_target_asks_for_is_rolled_out_again(clean: World) -> None:
+    clean.apply()
+    clean.settle()
+    before = _id(clean, BUNDLE)
+    table = clean.store.db.tables.parse_request
+    owner = sa.select(clean.store.db.tables.bundle.c.id).scalar_subquery()
+    with clean.store.db.engine.begin() as connection:
+        connection.execute(sa.insert(table).values(bundle_id=owner, requested_at=dt.datetime.now(dt.UTC)))
+    clean.settle()
+    after = _id(clean, BUNDLE)
+    assert after != before
+    clean.reconcile()
+    assert _id(clean, BUNDLE) == after
+
+
 def test_an_edit_during_a_rollout_supersedes_it_and_removes_its_jobs(clean: World) -> None:
     clean.apply()
     clean.reconcile()
@@ -192,6 +210,48 @@ def test_an_idle_bundle_is_written_to_by_nobody(clean: World) -> None:
     for _ in range(3):
         clean.reconcile()
     assert clean.bundle()["metadata"]["resourceVersion"] == before
+
+
+def glance(world: World) -> Result | None:
+    """Look at the bundle as a controller does that has just started, with thousands of others."""
+    controller = world.controller()
+    world.fuse.calls.clear()
+    return controller.rest(KEY, controller.heads([KEY])[KEY])
+
+
+def test_one_look_at_the_store_is_enough_for_a_bundle_at_rest(clean: World) -> None:
+    clean.apply()
+    settled = clean.settle()
+    assert glance(clean) == Result(None, "Published")
+    assert clean.fuse.calls == ["heads"]
+    assert clean.bundle() == settled
+
+
+def test_a_glance_writes_the_status_that_a_reconcile_would(clean: World) -> None:
+    clean.apply()
+    clean.settle()
+    for suspend, outcome in ((True, "Suspended"), (False, "Published")):
+        clean.apply(suspend=suspend)
+        assert glance(clean) == Result(None, outcome)
+        told = clean.bundle()
+        clean.reconcile()
+        assert clean.bundle() == told
+
+
+def test_what_is_not_at_rest_is_left_alone_by_a_glance(clean: World) -> None:
+    for step in (clean.apply, clean.reconcile, clean.reconcile):  # unguarded, without a rollout, with an open one
+        step()
+        left = clean.bundle()
+        assert glance(clean) is None
+        assert clean.fuse.calls == ["heads"]
+        assert clean.bundle() == left
+    clean.settle()
+    clean.apply("registry.test/sales:2")
+    assert glance(clean) is None
+    clean.settle()
+    clean.kubectl.text("delete", "dagbundle", KEY[1], "--namespace", NAMESPACE, "--wait=false")
+    assert glance(clean) is None
+    assert clean.fuse.calls == ["heads"]
 
 
 def _id(world: World, bundle: BundleKey) -> str:

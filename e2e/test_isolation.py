@@ -111,7 +111,7 @@ def test_a_token_of_no_pod_is_refused(server: Server, team: Team, pod: Any) -> N
 
 
 def test_an_expired_token_is_refused(own_cluster: Cluster, server: Server, team: Team, pod: Any) -> None:
-    token = parsers.expired(own_cluster, token_of(team.kubectl, pod))
+    token = parsers.ending(own_cluster, token_of(team.kubectl, pod), -3600)
     answer = server.run(parsers.run_of(pod), token)
     assert (answer.status, answer.reason) == (401, "TokenRefused")
 

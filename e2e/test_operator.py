@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pathlib
 import signal
-import subprocess
-import sys
 import threading
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
@@ -20,76 +14,10 @@ from dagbundle import errors
 from dagbundle.store.dagstore import DagStore
 from e2e.bare import BUNDLE, KEY, NAMESPACE, World
 from e2e.cluster.apiserver import NAMESPACES_AND_GARBAGE, ApiServer
-from e2e.cluster.processes import free_ports
+from e2e.replica import Replica, eventually
 from support import postgres
 
-PATIENCE = 60.0
-"""Seconds until something that is watched for must have happened."""
 LEASE = "dagbundle-controller"
-
-
-class Replica:
-    """One process of the operator."""
-
-    def __init__(self, name: str, server: ApiServer, url: str, folder: pathlib.Path) -> None:
-        self.name = name
-        self.health, self.metrics = free_ports(2)
-        grants = folder / "grants.yaml"
-        grants.write_text(f"tenants: [{{namespace: {NAMESPACE}}}]\n")
-        self.log = folder / f"{name}.log"
-        self._environment = {
-            **os.environ,
-            "KUBECONFIG": str(server.kubeconfig),
-            "DAGBUNDLE_DATABASE_URL": url,
-            "DAGBUNDLE_GRANTS_FILE": str(grants),
-            "DAGBUNDLE_SERVER_URL": "https://server.invalid",
-            "DAGBUNDLE_PARSER_IMAGE": "registry.test/parser:1",
-            "DAGBUNDLE_POD_NAME": name,
-            "DAGBUNDLE_HEALTH_PORT": str(self.health),
-            "DAGBUNDLE_METRICS_PORT": str(self.metrics),
-        }
-        self.process = self.start()
-
-    def start(self) -> subprocess.Popen[bytes]:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "dagbundle.cli.main", "controller"],
-                env=self._environment,
-                stdout=log,
-                stderr=log,
-            )
-        return self.process
-
-    def get(self, path: str, port: int) -> str:
-        """What it answers; nothing where it does not, yet."""
-        with (
-            contextlib.suppress(OSError),
-            urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer,
-        ):
-            return str(answer.read().decode())
-        return ""
-
-    def leads(self) -> bool:
-        return "dagbundle_leading 1.0" in self.get("/metrics", self.metrics)
-
-    def healthy(self) -> bool:
-        return self.get("/healthz", self.health) == "ok"
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        return self.process.wait(timeout=30)
-
-
-def eventually(what: str, holds: Callable[[], Any]) -> Any:
-    """Look until it holds; the operator is another process, and tells nobody."""
-    end = time.monotonic() + PATIENCE
-    look = threading.Event()
-    while time.monotonic() < end:
-        if found := holds():
-            return found
-        look.wait(0.2)
-    raise AssertionError(f"not within {PATIENCE:.0f} s: {what}")
 
 
 @pytest.fixture(scope="module")

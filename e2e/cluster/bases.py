@@ -53,6 +53,17 @@ def _bootstrap(path: pathlib.Path) -> Layer:
     return layer
 
 
+def unpack(package: str, folder: pathlib.Path) -> None:
+    """Unpack a package of this machine's Debian, which must be the image's, into a folder; nothing is installed."""
+    with tempfile.TemporaryDirectory() as name:
+        run("apt-get", "update", "--quiet=2")
+        # as root, since apt's own user may not write where nobody else may look
+        options = ("--quiet=2", "--option=APT::Sandbox::User=root")
+        run("sh", "-c", 'cd "$0" && exec apt-get download "$@"', name, *options, package)
+        (archive,) = pathlib.Path(name).glob("*.deb")
+        run("dpkg-deb", "--extract", archive, folder)
+
+
 def virtualenv_layer(
     uv: pathlib.Path,
     *requirements: str,

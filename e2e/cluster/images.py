@@ -198,8 +198,15 @@ def layer_of(
     return result[0]
 
 
-def layer_of_files(files: Mapping[str, str | bytes], *, uid: int = 0, gid: int = 0, mode: int = 0o644) -> Layer:
-    """Make a layer of a few files: absolute paths and what is in them."""
+def layer_of_files(
+    files: Mapping[str, str | bytes],
+    *,
+    uid: int = 0,
+    gid: int = 0,
+    mode: int = 0o644,
+    path: pathlib.Path | None = None,
+) -> Layer:
+    """Make a layer of a few files: absolute paths and what is in them; written where `layer_of` would."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             target = pathlib.Path(folder) / name.lstrip("/")
@@ -208,7 +215,7 @@ def layer_of_files(files: Mapping[str, str | bytes], *, uid: int = 0, gid: int =
             target.chmod(mode)
         for directory in (path for path in pathlib.Path(folder).rglob("*") if path.is_dir()):
             directory.chmod(0o755)
-        return layer_of(pathlib.Path(folder), "/", uid, gid)
+        return layer_of(pathlib.Path(folder), "/", uid, gid, path=path)
 
 
 class _Hashing(io.RawIOBase):

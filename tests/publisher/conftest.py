@@ -38,6 +38,7 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     for item in items:
         if pathlib.Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings("default"))
+            item.add_marker(pytest.mark.filterwarnings("ignore:The `airflow"))  # of the old names that they import
 
 
 def airflow(*arguments: str, **environment: str) -> str:

@@ -11,10 +11,12 @@ def controller(
     log_level: options.LogLevel = "info",
 ) -> None:
     """Run the operator: watch DagBundles and carry them out. The chart starts it and sets its environment."""
-    from dagbundle.controller import operator, settings  # noqa: PLC0415 - usage errors answer before this is loaded
+    from dagbundle import targets  # noqa: PLC0415 - usage errors answer before this is loaded
+    from dagbundle.controller import operator, settings  # noqa: PLC0415 - likewise
     from dagbundle.store.dagstore import DagStore  # noqa: PLC0415 - likewise
 
     logs.configure(log_format, log_level)
     read = settings.read()
     with DagStore.open(read.database_url) as store:
+        store.target = targets.named(read.target)
         operator.run(read, store)

@@ -29,11 +29,13 @@ def prune(
     from dagbundle.engine import engine, orphans  # noqa: PLC0415 - likewise
     from dagbundle.runtime.kubernetes import client  # noqa: PLC0415 - likewise
 
-    there = client.Cluster().bundle_versions().keys()
+    api = client.Cluster()  # who has no cluster is told before the database is looked at
     with report.opened_store(database_url) as store:
+        known = store.bundles_known()
+        there = api.bundle_versions().keys()
         found = [
             bundle
-            for bundle in orphans.orphans(store, there, cluster=cluster)
+            for bundle in orphans.orphans(known, there, cluster=cluster)
             if namespace is None or bundle.namespace == namespace
         ]
         rows = [(bundle.namespace, bundle.name, len(store.live(bundle).dags)) for bundle in found]

@@ -31,13 +31,19 @@ def guard(body: Mapping[str, Any], cluster: Cluster) -> None:
     cluster.write_finalizers(body, [*(body["metadata"].get("finalizers") or ()), FINALIZER])
 
 
+def patience_left(body: Mapping[str, Any], now: dt.datetime) -> float:
+    """Return for how many seconds a deletion still waits for the database."""
+    since = dt.datetime.fromisoformat(body["metadata"]["deletionTimestamp"])
+    return PATIENCE - (now - since).total_seconds()
+
+
 def finish(
     body: Mapping[str, Any], store: DagStore, cluster: Cluster, *, cluster_name: str = "", now: dt.datetime
 ) -> None:
     """Deactivate the bundle's DAGs, if that is its policy, and let the resource go.
 
     Raises:
-        StoreUnavailableError: The database is gone, and not for too long yet.
+        StoreError: The database is gone or says no, and not for too long yet.
         StaleError: The resource changed meanwhile.
     """
     metadata = body["metadata"]
@@ -52,14 +58,11 @@ def finish(
             message = f"{len(gone)} DAGs are deactivated"
         except errors.NotFoundError:
             message = "it had no DAGs"
-        except errors.StoreUnavailableError as error:
-            since = dt.datetime.fromisoformat(metadata["deletionTimestamp"])
-            if (now - since).total_seconds() < PATIENCE:
+        except errors.StoreError as error:
+            if patience_left(body, now) > 0:
                 raise
             kind = "Warning"
-            message = (
-                f"its DAGs are still active, the database could not be reached: {error.message}; see dagbundle prune"
-            )
+            message = f"its DAGs are still active, dagbundle prune deactivates them. The database: {error.message}"
             _LOG.warning("deleted without its DAGs", extra={"bundle": str(key), "error": error.message})
     cluster.write_finalizers(body, others)
     cluster.post_event(

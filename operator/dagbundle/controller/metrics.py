@@ -29,6 +29,11 @@ LEADING = prometheus_client.Gauge("dagbundle_leading", "1 while this replica lea
 ORPHANED = prometheus_client.Gauge(
     "dagbundle_orphaned_bundles", "Bundles with live DAGs and no DagBundle: see `dagbundle prune`.", registry=REGISTRY
 )
+# There from the start: the increase from a series that is not there is none, and the first of each would not show.
+for _result in ("ok", "stale", "error", "defect"):
+    RECONCILES.labels(_result)
+for _result in ("Published", "KeptLastGood", "RunFailed"):
+    ROLLOUTS.labels(_result)
 
 
 class _Live(Collector):

@@ -10,7 +10,8 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import kopf
@@ -36,6 +37,7 @@ _LOG = logging.getLogger(__name__)
 LEASE_SECONDS = 15
 RENEW_SECONDS = 10
 RETRY_SECONDS = 2
+GATHER_SECONDS = 0.5
 WATCH_SECONDS = 300
 """How long one watch lasts before it is renewed, so that none hangs on a dead connection for longer."""
 
@@ -123,6 +125,12 @@ class Operator:
             name="upkeep",
             daemon=True,
         ).start()
+        threading.Thread(
+            target=workers.attend,
+            args=(self._store, self._queue, self._settings, self._stop),
+            name="target",
+            daemon=True,
+        ).start()
         await kopf.operator(
             registry=self._registry(),
             settings=_kopf_settings(),
@@ -146,7 +154,10 @@ class Operator:
             self._queue.add(key)
 
     def _registry(self) -> kopf.OperatorRegistry:
-        """Say what is watched; handlers only note what came and queue the bundle that it belongs to."""
+        """Say what is watched; handlers only note what came and queue the bundle that it belongs to.
+
+        They are coroutines, though they wait for nothing: kopf hands plain functions to threads, which costs more.
+        """
         registry = kopf.OperatorRegistry()
         plural = f"{bundle_models.KIND.lower()}s"
 
@@ -155,9 +166,9 @@ class Operator:
             return kopf.login_with_service_account(**given) or kopf.login_with_kubeconfig(**given)
 
         @kopf.on.event(bundle_models.API_GROUP, bundle_models.API_VERSION, plural, registry=registry)
-        def bundle_event(event: kopf.RawEvent, **_: Any) -> None:
-            body = _plain(event["object"])
-            self._queue.add(self._seen.take_bundle(body, deleted=event["type"] == "DELETED"))
+        async def bundle_event(event: kopf.RawEvent, **_: Any) -> None:
+            key = self._seen.take_bundle(_plain(event["object"]), deleted=event["type"] == "DELETED")
+            self._queue.add(key, _gathered() if event["type"] is None else 0.0)
 
         ours = {jobs.MANAGED_LABEL: jobs.MANAGED}
         for group, version, kinds, kind in (("batch", "v1", "jobs", "Job"), ("", "v1", "pods", "Pod")):
@@ -167,8 +178,8 @@ class Operator:
 
         return registry
 
-    def _child_handler(self, kind: str) -> Callable[..., None]:
-        def child_event(event: kopf.RawEvent, **_: Any) -> None:
+    def _child_handler(self, kind: str) -> Callable[..., Awaitable[None]]:
+        async def child_event(event: kopf.RawEvent, **_: Any) -> None:
             key = self._seen.take_child(kind, _plain(event["object"]), deleted=event["type"] == "DELETED")
             if key is not None:
                 self._queue.add(key)
@@ -179,14 +190,19 @@ class Operator:
         child_event.__name__ = f"{kind.lower()}_event"
         return child_event
 
-    def _workload_handler(self, kind: str) -> Callable[..., None]:
-        def workload_event(event: kopf.RawEvent, **_: Any) -> None:
+    def _workload_handler(self, kind: str) -> Callable[..., Awaitable[None]]:
+        async def workload_event(event: kopf.RawEvent, **_: Any) -> None:
             metadata = event["object"]["metadata"]
             for key in self._seen.followers(kind, str(metadata["namespace"]), str(metadata["name"])):
                 self._queue.add(key)
 
         workload_event.__name__ = f"{kind.lower()}_event"
         return workload_event
+
+
+def _gathered() -> float:
+    """Return the seconds that a bundle waits which a watch lists when it starts, so that many are looked at at once."""
+    return GATHER_SECONDS - time.monotonic() % GATHER_SECONDS
 
 
 def _plain(body: Any) -> dict[str, Any]:
@@ -196,6 +212,19 @@ def _plain(body: Any) -> dict[str, Any]:
     return kept
 
 
+class _NoDifferences(kopf.DiffBaseStorage):
+    """Remembers nothing: kopf copies every object to see what changed, half of its work, and nobody here asks that."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return cast("kopf.BodyEssence", {})
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Never called: no handler is about changes."""
+
+
 def _kopf_settings() -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = True  # the kinds are known, and looking for others needs rights of its own
@@ -203,6 +232,7 @@ def _kopf_settings() -> kopf.OperatorSettings:
     settings.watching.server_timeout = WATCH_SECONDS  # the API server takes whole seconds only
     settings.watching.client_timeout = WATCH_SECONDS + 30
     settings.queueing.idle_timeout = 1.0
+    settings.persistence.diffbase_storage = _NoDifferences()
     return settings
 
 

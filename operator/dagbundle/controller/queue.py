@@ -35,6 +35,7 @@ class Queue(Generic[K]):
         self._working: set[K] = set()
         self._again: dict[K, float] = {}
         self._failures: dict[K, int] = {}
+        self._alone: set[K] = set()
         self._closed = False
 
     def __len__(self) -> int:
@@ -57,21 +58,50 @@ class Queue(Generic[K]):
             heapq.heappush(self._heap, (due, self._count, key))
             self._changed.notify()
 
-    def take(self) -> K | None:
-        """Wait for a key that is due and take it; None when the queue is closed. Follow with `done` or `failed`."""
+    def take(self, most: int = 1) -> list[K]:
+        """Wait for a key that is due, and take it with others that are due now; follow each with `done` or the like.
+
+        Args:
+            most: How many keys at most; one that was put back comes alone.
+
+        Returns:
+            At least one key, and none when the queue is closed.
+        """
         with self._changed:
-            while True:
-                if self._closed:
-                    return None
-                while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
-                    heapq.heappop(self._heap)  # queued for earlier since, or taken
+            while not self._closed:
                 now = self._clock()
-                if self._heap and self._heap[0][0] <= now:
-                    _, _, key = heapq.heappop(self._heap)
-                    del self._due[key]
-                    self._working.add(key)
-                    return key
-                self._changed.wait(self._heap[0][0] - now if self._heap else None)
+                due = self._next()
+                if due is not None and due[0] <= now:
+                    return self._take(now, most)
+                self._changed.wait(due[0] - now if due else None)
+            return []
+
+    def _next(self) -> tuple[float, int, K] | None:
+        """Return what is due next."""
+        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
+            heapq.heappop(self._heap)  # queued for earlier since, or taken
+        return self._heap[0] if self._heap else None
+
+    def _take(self, now: float, most: int) -> list[K]:
+        taken: list[K] = []
+        while len(taken) < most and (found := self._next()) is not None and found[0] <= now:
+            key = found[2]
+            if key in self._alone and taken:
+                break
+            heapq.heappop(self._heap)
+            del self._due[key]
+            self._working.add(key)
+            taken.append(key)
+            if key in self._alone:
+                self._alone.discard(key)
+                break
+        return taken
+
+    def put_back(self, key: K) -> None:
+        """Say that a key was not worked on: whoever takes it next, takes it alone."""
+        with self._changed:
+            self._alone.add(key)
+            self._finish(key, self._clock())
 
     def done(self, key: K, again_in: float | None = None) -> None:
         """Say that a key was worked on, and when to do so again if nothing else queues it."""
@@ -79,12 +109,16 @@ class Queue(Generic[K]):
             self._failures.pop(key, None)
             self._finish(key, None if again_in is None else self._clock() + again_in)
 
-    def failed(self, key: K) -> float:
-        """Say that working on a key failed; it is queued again with backoff. Returns the seconds until then."""
+    def failed(self, key: K, *, within: float = MAX_BACKOFF) -> float:
+        """Say that working on a key failed; it is queued again with backoff, `within` some seconds at the latest.
+
+        Returns:
+            The seconds until then.
+        """
         with self._changed:
             count = self._failures.get(key, 0)
             self._failures[key] = count + 1
-            backoff = min(MAX_BACKOFF, FIRST_BACKOFF * 2.0 ** min(count, 20))
+            backoff = min(MAX_BACKOFF, within, FIRST_BACKOFF * 2.0 ** min(count, 20))
             self._finish(key, self._clock() + backoff)
             return backoff
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dagbundle import errors
 from dagbundle.controller import announce, deletion, status
-from dagbundle.controller.rollouts import Rollouts
+from dagbundle.controller.queue import MAX_BACKOFF
+from dagbundle.controller.rollouts import Rollouts, View
 from dagbundle.controller.seen import Key, Seen
 from dagbundle.controller.settings import Settings
 from dagbundle.controller.status import Facts, Outcome
@@ -22,8 +23,10 @@ from dagbundle.engine import engine
 from dagbundle.resources import base
 from dagbundle.resources import bundle as bundle_models
 from dagbundle.rollout import policy, steps
+from dagbundle.rollout.model import BundleKey
 from dagbundle.runtime.kubernetes.client import Cluster
 from dagbundle.store.dagstore import DagStore
+from dagbundle.store.records import Head
 
 _LOG = logging.getLogger(__name__)
 
@@ -99,11 +102,55 @@ class Reconciler:
         self._write(body, outcome, facts)
         return Result(again_in, outcome.reason)
 
+    def heads(self, keys: Collection[Key]) -> dict[Key, Head]:
+        """Return where many bundles are, of those that `rest` may be enough for. Raises `StoreError`."""
+        wanted = {BundleKey(*key, self._settings.cluster): key for key in keys}
+        return {wanted[bundle]: head for bundle, head in self._store.heads(wanted).items()}
+
+    def rest(self, key: Key, head: Head) -> Result | None:
+        """Deal with a bundle that is at rest, as `reconcile` would, by where it was a moment ago.
+
+        That writes its status and removes Jobs of rollouts that are over, and nothing else; what has moved since
+        queues the bundle again.
+
+        Returns:
+            None where more is to be done: `reconcile` does it, and looks again first.
+
+        Raises:
+            ClusterError: The API server is gone for now.
+            StaleError: The resource changed meanwhile.
+        """
+        body = self._seen.bundle(key)
+        if body is None:
+            return Result()
+        metadata = body["metadata"]
+        if metadata.get("deletionTimestamp") or deletion.FINALIZER not in metadata.get("finalizers", ()):
+            return None
+        if head.rollout is None or head.rollout.state == "Open":
+            return None
+        try:
+            resource, _ = self._read(body)
+        except errors.ResourceError:
+            return None
+        found = self._at_rest(*self._look(body, resource, head))
+        if found is None:
+            return None
+        outcome, facts, again_in = found
+        self._write(body, outcome, facts)
+        return Result(again_in, outcome.reason)
+
+    def retry_within(self, key: Key) -> float:
+        """Return how many seconds may pass at most until a reconcile that failed is tried again."""
+        body = self._seen.bundle(key)
+        if body is None or not body["metadata"].get("deletionTimestamp"):
+            return MAX_BACKOFF
+        left = deletion.patience_left(body, self._now())
+        return left + 1.0 if left > 0 else MAX_BACKOFF  # a moment more, so that the patience is over by then
+
     def _work(self, body: Mapping[str, Any]) -> tuple[Outcome, Facts, float | None]:
         """Take steps until there is something to wait for."""
         try:
-            resource = base.validate(bundle_models.DagBundle, _known_part(body), what=f"DagBundle {_name(body)}")
-            rules = policy.resolve(resource, self._settings.grants)
+            resource, rules = self._read(body)
         except errors.ResourceError as error:
             return _stalled(error.reason, error), Facts(), None
         try:
@@ -117,24 +164,48 @@ class Reconciler:
         except errors.OwnershipError as error:  # another bundle has its name in Airflow
             return _stalled("BundleNameOwned", error), self._rollouts.facts(resource), _ACCESS_RETRY
 
+    def _read(self, body: Mapping[str, Any]) -> tuple[bundle_models.DagBundle, policy.Policy]:
+        resource = base.validate(bundle_models.DagBundle, _known_part(body), what=f"DagBundle {_name(body)}")
+        return resource, policy.resolve(resource, self._settings.grants)
+
+    def _look(
+        self, body: Mapping[str, Any], resource: bundle_models.DagBundle, head: Head | None = None
+    ) -> tuple[View, steps.Step]:
+        """Look at everything, or at everything but the store's `head`, and decide what is next."""
+        view = self._rollouts.look(resource, requested_at=_requested(body), head=head)
+        retry_seconds = base.seconds(resource.spec.retry_interval)
+        step = steps.next_step(view.wanted, view.seen, now=self._now(), retry_seconds=retry_seconds)
+        _LOG.debug("next step", extra={"bundle": _name(body), "step": str(step)})
+        return view, step
+
+    def _at_rest(self, view: View, step: steps.Step) -> tuple[Outcome, Facts, float | None] | None:
+        """Tidy up after a rollout that is over, or where nothing is to be done; None where something is."""
+        match step:
+            case steps.Idle(reason, message):
+                self._rollouts.remove_jobs(view)
+                idle = Outcome(ready=False, reason=reason, message=message, stalled=reason == "Held", final=True)
+                return idle, view.facts, None
+            case steps.Done(retry_in, retry_at):
+                self._rollouts.remove_old_jobs(view)
+                return _ended(view.seen, retry_at), view.facts, retry_in
+        return None
+
     def _steps(
         self, body: Mapping[str, Any], resource: bundle_models.DagBundle, rules: policy.Policy
     ) -> tuple[Outcome, Facts, float | None]:
         rollouts = self._rollouts
         requested = _requested(body)
         for _ in range(MAX_STEPS):
-            view = rollouts.look(resource, requested_at=requested)
-            step = steps.next_step(
-                view.wanted, view.seen, now=self._now(), retry_seconds=base.seconds(resource.spec.retry_interval)
-            )
-            _LOG.debug("next step", extra={"bundle": _name(body), "step": str(step)})
+            view, step = self._look(body, resource)
+            if (found := self._at_rest(view, step)) is not None:
+                return found
             match step:
                 case steps.Start(pinned):
                     rollouts.start(resource, rules, view, requested_at=requested, pinned=pinned)
                 case steps.CreateJobs(subdirs):
                     if not rollouts.create_jobs(body, resource, view, subdirs):
                         queued = Outcome(None, "Queued", _queued(self._settings.max_jobs), reconciling=True)
-                        return queued, rollouts.facts(resource, view), _QUEUED_RETRY
+                        return queued, view.facts, _QUEUED_RETRY
                 case steps.FailRuns(failures):
                     rollouts.fail_runs(view, failures)
                 case steps.Publish(digest):
@@ -142,14 +213,7 @@ class Reconciler:
                 case steps.Wait(reason, message, seconds):
                     troubled = reason not in {"Parsing", "WaitingForWorkload"}
                     outcome = Outcome(False if troubled else None, reason, message, reconciling=True)
-                    return outcome, rollouts.facts(resource, view), seconds
-                case steps.Idle(reason, message):
-                    rollouts.remove_jobs(view)
-                    idle = Outcome(ready=False, reason=reason, message=message, stalled=reason == "Held", final=True)
-                    return idle, rollouts.facts(resource, view), None
-                case steps.Done(retry_in):
-                    rollouts.remove_old_jobs(view)
-                    return _ended(view.seen, retry_in), rollouts.facts(resource, view), retry_in
+                    return outcome, view.facts, seconds
         raise errors.StoreError(f"DagBundle {_name(body)} took {MAX_STEPS} steps without coming to an end")
 
     def _write(self, body: Mapping[str, Any], outcome: Outcome, facts: Facts) -> None:
@@ -179,12 +243,14 @@ class Reconciler:
             self._cluster.post_event(body["metadata"]["namespace"], event)
 
 
-def _ended(rollout: steps.RolloutSeen | None, retry_in: float | None) -> Outcome:
+def _ended(rollout: steps.RolloutSeen | None, retry_at: dt.datetime | None) -> Outcome:
     assert rollout is not None  # noqa: S101 - a rollout that is over exists; tells the type checker
     if rollout.published and rollout.reason == "Published":
         return Outcome(ready=True, reason=rollout.reason, message=rollout.message, final=True)
-    again = retry_in is not None
-    message = rollout.message + (f"; tried again in {retry_in:.0f} s" if retry_in is not None else "")
+    again = retry_at is not None
+    message = rollout.message
+    if retry_at is not None:  # the moment and not what is left until then: the status changes with no look
+        message += f"; tried again at {retry_at:%H:%M:%S} UTC"
     return Outcome(
         ready=False, reason=rollout.reason, message=message, stalled=not again, reconciling=again, final=not again
     )

@@ -19,7 +19,7 @@ from dagbundle.rollout.model import BundleKey, Live
 from dagbundle.runtime.kubernetes import jobs, observe
 from dagbundle.runtime.kubernetes.client import Cluster
 from dagbundle.store.dagstore import DagStore
-from dagbundle.store.records import JobRow, RolloutRow, RunState, RunStateRow
+from dagbundle.store.records import Head, JobRow, RunState, RunStateRow
 
 _PHASES = {RunState.OPEN: steps.Phase.RUNNING, RunState.CLOSED: steps.Phase.CLOSED, RunState.FAILED: steps.Phase.FAILED}
 
@@ -33,12 +33,14 @@ class View:
     image: str
     """The image to parse now."""
     planned: plan.Plan
-    live: Live
-    rollout: RolloutRow | None = None
+    head: Head
     seen: steps.RolloutSeen | None = None
-    jobs: Mapping[str, JobRow] | None = None
-    """By subdir."""
     states: tuple[RunStateRow, ...] = ()
+
+    @property
+    def facts(self) -> Facts:
+        """What the status says of the bundle."""
+        return Facts(self.head, self.seen.runs if self.seen else (), self.states)
 
 
 class Rollouts:
@@ -61,17 +63,25 @@ class Rollouts:
         self._seen = seen
         self._settings = settings
 
-    def look(self, resource: bundle_models.DagBundle, *, requested_at: str) -> View:
-        """Look at everything that decides the next step."""
-        key = self._key(resource)
+    def look(self, resource: bundle_models.DagBundle, *, requested_at: str, head: Head | None = None) -> View:
+        """Look at everything that decides the next step: for a bundle at rest, one transaction.
+
+        Args:
+            resource: The validated bundle.
+            requested_at: The annotation that asks for another rollout.
+            head: Where it is, if that is known already.
+        """
+        key = engine.key_of(resource, self._settings.cluster)
         source = workloads.resolve(resource, self._cluster)
-        live = self._live(key)
-        planned = plan.plan(resource, version=source.image, live=live)
-        rollout = self._store.latest_rollout(key)
+        head = head or self._store.head(key)
+        rollout = head.rollout
+        # of what is live, a plan asks for the holds alone
+        planned = plan.plan(resource, version=source.image, live=Live(key, holds=head.holds))
         again = rollout is not None and (
-            (bool(requested_at) and rollout.spec.get("requestedAt", "") != requested_at)
+            head.requested
+            or (bool(requested_at) and rollout.spec.get("requestedAt", "") != requested_at)
             # it was rolled back, and nothing holds it any more
-            or (rollout.state == "Published" and live.template_hash != rollout.template_hash)
+            or (rollout.state == "Published" and head.template_hash != rollout.template_hash)
         )
         idle, idle_message = planned.reason, planned.message
         if not idle and not source.image:
@@ -85,12 +95,12 @@ class Rollouts:
             again=again,
         )
         if rollout is None:
-            return View(key, wanted, source.image, planned, live)
-        rows = {row.subdir: row for row in self._store.jobs(rollout.id)}
+            return View(key, wanted, source.image, planned, head)
+        rows = {row.subdir: row for row in head.jobs}
         is_open = rollout.state == "Open"
-        # Jobs before states: a run that closes in between is then seen as closed, not as a Job that ended without it
         found = {subdir: self._job(row, ask=is_open) for subdir, row in rows.items() if row.uid}
-        states = self._store.run_states(rollout.id)
+        # anew after the Jobs: a run that closes in between is then seen as closed, not as a Job that ended without it
+        states = self._store.run_states(rollout.id) if is_open else head.states
         seen = steps.RolloutSeen(
             id=rollout.id,
             template_hash=rollout.template_hash,
@@ -102,7 +112,7 @@ class Rollouts:
             runs=tuple(_run(subdir, rows.get(subdir), found.get(subdir), states) for subdir in rollout.subdirs),
         )
         image = jobs_image(source.image, str(rollout.spec.get("pinned", "")))
-        return View(key, wanted, image, planned, live, rollout, seen, rows, states)
+        return View(key, wanted, image, planned, head, seen, states)
 
     def _job(self, row: JobRow, *, ask: bool) -> steps.JobSeen | None:
         """Return a recorded Job as it is; None where it is gone, or another one has its name."""
@@ -144,12 +154,12 @@ class Rollouts:
             False when the limit of running Jobs kept one from being made; the bundle is then called when one ends.
         """
         place: Key = (view.key.namespace, view.key.name)
-        rollout = view.rollout
+        rollout = view.head.rollout
         assert rollout is not None  # noqa: S101 - the step says so; tells the type checker
         for run in view.planned.runs:
             if run.subdir not in subdirs:
                 continue
-            known = self._store.known_files(view.key, run.subdir) if view.live.revision else {}
+            known = self._store.known_files(view.key, run.subdir) if view.head.revision else {}
             row = self._store.record_job(
                 rollout.id,
                 run.subdir,
@@ -181,65 +191,51 @@ class Rollouts:
 
     def fail_runs(self, view: View, failures: Sequence[tuple[str, str]]) -> None:
         """Record that runs will not finish; who reports afterwards is refused."""
-        assert view.rollout is not None  # noqa: S101 - as above
+        rollout = view.head.rollout
+        assert rollout is not None  # noqa: S101 - as above
         for subdir, failure in failures:
             current = [state for state in view.states if state.subdir == subdir]
             if not current:
-                run_id = self._store.open_run(view.rollout.id, subdir, attempt="controller", airflow=None, python="")
+                run_id = self._store.open_run(rollout.id, subdir, attempt="controller", airflow=None, python="")
                 self._store.fail_run(run_id, "controller", failure)
             for state in current:
                 if state.state is RunState.OPEN:
                     run_id = self._store.open_run(
-                        view.rollout.id, subdir, attempt="controller", airflow=None, python="", shard=state.shard
+                        rollout.id, subdir, attempt="controller", airflow=None, python="", shard=state.shard
                     )
                     self._store.fail_run(run_id, "controller", failure)
 
     def publish(self, view: View, digest: str) -> None:
         """Attach what version it was, then judge, and publish or block."""
-        assert view.rollout is not None  # noqa: S101 - as above
+        rollout = view.head.rollout
+        assert rollout is not None  # noqa: S101 - as above
         version = view.image.partition("@")[2] or digest
-        if version and view.rollout.version != version:
-            self._store.attach_version(view.rollout.id, version)
-        applied = self._engine.finish(view.rollout.id)
+        if version and rollout.version != version:
+            self._store.attach_version(rollout.id, version)
+        applied = self._engine.finish(rollout.id)
         metrics.ROLLOUTS.labels(applied.judgement.reason).inc()
 
     def remove_jobs(self, view: View) -> None:
         """Remove every Job of the rollout that was looked at."""
-        for row in (view.jobs or {}).values():
-            if row.uid and view.rollout is not None and view.rollout.state != "Published":
+        rollout = view.head.rollout
+        for row in view.head.jobs:
+            if row.uid and rollout is not None and rollout.state != "Published":
                 self._cluster.delete_job(row.namespace, row.name)
 
     def remove_old_jobs(self, view: View) -> None:
         """Remove the bundle's Jobs of other rollouts: what a controller that was killed left running."""
         place: Key = (view.key.namespace, view.key.name)
-        mine = view.rollout.id if view.rollout else ""
+        mine = view.head.rollout.id if view.head.rollout else ""
         for name, job in self._seen.jobs(place).items():
             labels = job["metadata"].get("labels") or {}
             going = job["metadata"].get("deletionTimestamp") or observe.ended(job)
             if labels.get(jobs.ROLLOUT_LABEL) != mine and not going:
                 self._cluster.delete_job(view.key.namespace, name)
 
-    def facts(self, resource: bundle_models.DagBundle, view: View | None = None) -> Facts:
-        """Return what the status says of the bundle, as it is now."""
-        key = self._key(resource)
-        live = self._live(key)
-        rollout = self._store.latest_rollout(key)
-        if live.revision == 0 and rollout is None:
-            return Facts(live)
-        page = self._store.history(key, limit=1) if live.revision else None
-        counts = page.items[0].counts if page and page.items else None
-        states = self._store.run_states(rollout.id) if rollout else ()
-        runs = view.seen.runs if view and view.seen else ()
-        return Facts(live, rollout, counts, runs, states)
-
-    def _key(self, resource: bundle_models.DagBundle) -> BundleKey:
-        return engine.key_of(resource, self._settings.cluster)
-
-    def _live(self, key: BundleKey) -> Live:
-        try:
-            return self._store.live(key)
-        except errors.NotFoundError:
-            return Live(key)
+    def facts(self, resource: bundle_models.DagBundle) -> Facts:
+        """Return what the status says of the bundle as it is now, where a step failed: its runs were not looked at."""
+        head = self._store.head(engine.key_of(resource, self._settings.cluster))
+        return Facts(head, states=head.states)
 
 
 def jobs_image(image: str, pinned: str) -> str:

@@ -32,6 +32,7 @@ class Settings:
         workers: How many bundles are reconciled at a time.
         keep_revisions: How many revisions of each bundle stay restorable, the live one included.
         max_jobs: How many Jobs may be on their way at a time.
+        target: Where else is published (`airflow`); empty where nowhere.
     """
 
     database_url: str
@@ -46,6 +47,7 @@ class Settings:
     workers: int = 8
     keep_revisions: int = 10
     max_jobs: int = 200
+    target: str = ""
 
 
 def read(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -73,6 +75,7 @@ def read(environ: Mapping[str, str] = os.environ) -> Settings:
         workers=_number(environ, "DAGBUNDLE_WORKERS", 8),
         keep_revisions=_number(environ, "DAGBUNDLE_KEEP_REVISIONS", 10),
         max_jobs=_number(environ, "DAGBUNDLE_MAX_PARALLEL_JOBS", 200),
+        target=environ.get("DAGBUNDLE_TARGET", ""),
     )
 
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dagbundle.resources import status as models
-from dagbundle.rollout.model import Live
 from dagbundle.rollout.steps import Phase, RunSeen
-from dagbundle.store.records import RolloutRow, RunStateRow
+from dagbundle.store.records import Head, RunStateRow
 
 _MAX_MESSAGE = 4000
 
@@ -42,10 +41,7 @@ class Outcome:
 class Facts:
     """What the store says of a bundle; empty where it could not be asked."""
 
-    live: Live | None = None
-    rollout: RolloutRow | None = None
-    counts: Mapping[str, int] | None = None
-    """What the newest publish did, by the names of `PublicationRow.counts`."""
+    head: Head | None = None
     runs: Sequence[RunSeen] = ()
     states: Sequence[RunStateRow] = ()
 
@@ -69,8 +65,8 @@ def status_of(
     if requested_at:
         status["lastHandledReconcileAt"] = requested_at
     status["conditions"] = _conditions(old.get("conditions") or (), generation, outcome, now)
-    if facts.live is not None:
-        status |= _facts(old, facts, facts.live)
+    if facts.head is not None:
+        status |= _facts(old, facts, facts.head)
     return status
 
 
@@ -100,23 +96,22 @@ def _conditions(
     return conditions
 
 
-def _facts(old: Mapping[str, Any], facts: Facts, live: Live) -> dict[str, Any]:
-    counts = facts.counts
+def _facts(old: Mapping[str, Any], facts: Facts, head: Head) -> dict[str, Any]:
+    counts = head.counts
     before = old.get("dags") or {}
-    attempted = facts.rollout.version if facts.rollout else live.version
+    attempted = head.rollout.version if head.rollout else head.version
     errors = sum(state.import_errors for state in facts.states)
-    kept = sum(dag.kept for dag in live.dags.values())
     return {
-        "revision": live.revision,
-        "version": {"attempted": attempted, "published": live.version},
+        "revision": head.revision,
+        "version": {"attempted": attempted, "published": head.version},
         "dags": {
-            "total": len(live.dags),
+            "total": head.dags,
             "added": counts.get("added", 0) if counts is not None else before.get("added", 0),
             "changed": (
                 counts.get("changed", 0) + counts.get("moved", 0) if counts is not None else before.get("changed", 0)
             ),
             "removed": counts.get("removed", 0) if counts is not None else before.get("removed", 0),
-            "kept": kept,
+            "kept": head.kept,
         },
         "importErrors": errors,
         "subdirs": [_subdir(run, facts.states) for run in sorted(facts.runs, key=lambda run: run.subdir)],

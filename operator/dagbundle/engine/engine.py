@@ -168,7 +168,7 @@ class Engine:
             StoreError: The database said no; nothing was published.
         """
         rollout = self._store.rollout(rollout_id)
-        return self._publish(rollout_id, self._staged(rollout), _policy_from(rollout.spec["policy"]))
+        return self._publish(rollout_id, self._staged(rollout), policy.Policy(**rollout.spec["policy"]))
 
     def _staged(self, rollout: RolloutRow) -> Changeset:
         return Changeset(
@@ -348,10 +348,13 @@ class Engine:
     def _refused_by_target(self, rollout_id: str, applied: Applied, error: errors.TargetError) -> Applied:
         message = error.message + (f". Next: {error.hint}" if error.hint else "")
         self._store.block(rollout_id, error.reason, message)
-        judgement = dataclasses.replace(
-            applied.judgement, verdict=Verdict.BLOCK, reason=error.reason, message=message, ready=False
-        )
-        return dataclasses.replace(applied, judgement=judgement)
+        blocked = Judgement(Verdict.BLOCK, error.reason, message, ready=False, changes=applied.judgement.changes)
+        return dataclasses.replace(applied, judgement=blocked)
+
+    def hand_over(self) -> tuple[BundleKey, ...]:
+        """Judge again whoever waits for a dag_id that nobody owns; return the bundles that were published."""
+        claimed = self._store.claimed()
+        return self._rejudge(claimed - self._store.owners(claimed).keys()) if claimed else ()
 
     def _rejudge(self, released: Collection[str]) -> tuple[BundleKey, ...]:
         """Judge again, unparsed, the bundles that waited for a dag_id that was let go of."""
@@ -394,7 +397,3 @@ def _spec_document(resource: bundle_models.DagBundle, rules: policy.Policy) -> d
         "spec": resource.spec.model_dump(mode="json", by_alias=True),
         "policy": {**dataclasses.asdict(rules), "granted_prefixes": list(rules.granted_prefixes)},
     }
-
-
-def _policy_from(document: Mapping[str, Any]) -> policy.Policy:
-    return policy.Policy(**document)

@@ -118,7 +118,7 @@ def _draft(
             owner = owners.get(dag.dag_id)
             if owner is not None and owner != changeset.bundle:
                 claims.append(Claim(dag.dag_id, subdir, path, owner))
-                problems.append(_owned(dag.dag_id, owner))
+                problems.append(_owned(dag.dag_id, owner, changeset.bundle))
             elif (current := live.dags.get(dag.dag_id)) is not None and current.subdir not in scope:
                 problems.append(
                     Problem(
@@ -163,11 +163,12 @@ def _refusals(file: FileOutcome, subdir: str, policy: policies.Policy) -> Iterab
         seen.add(dag.dag_id)
 
 
-def _owned(dag_id: str, owner: BundleKey) -> Problem:
+def _owned(dag_id: str, owner: BundleKey, mine: BundleKey) -> Problem:
+    where = f" of cluster {owner.cluster!r}" if owner.cluster != mine.cluster else ""
     return Problem(
         "DagIdOwned",
-        f"dag_id {dag_id!r} belongs to bundle {owner.namespace}/{owner.name}: rename it, or have it removed there; "
-        "this file is judged again, without parsing, when that bundle lets go of it",
+        f"dag_id {dag_id!r} belongs to bundle {owner.namespace}/{owner.name}{where}: rename it, or have it removed "
+        "there; this file is judged again, without parsing, when that bundle lets go of it",
     )
 
 

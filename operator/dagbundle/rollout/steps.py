@@ -131,6 +131,8 @@ class Done:
 
     retry_in: float | None = None
     """Seconds until it is tried again; None where trying again would give the same."""
+    retry_at: dt.datetime | None = None
+    """When that is, UTC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,5 +210,6 @@ def _waiting(runs: Sequence[RunSeen]) -> Wait:
 def _after(rollout: RolloutSeen, now: dt.datetime, retry_seconds: float) -> Step:
     if rollout.reason not in RETRIED or rollout.finished_at is None:
         return Done()
-    left = retry_seconds - (now - rollout.finished_at).total_seconds()
-    return Done(retry_in=left) if left > 0 else Start()
+    retry_at = rollout.finished_at + dt.timedelta(seconds=retry_seconds)
+    left = (retry_at - now).total_seconds()
+    return Done(left, retry_at) if left > 0 else Start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 import sqlalchemy as sa
@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 
 from dagbundle import errors
 from dagbundle.rollout.model import BundleKey, Json
+from dagbundle.store import bulk
 from dagbundle.store.records import RolloutRow, RolloutState
 from dagbundle.store.tables import AnyRow, Tables
 
@@ -125,15 +126,27 @@ def start_rollout(
 
 def rollout(connection: Connection, tables: Tables, rollout_id: str, *, lock: bool = False) -> RolloutRow:
     """See `DagStore.rollout`; with `lock`, no attempt at one of its subdirs is replaced until this transaction ends."""
-    table, owner = tables.rollout, tables.bundle
-    statement = (
-        sa.select(table, owner.c.cluster, owner.c.namespace, owner.c.name)
-        .join(owner, owner.c.id == table.c.bundle_id)
-        .where(table.c.id == rollout_id)
-    )
+    table = tables.rollout
+    statement = _select_rollouts(tables).where(table.c.id == rollout_id)
     row = connection.execute(statement.with_for_update(of=table) if lock else statement).first()
     if row is None:
         raise errors.NotFoundError(f"There is no rollout {rollout_id}")
+    return _read_rollout(row)
+
+
+def rollouts(connection: Connection, tables: Tables, rollout_ids: Collection[str]) -> dict[str, RolloutRow]:
+    """Return rollouts by their ids; the ones that are not there are left out."""
+    statement = _select_rollouts(tables).where(bulk.is_in(connection, tables.rollout.c.id, rollout_ids))
+    return {row.id: _read_rollout(row) for row in connection.execute(statement)}
+
+
+def _select_rollouts(tables: Tables) -> sa.Select[tuple[object, ...]]:
+    table, owner = tables.rollout, tables.bundle
+    columns = (owner.c.cluster, owner.c.namespace, owner.c.name)
+    return sa.select(table, *columns).join(owner, owner.c.id == table.c.bundle_id)
+
+
+def _read_rollout(row: AnyRow) -> RolloutRow:
     return RolloutRow(
         id=row.id,
         bundle=key_of(row),

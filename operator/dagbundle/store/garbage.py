@@ -74,6 +74,8 @@ def _delete_contents(connection: Connection, tables: Tables) -> int:
     content = tables.dag_content
     pointed = sa.union(*[sa.select(table.c.content_id) for table in (tables.dag, tables.dag_version)])
     idle = set(connection.execute(sa.select(content.c.sha256).where(content.c.id.not_in(pointed))).scalars())
+    if not idle:
+        return 0  # as usual: then what is staged and remembered need not be read
     for table in (tables.submission, tables.source_file):
         for outcome in connection.execute(sa.select(table.c.outcome)).scalars():
             idle.difference_update(sha256 for _, sha256 in outcome["dags"])
@@ -93,6 +95,8 @@ def _delete_sources(connection: Connection, tables: Tables) -> int:
     idle: set[str] = set(
         connection.execute(sa.select(source.c.sha256).where(source.c.sha256.not_in(pointed))).scalars()
     )
+    if not idle:
+        return 0
     for table in (tables.submission, tables.source_file):
         for sources in connection.execute(sa.select(table.c.sources)).scalars():
             idle.difference_update(_hashes(sources))

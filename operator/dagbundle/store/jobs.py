@@ -6,12 +6,14 @@ it creates the Job and again when it knows the Job's UID.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagbundle import errors
 from dagbundle.rollout.model import BundleKey, Json
-from dagbundle.store import staging
+from dagbundle.store import bulk, staging
 from dagbundle.store.bundles import now
 from dagbundle.store.records import JobRow
 from dagbundle.store.tables import AnyRow, Tables
@@ -84,8 +86,16 @@ def job(connection: Connection, tables: Tables, run_id: str) -> JobRow:
 
 def jobs(connection: Connection, tables: Tables, rollout_id: str) -> tuple[JobRow, ...]:
     """See `DagReader.jobs`."""
-    statement = _select(tables).where(tables.job.c.rollout == rollout_id).order_by(tables.job.c.subdir)
-    return tuple([_read(row) for row in connection.execute(statement)])
+    return jobs_of(connection, tables, [rollout_id]).get(rollout_id, ())
+
+
+def jobs_of(connection: Connection, tables: Tables, rollouts: Collection[str]) -> dict[str, tuple[JobRow, ...]]:
+    """Return the Jobs of rollouts that have some, by rollout and then by subdir."""
+    statement = _select(tables).where(bulk.is_in(connection, tables.job.c.rollout, rollouts))
+    found: dict[str, tuple[JobRow, ...]] = {}
+    for row in connection.execute(statement.order_by(tables.job.c.rollout, tables.job.c.subdir)):
+        found[row.rollout] = (*found.get(row.rollout, ()), _read(row))
+    return found
 
 
 def _select(tables: Tables) -> sa.Select[tuple[object, ...]]:

@@ -7,14 +7,14 @@ parser reported for is not closed either, so that nobody takes it for a subdir t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagbundle.rollout.model import FileOutcome, RunOutcome
-from dagbundle.store import staging
-from dagbundle.store.records import RunState, RunStateRow
+from dagbundle.store import bulk, staging
+from dagbundle.store.records import JobRow, RunState, RunStateRow
 from dagbundle.store.tables import AnyRow, Tables
 
 
@@ -51,26 +51,42 @@ def closed_subdirs(connection: Connection, tables: Tables, rollout_id: str) -> s
 def run_states(connection: Connection, tables: Tables, rollout_id: str) -> tuple[RunStateRow, ...]:
     """See `DagReader.run_states`."""
     shards = _shards(connection, tables, rollout_id)
-    return tuple(
-        [
-            RunStateRow(
-                subdir=subdir,
-                shard=row.shard,
-                shards=shards.get(subdir, 1),
-                attempt=row.attempt,
-                state=RunState(row.state),
-                failure=row.failure,
-                files=row.files,
-                dags=row.dags,
-                import_errors=row.import_errors,
-                airflow=row.airflow,
-                python=row.python,
-                started_at=row.started_at,
-                closed_at=row.closed_at,
-            )
-            for subdir, rows in sorted(_current_runs(connection, tables, rollout_id).items())
-            for row in rows
-        ]
+    runs = _current_runs(connection, tables, rollout_id)
+    return tuple([_state(row, shards.get(subdir, 1)) for subdir, rows in sorted(runs.items()) for row in rows])
+
+
+def states_of(
+    connection: Connection, tables: Tables, jobs: Mapping[str, Sequence[JobRow]], rollouts: Collection[str]
+) -> dict[str, tuple[RunStateRow, ...]]:
+    """Return what `run_states` does for each rollout that somebody reported for, given their Jobs."""
+    run = tables.parse_run
+    shards = {(rollout, job.subdir): job.shards for rollout, found in jobs.items() for job in found}
+    states: dict[str, tuple[RunStateRow, ...]] = {}
+    for row in connection.execute(
+        sa.select(run)
+        .where(bulk.is_in(connection, run.c.rollout, rollouts), run.c.state != RunState.FENCED)
+        .order_by(run.c.rollout, run.c.subdir, run.c.shard)
+    ):
+        found = _state(row, shards.get((row.rollout, row.subdir), 1))
+        states[row.rollout] = (*states.get(row.rollout, ()), found)
+    return states
+
+
+def _state(row: AnyRow, shards: int) -> RunStateRow:
+    return RunStateRow(
+        subdir=row.subdir,
+        shard=row.shard,
+        shards=shards,
+        attempt=row.attempt,
+        state=RunState(row.state),
+        failure=row.failure,
+        files=row.files,
+        dags=row.dags,
+        import_errors=row.import_errors,
+        airflow=row.airflow,
+        python=row.python,
+        started_at=row.started_at,
+        closed_at=row.closed_at,
     )
 
 

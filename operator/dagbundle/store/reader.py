@@ -6,15 +6,18 @@ from collections.abc import Collection
 from types import TracebackType
 from typing import Self
 
+import sqlalchemy as sa
+
 from dagbundle import errors
 from dagbundle.rollout.model import BundleKey, DagContent, FileOutcome, Json, KnownFile, Live, RunOutcome
-from dagbundle.store import bulk, bundles, jobs, listing, memory, outcomes, reading, schema, state
+from dagbundle.store import bulk, bundles, heads, jobs, listing, memory, outcomes, reading, schema, state
 from dagbundle.store.database import Database
 from dagbundle.store.records import (
     BundleRow,
     DagDetails,
     DagRow,
     DagVersionRow,
+    Head,
     ImportErrorRow,
     JobRow,
     Page,
@@ -115,6 +118,17 @@ class DagReader:
         """Return what is live; revision 0 with nothing in it for a bundle that never published."""
         return self.db.read(lambda c: state.live(c, self.db.tables, bundle))
 
+    def heads(self, wanted: Collection[BundleKey]) -> dict[BundleKey, Head]:
+        """Return where bundles are, without their DAGs: as good as empty for one that is not known.
+
+        As many statements for many as for one, if they have no holds.
+        """
+        return self.db.read(lambda c: heads.heads(c, self.db.tables, wanted))
+
+    def head(self, bundle: BundleKey) -> Head:
+        """Return where one bundle is."""
+        return self.heads([bundle])[bundle]
+
     def state_at(self, bundle: BundleKey, revision: int) -> Live:
         """Return what was live at a revision; the holds are today's.
 
@@ -173,6 +187,10 @@ class DagReader:
     def waiting_claims(self, dag_ids: Collection[str]) -> tuple[WaitingClaim, ...]:
         """Return who waits for these dag_ids, to be judged again when their owner lets go."""
         return self.db.read(lambda c: listing.waiting_claims(c, self.db.tables, dag_ids))
+
+    def claimed(self) -> frozenset[str]:
+        """Return every dag_id that somebody waits for."""
+        return self.db.read(lambda c: frozenset(c.execute(sa.select(self.db.tables.claim.c.dag_id)).scalars()))
 
     # --- Lists ---
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from dagbundle.rollout.model import BundleKey, Json, ParseWarning, Problem
+from dagbundle.rollout.model import BundleKey, Hold, Json, ParseWarning, Problem
 
 T = TypeVar("T")
 
@@ -118,6 +118,28 @@ class RunStateRow:
     """When the store first heard of it."""
     closed_at: dt.datetime | None
     """When it closed or failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a bundle is: what is live, in numbers, and its newest rollout with its runs."""
+
+    bundle: BundleKey
+    revision: int = 0
+    """0 for a bundle that never published, and for one that is not known."""
+    version: str = ""
+    template_hash: str = ""
+    dags: int = 0
+    kept: int = 0
+    """How many of the DAGs are kept at the last good definition."""
+    holds: tuple[Hold, ...] = ()
+    counts: Mapping[str, int] | None = None
+    """What the newest publish did, as `PublicationRow.counts`; None when there was none."""
+    requested: bool = False
+    """A target was asked for another rollout, and none has started since."""
+    rollout: RolloutRow | None = None
+    jobs: tuple[JobRow, ...] = ()
+    states: tuple[RunStateRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

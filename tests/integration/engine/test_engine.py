@@ -228,6 +228,16 @@ def test_the_second_claimant_of_a_dag_id_is_told_the_owner_and_published_when_it
     assert store.list_errors().items == ()
 
 
+def test_a_claim_that_was_forgotten_when_its_owner_let_go_is_handed_over_later(store: DagStore) -> None:
+    apply(store, reports.parsed("a.py", "shared"), name="first")
+    apply(store, reports.parsed("b.py", "shared"), name="second")
+    store.deactivate_bundle(BundleKey("team", "first"))  # and here its controller was killed
+    assert live(store, "second") == {}
+    assert engine.Engine(store).hand_over() == (BundleKey("team", "second"),)
+    assert live(store, "second") == {"shared": "v1"}
+    assert engine.Engine(store).hand_over() == ()
+
+
 def test_a_bundle_that_was_blocked_for_anothers_dag_id_is_published_when_the_owner_lets_go(store: DagStore) -> None:
     apply(store, reports.parsed("a.py", "shared"), name="first")
     second = apply(store, reports.parsed("b.py", "shared"), name="second", rollout={"onImportError": "Fail"})

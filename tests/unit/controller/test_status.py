@@ -9,7 +9,8 @@ from dagbundle.controller import announce
 from dagbundle.controller.status import Facts, Outcome, status_of
 from dagbundle.resources import base
 from dagbundle.resources import status as models
-from dagbundle.rollout.model import BundleKey, Live, LiveDag
+from dagbundle.rollout.model import BundleKey
+from dagbundle.store.records import Head
 
 NOW = dt.datetime(2026, 1, 1, 12, 0, tzinfo=dt.UTC)
 LATER = NOW + dt.timedelta(hours=1)
@@ -61,12 +62,12 @@ def test_a_condition_that_stays_keeps_its_time_and_one_that_changes_gets_a_new_o
 
 
 def test_what_could_not_be_found_out_stays_as_it_was() -> None:
-    old = write(PUBLISHED, facts=Facts(live(2), counts={"added": 2}))
+    old = write(PUBLISHED, facts=Facts(live(2, added=2)))
     assert write(BLOCKED, old)["dags"]["total"] == 2
 
 
 def test_dags_are_counted_with_those_that_were_kept() -> None:
-    status = write(PUBLISHED, facts=Facts(live(3, kept=1), counts={"added": 1, "changed": 1, "moved": 1, "removed": 4}))
+    status = write(PUBLISHED, facts=Facts(live(3, kept=1, added=1, changed=1, moved=1, removed=4)))
     assert status["dags"] == {"total": 3, "added": 1, "changed": 2, "removed": 4, "kept": 1}
 
 
@@ -75,9 +76,8 @@ def test_a_status_is_what_the_crd_allows() -> None:
     base.validate(models.Status, status, what="status")
 
 
-def live(number: int, *, kept: int = 0) -> Live:
-    dags = {f"d{n}": LiveDag(f"d{n}", ".", "a.py", "sha", "v", kept=n < kept) for n in range(number)}
-    return Live(BundleKey("team", "sales"), 1, "v", "t", dags)
+def live(number: int, *, kept: int = 0, **counts: int) -> Head:
+    return Head(BundleKey("team", "sales"), 1, "v", "t", number, kept, counts=counts or None)
 
 
 def test_a_transition_posts_one_event() -> None:

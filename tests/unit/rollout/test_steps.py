@@ -120,7 +120,7 @@ def test_what_would_come_out_the_same_is_not_tried_again(reason: str) -> None:
 @pytest.mark.parametrize("published", [False, True])
 def test_a_failed_run_is_tried_again_after_the_interval(published: bool) -> None:
     failed = rollout(open=False, published=published, reason="RunFailed", finished_at=NOW)
-    assert step(failed, now=NOW + dt.timedelta(seconds=20)) == steps.Done(retry_in=40)
+    assert step(failed, now=NOW + dt.timedelta(seconds=20)) == steps.Done(40, NOW + dt.timedelta(seconds=60))
     assert step(failed, now=NOW + dt.timedelta(seconds=60)) == steps.Start()
 
 

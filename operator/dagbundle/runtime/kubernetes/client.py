@@ -128,7 +128,7 @@ class Cluster:
                 page = self.call("GET", path, query=query, headers={"Accept": _METADATA_ONLY})
             except ApiException as error:
                 raise _error(error, "DagBundles cannot be listed") from error
-            for item in page["items"]:
+            for item in page["items"] or ():  # null, where there is none
                 metadata = item["metadata"]
                 versions[metadata["namespace"], metadata["name"]] = metadata["resourceVersion"]
             following = page["metadata"].get("continue")
