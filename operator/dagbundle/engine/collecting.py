@@ -71,8 +71,8 @@ def carry_out(
         DagBundleError: The sink refused (the store is gone); a run's own failure is recorded and not raised.
     """
     with concurrent.futures.ThreadPoolExecutor(max_workers=min(len(runs), os.cpu_count() or 1)) as pool:
-        futures = [pool.submit(_carry_out_one, run, settings, runtime, sink, watch) for run in runs]
-        try:
+        try:  # from the first thread on: an interrupt may come while it is being started
+            futures = [pool.submit(_carry_out_one, run, settings, runtime, sink, watch) for run in runs]
             concurrent.futures.wait(futures)
         except BaseException:  # interrupted: leaving the pool would wait for parsers that nobody waits for any more
             runtime.stop()

@@ -41,6 +41,7 @@ class LocalRuntime:
         self._standing_by = [standing_by] if standing_by else []
         self._digests: dict[str, tuple[tuple[int, ...], bytes]] = {}
         self._running: set[ParserProcess] = set()
+        self._stopped = False
 
     @property
     def root(self) -> str:
@@ -80,6 +81,8 @@ class LocalRuntime:
         """Run the parser and yield its report; see `runtime.base.Runtime`."""
         with self._parser() as parser:
             self._running.add(parser)
+            if self._stopped:
+                parser.terminate()
             try:
                 yield from parser.ask(request.model_dump_json(by_alias=True))
             except errors.RunError as error:
@@ -98,6 +101,7 @@ class LocalRuntime:
 
     def stop(self) -> None:
         """End the parsers that are running; see `runtime.base.Runtime`."""
+        self._stopped = True
         for parser in tuple(self._running):
             parser.terminate()
 
