@@ -178,43 +178,40 @@ class AirflowTarget:
 
     def _follow_versions(self, session: Session, move: Move) -> None:
         """Let DAGs that stayed as they were run the new version's code, in place, as Airflow does for an equal hash."""
-        others = {dag_id: found for dag_id, found in move.standing.items() if found != move.version}
-        self._set_version(session, move, move.version, without=others)
-        for found in sorted(set(others.values())):
-            self._set_version(session, move, found, only=[key for key, value in others.items() if value == found])
+        by_version: dict[str, list[str]] = {}
+        for dag_id, found in move.standing.items():
+            by_version.setdefault(found, []).append(dag_id)
+        others = [dag_id for found, dag_ids in by_version.items() if found != move.version for dag_id in dag_ids]
+        if len(others) < _CHUNK:  # as usual: those that are kept or held back are few
+            by_version.pop(move.version, None)
+            self._set_version(session, move, move.version, without=others)
+        for found, dag_ids in sorted(by_version.items()):
+            for some in _chunks(dag_ids):
+                self._set_version(session, move, found, only=some)
 
     def _set_version(
-        self,
-        session: Session,
-        move: Move,
-        bundle_version: str,
-        *,
-        without: Collection[str] = (),
-        only: Sequence[str] = (),
+        self, session: Session, move: Move, version: str, *, without: Sequence[str] = (), only: Sequence[str] = ()
     ) -> None:
+        """Set the version of the bundle's DAGs, and of the newest version of each, where it is another one."""
         dag, versions = self._airflow.Dag.__table__, self._airflow.DagVersion.__table__
-        mine = [
-            dag.c.bundle_name == move.airflow_name,
-            ~dag.c.is_stale,
-            dag.c.bundle_version.is_distinct_from(bundle_version),
-        ]
-        if without:
-            mine.append(dag.c.dag_id.not_in(list(without)))
-        if only:
-            mine.append(dag.c.dag_id.in_(only))
-        moved = list(session.execute(sa.select(dag.c.dag_id).where(*mine)).scalars())
-        for some in _chunks(moved):
-            session.execute(sa.update(dag).where(dag.c.dag_id.in_(some)).values(bundle_version=bundle_version))
-            newest = (
-                sa.select(versions.c.dag_id, sa.func.max(versions.c.version_number).label("number"))
-                .where(versions.c.dag_id.in_(some))
-                .group_by(versions.c.dag_id)
-                .subquery()
+        chosen = dag.c.dag_id.in_(only) if only else dag.c.dag_id.not_in(without)
+        mine = sa.and_(dag.c.bundle_name == move.airflow_name, ~dag.c.is_stale, chosen)
+        newer = versions.alias()
+        is_newest = ~sa.exists().where(
+            newer.c.dag_id == versions.c.dag_id, newer.c.version_number > versions.c.version_number
+        )
+        session.execute(
+            sa.update(versions)
+            .where(
+                versions.c.dag_id.in_(sa.select(dag.c.dag_id).where(mine)),
+                versions.c.bundle_version.is_distinct_from(version),
+                is_newest,
             )
-            latest = sa.select(versions.c.id).join(
-                newest, sa.and_(newest.c.dag_id == versions.c.dag_id, newest.c.number == versions.c.version_number)
-            )
-            session.execute(sa.update(versions).where(versions.c.id.in_(latest)).values(bundle_version=bundle_version))
+            .values(bundle_version=version)
+        )
+        session.execute(
+            sa.update(dag).where(mine, dag.c.bundle_version.is_distinct_from(version)).values(bundle_version=version)
+        )
 
     def _deactivate(self, session: Session, move: Move) -> None:
         """Make stale what is not live any more, also what somebody else left in our bundle."""
