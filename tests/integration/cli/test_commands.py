@@ -158,6 +158,11 @@ def test_two_applies_at_once_end_with_one_of_them_published_whole(command: Comma
     assert live in ({"a", "b"}, {"a", "c"})
 
 
+def hearing() -> None:
+    """Let a program hear SIGINT, which a shell that was started in the background has its children ignore."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_apply_ends_its_parser_and_publishes_nothing(
     command: Command, bundle: MakeBundle, number: signal.Signals
@@ -167,6 +172,7 @@ def test_an_interrupted_apply_ends_its_parser_and_publishes_nothing(
         [COMMAND, "apply", "-f", str(folder.parent / "resource.yaml"), "--local", "--folder", str(folder),
          "--python", airflow.python()],
         cwd=folder.parent, env=command.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=hearing,  # noqa: PLW1509 - no thread of this process holds anything then
     )  # fmt: skip
     with process:
         assert process.stderr is not None
