@@ -141,7 +141,8 @@ class Rollouts:
         pinned: str = "",
     ) -> None:
         """Start a rollout, and remove the Jobs of the one that it supersedes."""
-        details = {"requestedAt": requested_at, **({"pinned": pinned} if pinned else {})}
+        # what tasks of this version run on: of a workload nothing else tells it later
+        details = {"requestedAt": requested_at, "image": view.image, **({"pinned": pinned} if pinned else {})}
         self._engine.start(resource, version=view.image, rules=rules, details=details)
         self.remove_jobs(view)
 

@@ -53,12 +53,18 @@ def _ended(table: sa.Table, bundle: sa.Table) -> sa.ColumnElement[bool]:
 
 
 def _delete_rollouts(connection: Connection, tables: Tables) -> int:
-    """Delete finished rollouts but each bundle's newest one, and those that claims would be judged again from."""
-    rollout, run, submission = tables.rollout, tables.parse_run, tables.submission
+    """Delete finished rollouts but each bundle's newest one, and those that claims would be judged again from.
+
+    The row alone stays of one that a kept revision came from: it says on what, and as whom, that revision's tasks run.
+    """
+    rollout, run, submission, publication = tables.rollout, tables.parse_run, tables.submission, tables.publication
+    is_told = sa.exists().where(publication.c.bundle_id == rollout.c.bundle_id, publication.c.rollout == rollout.c.id)
+    has_more = sa.or_(*[sa.exists().where(table.c.rollout == rollout.c.id) for table in (run, tables.job)])
     over = sa.and_(
         rollout.c.state != RolloutState.OPEN,
         ~sa.exists().where(tables.bundle.c.rollout == rollout.c.id),
         ~sa.exists().where(tables.claim.c.rollout == rollout.c.id),
+        sa.or_(~is_told, has_more),
     )
     gone = connection.execute(sa.select(rollout.c.id).where(over)).scalars().all()
     if gone:
@@ -66,7 +72,7 @@ def _delete_rollouts(connection: Connection, tables: Tables) -> int:
         connection.execute(sa.delete(submission).where(submission.c.run.in_(runs)))
         for table in (run, tables.job):
             connection.execute(sa.delete(table).where(bulk.is_in(connection, table.c.rollout, gone)))
-        connection.execute(sa.delete(rollout).where(bulk.is_in(connection, rollout.c.id, gone)))
+        connection.execute(sa.delete(rollout).where(bulk.is_in(connection, rollout.c.id, gone), ~is_told))
     return len(gone)
 
 
