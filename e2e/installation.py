@@ -67,6 +67,8 @@ class Installation:
             "server": {"replicas": 2},
             **values,
         }
+        for grant in settings["tenants"]:  # they must be there, and a story may have deleted one
+            self.team(grant["namespace"])
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "values.json"
             path.write_text(json.dumps(settings))
@@ -185,8 +187,6 @@ def installed(cluster: AnyCluster, image: str, database_image: str, *, keep: boo
         _clean(made)
         try:
             made.team(NAMESPACE, accounts=())
-            for grant in GRANTS:
-                made.team(grant["namespace"])
             made.database.deploy()
             made.install()
             yield made
