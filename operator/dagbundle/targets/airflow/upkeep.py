@@ -106,12 +106,13 @@ def refresh(airflow: adapter.Adapter, connection: Connection, names: Collection[
     now = dt.datetime.now(dt.UTC)
     ours = sa.and_(dag.c.bundle_name.in_(names), ~dag.c.is_stale)
     connection.execute(sa.update(dag).where(ours).values(last_parsed_time=now))
+    at_limit = dag.c.get("exceeds_max_non_backfill")  # 3.1 clears such a DAG's dates instead
     overdue = connection.execute(
         sa.select(dag.c.dag_id, dag.c.bundle_name, dag.c.bundle_version, dag.c.last_parse_duration)
         .where(
             ours,
             dag.c.next_dagrun_create_after < now - OVERDUE,
-            sa.or_(dag.c.is_paused, dag.c.exceeds_max_non_backfill),
+            dag.c.is_paused if at_limit is None else sa.or_(dag.c.is_paused, at_limit),
         )
         .order_by(dag.c.dag_id)
         .limit(MAX_OVERDUE)
