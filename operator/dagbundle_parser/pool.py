@@ -182,8 +182,6 @@ class Pool:
 
     def _wait(self) -> list[_Running]:
         """Wait for an event; return the children that have ended."""
-        if self._stop:  # it may have come when the handler was there and nothing to wake the selector yet
-            raise Stopped(self._stop)
         now = time.monotonic()
         timeout = max(0.0, min(child.deadline for child in self._running.values()) - now)
         for key, _ in self._selector.select(timeout):

@@ -9,10 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 from dagbundle_parser import sandbox
@@ -64,21 +62,9 @@ class StubLoader(AbstractDagLoader):
         return self._tracer.snapshot()
 
 
-def _stopping(set_wakeup_fd: Callable[..., int]) -> Callable[..., int]:
-    """Let SIGTERM arrive when the pool handles it and nothing would wake it yet."""
-
-    def late(*arguments: int, **named: bool) -> int:
-        os.kill(os.getpid(), signal.SIGTERM)
-        return set_wakeup_fd(*arguments, **named)
-
-    return late
-
-
 def main() -> int:
     if uid := os.environ.get("STUB_UID"):
         sandbox._become(int(uid), keep_reading=True)
-    if os.environ.get("STUB_STOP"):
-        signal.set_wakeup_fd = _stopping(signal.set_wakeup_fd)
     request = RunRequest.from_json(json.loads(Path(sys.argv[1]).read_text()))
     run = Run(request, Surroundings.read(), loaders=[StubLoader()])
     report = os.dup(1)
