@@ -59,7 +59,7 @@ def mutated(draw: st.DrawFn) -> dict[str, Any]:
     """The document with one to three places changed."""
     found: dict[str, Any] = copy.deepcopy(rich_once())
     for _ in range(draw(st.integers(1, 3))):
-        places = list(_places(found["dag"]))
+        places = list(_places(found))
         holder, key = draw(st.sampled_from(places))
         holder[key] = draw(VALUES)
     return found

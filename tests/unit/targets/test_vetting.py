@@ -66,6 +66,37 @@ def test_a_document_that_names_or_is_what_it_must_not_is_refused(fields: dict[st
     assert raised.value.reason == "NotAllowed"
 
 
+@pytest.mark.parametrize(
+    ("defaults", "told"),
+    [
+        ({"tasks": {"x": {"__type": "base_exc_ser", "__var": {}}}}, r"client_defaults\.tasks\.x\.__type"),
+        (
+            {"tasks": {"start_trigger_args": {"__type": "START_TRIGGER_ARGS", "trigger_cls": "tenant.Evil"}}},
+            "triggerer",
+        ),
+        ({"tasks": {"pool": "other"}}, r"client_defaults\.tasks\.pool is 'other'"),
+        ({"tasks": []}, None),
+        ({"tasks": "x"}, "no object of objects"),
+        ("x", "no object of objects"),
+    ],
+)
+def test_what_stands_beside_the_dag_is_looked_at_too(defaults: Any, told: str | None) -> None:
+    found = {**document(), "client_defaults": defaults}
+    allowed = vetting.Allowed(pools=frozenset({"sales"}))
+    if told is None:
+        vetting.check(found, allowed)
+        return
+    with pytest.raises(errors.TargetError, match=told):
+        vetting.check(found, allowed)
+
+
+@pytest.mark.parametrize("name", ["__class", "__classname__", "__class_path", "__type"])
+@pytest.mark.parametrize("value", [["a"], {"a": 1}, None, 1])
+def test_a_name_that_is_no_text_is_refused(name: str, value: Any) -> None:
+    with pytest.raises(errors.TargetError, match=name):
+        vetting.check(document(x={name: value}), ANY)
+
+
 def test_a_refusal_says_how_the_platform_team_would_allow_it() -> None:
     with pytest.raises(errors.TargetError) as raised:
         vetting.check(document(timetable={"__type": "tenant.Workdays", "__var": {}}), ANY)

@@ -107,8 +107,13 @@ def check(document: Mapping[str, Any], allowed: Allowed) -> None:
     """
     dag = document["dag"]
     _header(dag)
-    for path, value in _values(dag, "dag", 0):
+    # all of it: what stands beside the DAG (`client_defaults`) is merged into its tasks when it is decoded
+    for path, value in _values(document, "", 0):
         _mapping(path, value, allowed)
+    defaults = document.get("client_defaults") or {}
+    if not isinstance(defaults, Mapping) or not isinstance(defaults.get("tasks") or {}, Mapping):
+        raise _refused("client_defaults", defaults, "it is no object of objects")
+    _task("client_defaults.tasks", defaults.get("tasks") or {}, allowed)
     for index, task in enumerate(dag.get("tasks", ())):
         body = task.get("__var", {})
         for place in (body, body.get("partial_kwargs") or {}):
@@ -149,7 +154,7 @@ def _values(value: Any, path: str, depth: int) -> Iterator[tuple[str, Mapping[st
     if isinstance(value, Mapping):
         yield path, value
         for name, item in value.items():
-            yield from _values(item, f"{path}.{name:.60}", depth + 1)
+            yield from _values(item, f"{path}.{name:.60}" if path else name, depth + 1)
     elif isinstance(value, list):
         for index, item in enumerate(value):
             yield from _values(item, f"{path}[{index}]", depth + 1)
@@ -165,14 +170,13 @@ def _mapping(path: str, value: Mapping[str, Any], allowed: Allowed) -> None:
             _trigger(f"{path}.trigger_cls", value.get("trigger_cls"), allowed)
         if kind == "asset":
             _asset(path, value, allowed)
-    if "__class" in value and value["__class"] not in _PARAMS:
-        raise _refused(f"{path}.__class", value["__class"], "it is no Param's class")
-    if "__classname__" in value and value["__classname__"] not in _SERDE:
-        raise _refused(f"{path}.__classname__", value["__classname__"], "a DAG holds no such object")
-    if "__class_path" in value and value["__class_path"] not in allowed.classes:
-        raise _refused(
-            f"{path}.__class_path", value["__class_path"], "it is not allowed", setting="DAGBUNDLE_ALLOWED_CLASSES"
-        )
+    for name, known, why, setting in (
+        ("__class", _PARAMS, "it is no Param's class", ""),
+        ("__classname__", _SERDE, "a DAG holds no such object", ""),
+        ("__class_path", allowed.classes, "it is not allowed", "DAGBUNDLE_ALLOWED_CLASSES"),
+    ):
+        if name in value and not (isinstance(value[name], str) and value[name] in known):
+            raise _refused(f"{path}.{name}", value[name], why, setting=setting)
 
 
 def _asset(path: str, value: Mapping[str, Any], allowed: Allowed) -> None:
