@@ -16,7 +16,7 @@ _COLOURS = {"error": typer.colors.RED, "warning": typer.colors.YELLOW, "info": N
 
 @app.command()
 def check(out: options.Output = output.Format.TEXT, database_url: options.DatabaseUrl = None) -> None:
-    """Say what would go wrong with publishing into this Airflow; ends with 1 where something would."""
+    """Say what would go wrong with publishing into this Airflow; ends with 5 where something would."""
     from dagbundle.cli import report  # noqa: PLC0415 - usage errors answer before the store is loaded
 
     with report.opened_store(database_url, target="airflow") as store:

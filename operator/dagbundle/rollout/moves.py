@@ -31,12 +31,10 @@ class WrittenDag:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """An import error or a warning of a file."""
+    """An import error of a file."""
 
     path: str
-    kind: str
     message: str
-    line: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +46,10 @@ class Move:
     """The name that Airflow knows the bundle by."""
     root: str
     """Absolute path of the bundle where it was parsed; empty where nobody said."""
-    revision: int
     version: str
     written: tuple[WrittenDag, ...]
     standing: Mapping[str, str]
     """Live DAGs that are as they were, with the bundle version that each runs."""
-    removed: tuple[str, ...]
-    """dag_ids that were live and are not any more."""
     errors: tuple[Note, ...] = ()
     """Every import error that is visible now."""
     airflow: Mapping[str, str] = field(default_factory=dict)

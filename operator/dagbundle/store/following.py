@@ -97,7 +97,6 @@ def tell(
             bundle=bundles.key_of(owner),
             airflow_name=owner.airflow_name,
             root=_root(spec),
-            revision=revision,
             version=version,
             written=tuple(
                 WrittenDag(
@@ -112,9 +111,8 @@ def tell(
                 for item in sorted(written, key=lambda item: item.dag_id)
             ),
             standing={dag_id: versions[dag_id] for dag_id in after.keys() - {item.dag_id for item in written}},
-            removed=tuple(sorted(before.keys() - after.keys())),
             errors=tuple(
-                Note(item.path, item.kind, item.message, item.line)
+                Note(item.path, item.message)
                 for item in sorted(errors, key=lambda item: (item.path, item.line or 0, item.message))
             ),
             airflow=airflow,
@@ -137,10 +135,8 @@ def owners(
     return found | {dag_id: BundleKey("", name) for dag_id, name in foreign.items() if name not in ours}
 
 
-def follow(connection: Connection, tables: Tables, target: Target | None, bundle: BundleKey) -> None:
+def follow(connection: Connection, tables: Tables, target: Target, bundle: BundleKey) -> None:
     """See `DagStore.follow`."""
-    if target is None:
-        return
     owner = bundles.find(connection, tables, bundle, lock=True)
     if not owner.revision:
         return
@@ -162,10 +158,10 @@ def follow(connection: Connection, tables: Tables, target: Target | None, bundle
     )
 
 
-def refresh(connection: Connection, tables: Tables, target: Target | None, cluster: str) -> tuple[BundleKey, ...]:
+def refresh(connection: Connection, tables: Tables, target: Target, cluster: str) -> tuple[BundleKey, ...]:
     """See `DagStore.refresh`."""
-    names = _names(connection, tables, cluster) if target else {}
-    if target is None or not names:
+    names = _names(connection, tables, cluster)
+    if not names:
         return ()
     target.refresh(connection, names.keys())
     live = _live(connection, tables, tables.bundle.c.cluster == cluster)
@@ -189,11 +185,9 @@ def _live(connection: Connection, tables: Tables, condition: sa.ColumnElement[bo
 
 
 def attend(
-    connection: Connection, tables: Tables, target: Target | None, identity: str, cluster: str
+    connection: Connection, tables: Tables, target: Target, identity: str, cluster: str
 ) -> Mapping[BundleKey, Collection[str]]:
     """See `DagStore.attend`."""
-    if target is None:
-        return {}
     target.beat(connection, identity)
     names = _names(connection, tables, cluster)
     asked = target.take_requests(connection, names.keys()) if names else {}
@@ -204,12 +198,6 @@ def attend(
         connection.execute(sa.insert(table).values(bundle_id=owner.id, requested_at=bundles.now()))
         database.notify(connection, owner.rollout)
     return {names[name]: frozenset(paths) for name, paths in asked.items()}
-
-
-def depart(connection: Connection, target: Target | None, identity: str) -> None:
-    """See `DagStore.depart`."""
-    if target is not None:
-        target.rest(connection, identity)
 
 
 def _names(connection: Connection, tables: Tables, cluster: str) -> dict[str, BundleKey]:

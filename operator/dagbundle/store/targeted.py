@@ -35,7 +35,9 @@ class TargetedStore(DagReader):
             TargetError: The target cannot take it.
             OwnershipError: Another bundle has one of its dag_ids in the target.
         """
-        self.db.write(lambda c: following.follow(c, self.db.tables, self.target, bundle))
+        target = self.target
+        if target is not None:
+            self.db.write(lambda c: following.follow(c, self.db.tables, target, bundle))
 
     def refresh(self, *, cluster: str = "") -> tuple[BundleKey, ...]:
         """Refresh what the target shows of this cluster's bundles.
@@ -43,7 +45,8 @@ class TargetedStore(DagReader):
         Returns:
             The bundles of which it does not show all that is live: `follow` mends that.
         """
-        return self.db.write(lambda c: following.refresh(c, self.db.tables, self.target, cluster))
+        target = self.target
+        return () if target is None else self.db.write(lambda c: following.refresh(c, self.db.tables, target, cluster))
 
     def attend(self, identity: str, *, cluster: str = "") -> Mapping[BundleKey, Collection[str]]:
         """Show the target that its processor lives, and take what it asks for.
@@ -57,7 +60,10 @@ class TargetedStore(DagReader):
         Returns:
             Files to be parsed again, relative to their bundle's root, by bundle.
         """
-        return self.db.write(lambda c: following.attend(c, self.db.tables, self.target, identity, cluster))
+        target = self.target
+        if target is None:
+            return {}
+        return self.db.write(lambda c: following.attend(c, self.db.tables, target, identity, cluster))
 
     def examine(self) -> Sequence[Symptom]:
         """Say what would go wrong with the target, or is worth knowing of it; empty where there is none."""
@@ -66,4 +72,6 @@ class TargetedStore(DagReader):
 
     def depart(self, identity: str) -> None:
         """Show the target that its processor ended in order."""
-        self.db.write(lambda c: following.depart(c, self.target, identity))
+        target = self.target
+        if target is not None:
+            self.db.write(lambda c: target.rest(c, identity))

@@ -54,7 +54,8 @@ def minor_of(found: str) -> str:
     return ".".join(found.split(".")[:2])
 
 
-def _numbers(found: str) -> tuple[int, ...]:
+def numbers(found: str) -> tuple[int, ...]:
+    """Return a version as it is compared: (3, 3, 2) of `3.3.2`, what is no number left out."""
     return tuple(int(part) for part in found.split(".") if part.isdecimal())
 
 
@@ -126,8 +127,8 @@ class Adapter:
         from airflow.utils import db  # noqa: PLC0415 - for a check only
 
         known = db._REVISION_HEADS_MAP  # noqa: SLF001 - there is no other
-        mine = [found for found in known if _numbers(found) <= _numbers(self.version)]
-        return str(known[max(mine, key=_numbers)])
+        mine = [found for found in known if numbers(found) <= numbers(self.version)]
+        return str(known[max(mine, key=numbers)])
 
     def decoded(self, document: Mapping[str, Any]) -> Any:
         """Return Airflow's own view of a serialized DAG, which decodes parts of it when they are asked for."""

@@ -103,7 +103,7 @@ class AirflowTarget:
 
     def _refuse_newer(self, move: Move) -> None:
         for subdir, found in sorted(move.airflow.items()):
-            if _minor(found) > _minor(self._airflow.version):
+            if adapter.numbers(found)[:2] > adapter.numbers(self._airflow.version)[:2]:
                 raise errors.TargetError(
                     f"subdir {subdir} was serialized by Airflow {found}, and this deployment is "
                     f"{self._airflow.version}: a newer Airflow's DAGs cannot be read by an older one",
@@ -265,10 +265,6 @@ def _chunks(values: Collection[Any]) -> Iterator[list[Any]]:
     ordered = list(values)
     for start in range(0, len(ordered), _CHUNK):
         yield ordered[start : start + _CHUNK]
-
-
-def _minor(found: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in adapter.minor_of(found).split(".") if part.isdecimal())
 
 
 def _now() -> dt.datetime:
