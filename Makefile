@@ -106,11 +106,11 @@ test-publisher: $(PUBLISHER_ENVS) ## Run the tests of publishing into Airflow's 
 	  echo "Airflow $$minor"; .venvs/publisher-$$minor/bin/python -m pytest --numprocesses 2 tests/publisher $(PYTEST_ARGS) || exit 1; done
 
 .PHONY: e2e-install
-e2e-install: .venv/installed ## Bring what the stories run, from Debian's packages and from source (root; 15 minutes, once)
+e2e-install: .venv/installed ## Bring what the stories run, from Debian's packages and from source (root; 7 minutes, once)
 	$(BIN)/python -m e2e.cluster install
 
 .PHONY: e2e
-e2e: .venv/installed .venvs/uv/installed ## Test on a real Kubernetes (root; the first time takes a quarter of an hour more)
+e2e: .venv/installed .venvs/uv/installed ## Test on a real Kubernetes (root; the first time takes ten minutes more)
 	$(PYTEST) e2e -m "not slow" $(PYTEST_ARGS)
 
 # --- to look at ------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def _options() -> argparse.ArgumentParser:
     def command(name: str, about: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=about, description=about)
 
-    one = command("install", "install Debian's packages and build the rest: 15 minutes, once for each version")
+    one = command("install", "install Debian's packages and build the rest: 7 minutes, once for each version")
     one.add_argument("--api-only", action="store_true", help="only what `up --api-only` needs")
     one = command("up", "start the cluster, unless it is up, and print the path of its kubeconfig")
     one.add_argument("--api-only", action="store_true", help="another API server with its etcd, and nothing else")

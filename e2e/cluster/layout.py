@@ -14,20 +14,20 @@ import re
 from collections.abc import Iterator
 
 GO_MODULE = pathlib.Path(__file__).parent / "go"
-COREDNS = "v1.15.0"
-HELM = "v3.22.0"
 PAUSE = "v1"
 
 
-def _kubernetes() -> str:
-    found = re.search(r"(?m)^require k8s\.io/kubernetes (v1\.\d+\.\d+)$", (GO_MODULE / "go.mod").read_text())
+def _pinned(module: str) -> str:
+    found = re.search(rf"(?m)^\t{re.escape(module)} (v\d+\.\d+\.\d+)$", (GO_MODULE / "go.mod").read_text())
     if not found:
-        raise ValueError("e2e/cluster/go/go.mod pins no release of k8s.io/kubernetes on a line of its own")
+        raise ValueError(f"e2e/cluster/go/go.mod pins no release of {module} on a line of its own")
     return found[1]
 
 
-KUBERNETES = _kubernetes()
-"""go.mod pins it, as its checksums are beside it."""
+KUBERNETES = _pinned("k8s.io/kubernetes")
+COREDNS = _pinned("github.com/coredns/coredns")
+HELM = _pinned("helm.sh/helm/v3")
+"""go.mod pins them, as their checksums are beside it."""
 
 PROGRAMS = {
     "kube-apiserver": f"kubernetes-{KUBERNETES}",

@@ -1,9 +1,10 @@
 //go:build tools
 
-// Package tools pins the Kubernetes programs that the end-to-end cluster runs, as ordinary Go module dependencies.
+// Package tools pins the programs that the end-to-end cluster runs, as ordinary Go module dependencies.
 package tools
 
 import (
+	_ "helm.sh/helm/v3/cmd/helm"
 	_ "k8s.io/kubernetes/cmd/kube-apiserver"
 	_ "k8s.io/kubernetes/cmd/kube-controller-manager"
 	_ "k8s.io/kubernetes/cmd/kube-proxy"
