@@ -15,7 +15,7 @@ from dagbundle.runtime.process import ParserProcess
 from dagbundle.store import peek
 
 if TYPE_CHECKING:
-    from dagbundle.engine import engine
+    from dagbundle.engine.applied import Applied
     from dagbundle.resources import bundle as bundle_models
     from dagbundle.rollout import policy
     from dagbundle.runtime.local import LocalRuntime
@@ -153,9 +153,7 @@ class _Prepared:
 
         return LocalRuntime(self.folder, python=self.python, hash_seed=seed)
 
-    def run(
-        self, store: DagStore, parser: ParserProcess | None, *, dry_run: bool, force: bool, quiet: bool
-    ) -> engine.Applied:
+    def run(self, store: DagStore, parser: ParserProcess | None, *, dry_run: bool, force: bool, quiet: bool) -> Applied:
         from dagbundle.engine import engine as engines  # noqa: PLC0415 - loaded while the parser comes up
         from dagbundle.runtime.local import LocalRuntime  # noqa: PLC0415 - likewise
 

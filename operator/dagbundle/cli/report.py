@@ -13,7 +13,8 @@ import typer
 from dagbundle import targets
 from dagbundle.cli import inputs, output
 from dagbundle.cli.exits import Exit
-from dagbundle.engine import changes, determinism, engine
+from dagbundle.engine import changes, determinism
+from dagbundle.engine.applied import Applied
 from dagbundle.rollout import diff
 from dagbundle.rollout.model import Change, FileProblem, RunOutcome, Verdict, short_version
 from dagbundle.store.dagstore import DagStore
@@ -43,14 +44,14 @@ def opened_store(url: str | None, *, target: str | None = None) -> Iterator[DagS
         yield store
 
 
-def exit_of(applied: engine.Applied) -> Exit:
+def exit_of(applied: Applied) -> Exit:
     """Return the exit code that an apply, a dry run or a rollback ends with."""
     if applied.judgement.verdict is Verdict.BLOCK:
         return Exit.BLOCKED
     return Exit.OK if applied.judgement.ready or applied.judgement.reason == "RolledBack" else Exit.KEPT_BACK
 
 
-def applied(result: engine.Applied, store: DagStore, out: output.Format, *, details: bool = False) -> None:
+def applied(result: Applied, store: DagStore, out: output.Format, *, details: bool = False) -> None:
     """Show what an apply did, or would do."""
     if out is not output.Format.TEXT:
         output.document(_document(result), out)
@@ -118,7 +119,7 @@ def _run_line(run: RunOutcome) -> str:
     return f"{output.printable(run.subdir)}: " + ", ".join(parts) + ("" if run.closed else ", did not finish")
 
 
-def _change_lines(result: engine.Applied) -> None:
+def _change_lines(result: Applied) -> None:
     counts: dict[Change, int] = {}
     for change in result.judgement.changes:
         counts[change.change] = counts.get(change.change, 0) + 1
@@ -179,7 +180,7 @@ def _value(value: object) -> str:
     return text if len(text) <= _VALUE_WIDTH else f"{text[:_VALUE_WIDTH]}…"
 
 
-def _document(result: engine.Applied) -> dict[str, Any]:
+def _document(result: Applied) -> dict[str, Any]:
     judgement = result.judgement
     return {
         "bundle": {"namespace": result.bundle.namespace, "name": result.bundle.name},

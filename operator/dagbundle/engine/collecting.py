@@ -253,7 +253,7 @@ class MemorySink:
         remembered: Mapping[str, FileOutcome] | None = None,
     ) -> None:
         self._known = known or {}
-        self._remembered = remembered or {}
+        self._remembered = {} if remembered is None else remembered
         self._runs: dict[str, _Run] = {}
         self.contents: dict[str, DagContent] = {}
         """Every parsed DAG's content by its SHA-256."""

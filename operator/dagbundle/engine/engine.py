@@ -9,25 +9,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from dagbundle import errors
-from dagbundle.engine import collecting, events
-from dagbundle.engine.sink import StoreSink
+from dagbundle.engine import collecting, deferring, events
+from dagbundle.engine.applied import Applied
 from dagbundle.resources import bundle as bundle_models
 from dagbundle.rollout import judge, plan, policy
 from dagbundle.rollout.model import (
     BundleKey,
     Change,
     Changeset,
-    DagContent,
     FileOutcome,
     Hold,
     Judgement,
     KnownFile,
     Live,
-    RunOutcome,
     Verdict,
     short_version,
 )
@@ -37,24 +34,6 @@ from dagbundle.store.records import RolloutRow
 
 MAX_JUDGEMENTS = 20
 """How often one changeset is judged again because somebody else published first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What an apply did, or what it would do."""
-
-    bundle: BundleKey
-    version: str
-    judgement: Judgement
-    runs: tuple[RunOutcome, ...] = ()
-    base_revision: int = 0
-    revision: int = 0
-    """The bundle's revision afterwards; equal to `base_revision` when nothing was published."""
-    dry_run: bool = False
-    contents: Mapping[str, DagContent] = dataclasses.field(default_factory=dict)
-    """Contents that are not in the store, by SHA-256 (dry runs only)."""
-    rejudged: tuple[BundleKey, ...] = ()
-    """Other bundles that were published too, because this one let go of a dag_id that they waited for."""
 
 
 def key_of(resource: bundle_models.DagBundle, cluster: str = "") -> BundleKey:
@@ -107,31 +86,24 @@ class Engine:
         planned = plan.plan(resource, version=version, live=live)
         if not planned.runs:
             return _nothing(key, version, live, planned)
-        self._store.register_bundle(key, airflow_name_of(resource, self._cluster))
-        rollout = self._store.start_rollout(
-            key,
-            version=version,
-            template_hash=planned.template_hash,
-            subdirs=[run.subdir for run in planned.runs],
-            spec=_spec_document(resource, rules),
-        )
+        spec = _spec_document(resource, rules)
+        sink = deferring.DeferredSink(self._store, key, lambda: self._begin(resource, planned, version, spec).id)
+        if force or planned.template_hash != live.template_hash:
+            sink.start()
         collecting.carry_out(
             planned.runs,
-            collecting.RunSettings(rollout.id, airflow_name_of(resource, self._cluster), resource.spec.parser, force),
+            collecting.RunSettings("apply", airflow_name_of(resource, self._cluster), resource.spec.parser, force),
             runtime=runtime,
-            sink=StoreSink(self._store, key, rollout.id),
+            sink=sink,
             watch=self._watch,
         )
-        changeset = Changeset(
-            bundle=key,
-            version=version,
-            template_hash=planned.template_hash,
-            base_revision=live.revision,
-            runs=self._store.outcomes(rollout.id),
-        )
-        if runtime.resolve_version() != version:
-            return self._changed_underneath(rollout.id, changeset)
-        return self._publish(rollout.id, changeset, rules)
+        same = runtime.resolve_version() == version
+        changeset = Changeset(key, version, planned.template_hash, live.revision, sink.unchanged())
+        if same and changeset.runs and (done := self._nothing_new(changeset, live, rules, spec)):
+            return done
+        rollout_id = sink.start()
+        changeset = dataclasses.replace(changeset, runs=self._store.outcomes(rollout_id))
+        return self._publish(rollout_id, changeset, rules) if same else self._changed_underneath(rollout_id, changeset)
 
     def start(
         self,
@@ -151,14 +123,30 @@ class Engine:
         """
         key = key_of(resource, self._cluster)
         planned = plan.plan(resource, version=version, live=self._live(key))
+        return self._begin(resource, planned, version, {**_spec_document(resource, rules), **details})
+
+    def _begin(
+        self, resource: bundle_models.DagBundle, planned: plan.Plan, version: str, spec: Mapping[str, Any]
+    ) -> RolloutRow:
+        key = key_of(resource, self._cluster)
         self._store.register_bundle(key, airflow_name_of(resource, self._cluster))
+        subdirs = [run.subdir for run in planned.runs]
         return self._store.start_rollout(
-            key,
-            version=version,
-            template_hash=planned.template_hash,
-            subdirs=[run.subdir for run in planned.runs],
-            spec={**_spec_document(resource, rules), **details},
+            key, version=version, template_hash=planned.template_hash, subdirs=subdirs, spec=dict(spec)
         )
+
+    def _nothing_new(
+        self, changeset: Changeset, live: Live, rules: policy.Policy, spec: Mapping[str, Any]
+    ) -> Applied | None:
+        """Return what an apply did that found all as it was published; None when a rollout has something to do."""
+        judgement = judge.judge(changeset, live=live, owners=self._owners(changeset, live), policy=rules)
+        if judgement.verdict is Verdict.BLOCK or any(
+            change.change not in {Change.UNCHANGED, Change.KEPT} for change in judgement.changes
+        ):
+            return None
+        if not self._store.is_settled(changeset.bundle, live.revision, spec):
+            return None
+        return Applied(changeset.bundle, changeset.version, judgement, changeset.runs, live.revision, live.revision)
 
     def finish(self, rollout_id: str) -> Applied:
         """Judge what was staged for a rollout, and publish or block it.
@@ -215,7 +203,7 @@ class Engine:
             watch=self._watch,
         )
         changeset = Changeset(key, version, planned.template_hash, live.revision, sink.outcomes())
-        judgement = judge.judge(changeset, live=live, owners=self._owners(changeset), policy=rules)
+        judgement = judge.judge(changeset, live=live, owners=self._owners(changeset, live), policy=rules)
         return Applied(
             bundle=key,
             version=version,
@@ -310,15 +298,16 @@ class Engine:
         except errors.NotFoundError:
             return Live(key)
 
-    def _owners(self, changeset: Changeset) -> Mapping[str, BundleKey]:
-        return self._store.owners({dag.dag_id for run in changeset.runs for file in run.files for dag in file.dags})
+    def _owners(self, changeset: Changeset, live: Live) -> Mapping[str, BundleKey]:
+        asked = {dag.dag_id for run in changeset.runs for file in run.files for dag in file.dags} - live.dags.keys()
+        return {**dict.fromkeys(live.dags, live.bundle), **(self._store.owners(asked) if asked else {})}
 
     def _publish(self, rollout_id: str, changeset: Changeset, rules: policy.Policy) -> Applied:
         """Judge and publish, again and again while others publish first."""
         for _ in range(MAX_JUDGEMENTS):
             live = self._store.live(changeset.bundle)
             current = dataclasses.replace(changeset, base_revision=live.revision)
-            judgement = judge.judge(current, live=live, owners=self._owners(current), policy=rules)
+            judgement = judge.judge(current, live=live, owners=self._owners(current, live), policy=rules)
             applied = Applied(
                 bundle=current.bundle,
                 version=current.version,

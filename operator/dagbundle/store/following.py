@@ -16,7 +16,7 @@ from dagbundle import errors
 from dagbundle.rollout.model import BundleKey
 from dagbundle.rollout.moves import Move, Note, Symptom, WrittenDag
 from dagbundle.store import bulk, bundles, database, reading, state
-from dagbundle.store.records import RunState
+from dagbundle.store.records import RolloutState, RunState
 from dagbundle.store.state import Definition, Finding, Pin
 from dagbundle.store.tables import AnyRow, Tables
 
@@ -63,6 +63,32 @@ class Target(Protocol):
 def is_behind(connection: Connection, tables: Tables, target: Target | None, owner: AnyRow) -> bool:
     """Tell whether a target has not followed the bundle to its present revision."""
     return target is not None and _followed(connection, tables, target, owner.id) != owner.revision
+
+
+def is_settled(
+    connection: Connection,
+    tables: Tables,
+    target: Target | None,
+    key: BundleKey,
+    *,
+    revision: int,
+    spec: Mapping[str, Any],
+) -> bool:
+    """See `DagStore.is_settled`."""
+    bundle, rollout = tables.bundle, tables.rollout
+    waiting = [table.c.bundle_id == bundle.c.id for table in (tables.hold, tables.claim, tables.parse_request)]
+    row = connection.execute(
+        sa.select(bundle.c.id, bundle.c.revision, rollout.c.spec)
+        .join(rollout, rollout.c.id == bundle.c.rollout)
+        .where(
+            bundles.matches(tables, key),
+            bundle.c.revision == revision,
+            rollout.c.template_hash == bundle.c.template_hash,
+            rollout.c.state == RolloutState.PUBLISHED,
+            *(~sa.exists().where(condition) for condition in waiting),
+        )
+    ).one_or_none()
+    return row is not None and row.spec == spec and not is_behind(connection, tables, target, row)
 
 
 def tell(

@@ -47,13 +47,17 @@ def remembered(connection: Connection, tables: Tables, bundle: BundleKey, subdir
 
 
 def sources(
-    connection: Connection, tables: Tables, rollout_id: str, subdirs: Collection[str]
+    connection: Connection, tables: Tables, rollout_id: str, subdirs: Collection[str], moved: Collection[str]
 ) -> dict[tuple[str, str], dict[str, str]]:
-    """Return the hashes of the source texts behind each staged file, by (subdir, path) and then by file location."""
+    """Return the hashes of the source texts behind staged files, by (subdir, path) and then by file location.
+
+    Those are the files that were parsed, and the `moved` ones.
+    """
     run, submission = tables.parse_run, tables.submission
     rows = connection.execute(
         sa.select(run.c.subdir, submission.c.path, submission.c.sources).where(
-            *_staged(connection, tables, rollout_id, subdirs)
+            *_staged(connection, tables, rollout_id, subdirs),
+            sa.or_(sa.not_(submission.c.unchanged), bulk.is_in(connection, submission.c.path, moved)),
         )
     )
     return {(row.subdir, row.path): row.sources for row in rows}

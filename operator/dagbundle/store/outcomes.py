@@ -23,16 +23,14 @@ def outcomes(connection: Connection, tables: Tables, rollout_id: str) -> tuple[R
     submission = tables.submission
     runs = _current_runs(connection, tables, rollout_id)
     files: dict[str, list[FileOutcome]] = {row.id: [] for rows in runs.values() for row in rows}
-    for row in connection.execute(
+    for run, path, unchanged, outcome, duration in connection.execute(
         sa.select(
             submission.c.run, submission.c.path, submission.c.unchanged, submission.c.outcome, submission.c.duration
         )
         .where(submission.c.run.in_(files))
         .order_by(submission.c.run, submission.c.path)
     ):
-        files[row.run].append(
-            staging.read_outcome(row.path, row.outcome, unchanged=row.unchanged, duration=row.duration)
-        )
+        files[run].append(staging.read_outcome(path, outcome, unchanged=unchanged, duration=duration))
     shards = _shards(connection, tables, rollout_id)
     subdirs = sorted({*runs, *_subdirs(connection, tables, rollout_id)})
     return tuple(_merged(subdir, runs.get(subdir, ()), shards.get(subdir, 1), files) for subdir in subdirs)

@@ -50,7 +50,8 @@ def publish(
     _require_closed(connection, tables, rollout_id, judgement.subdirs)
     before = state.definitions(connection, tables, owner.id)
     pinned = state.pins(connection, tables, owner.id)
-    places = memory.sources(connection, tables, rollout_id, judgement.subdirs)
+    moved = {change.path for change in judgement.changes if change.change is not Change.UNCHANGED}
+    places = memory.sources(connection, tables, rollout_id, judgement.subdirs, moved)
     after = _definitions_after(connection, tables, before, judgement, places)
     settled = {*judgement.subdirs, *(item.subdir for item in judgement.problems)}
     step = Next(
@@ -263,6 +264,8 @@ def _definitions_after(
     for change in judgement.changes:
         if change.change is Change.REMOVED:
             after.pop(change.dag_id, None)
+        elif change.change is Change.UNCHANGED and (change.subdir, change.path) not in places:
+            continue  # its file was not parsed, so its source is the same as well
         elif change.change is not Change.KEPT:
             if change.sha256 not in stored:
                 raise errors.ConflictError(f"The content of DAG {change.dag_id} is not stored: it was never staged")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from dagbundle.rollout.model import BundleKey
 from dagbundle.rollout.moves import Symptom
@@ -26,6 +27,15 @@ class TargetedStore(DagReader):
         A bundle that only the target knows, such as one of Airflow's own processor, is named by its name there.
         """
         return self.db.read(lambda c: following.owners(c, self.db.tables, self.target, dag_ids))
+
+    def is_settled(self, bundle: BundleKey, revision: int, spec: Mapping[str, Any]) -> bool:
+        """Tell whether a rollout by this spec published the bundle's revision, and nothing waits for another one.
+
+        What may wait is a hold, a claim, a request to parse again, or a target that has not followed.
+        """
+        return self.db.read(
+            lambda c: following.is_settled(c, self.db.tables, self.target, bundle, revision=revision, spec=spec)
+        )
 
     def follow(self, bundle: BundleKey) -> None:
         """Tell the target all that is live of a bundle again, whatever it has of it.

@@ -10,39 +10,13 @@ import pytest
 
 from dagbundle import errors
 from dagbundle.engine import engine
-from dagbundle.resources import base, bundle, protocol
+from dagbundle.engine.applied import Applied
+from dagbundle.resources import protocol
 from dagbundle.rollout import policy
 from dagbundle.rollout.model import BundleKey, Change, Verdict
 from dagbundle.store.dagstore import DagStore
 from support import reports
-
-
-def resource(name: str = "sales", **spec: Any) -> bundle.DagBundle:
-    document = {
-        "apiVersion": "dagbundle.dev/v1alpha1",
-        "kind": "DagBundle",
-        "metadata": {"name": name, "namespace": "team"},
-        "spec": {"source": {"image": {"reference": "r/i:1"}}, **spec},
-    }
-    return base.validate(bundle.DagBundle, document, what="test")
-
-
-def apply(
-    store: DagStore,
-    *files: dict[str, Any],
-    version: str = "v1",
-    name: str = "sales",
-    script: reports.Script | dict[str, reports.Script] | None = None,
-    **spec: Any,
-) -> engine.Applied:
-    wanted = resource(name, **spec)
-    runtime = reports.ScriptedRuntime(script or reports.whole(*files), version)
-    return engine.Engine(store).apply(wanted, runtime=runtime, rules=policy.resolve(wanted, None))
-
-
-def live(store: DagStore, name: str = "sales") -> dict[str, str]:
-    """dag_id → bundle version of what is live."""
-    return {dag.dag_id: dag.bundle_version for dag in store.live(BundleKey("team", name)).dags.values()}
+from support.applying import apply, live, resource
 
 
 def test_a_first_apply_publishes_everything_as_revision_1(store: DagStore) -> None:
@@ -274,7 +248,7 @@ def test_two_applies_of_two_bundles_that_claim_one_dag_id_at_once_give_it_to_one
         ready.wait(timeout=30)
         yield from reports.lines(request, [reports.parsed("a.py", "shared")])
 
-    results: dict[str, engine.Applied] = {}
+    results: dict[str, Applied] = {}
     threads = [
         threading.Thread(target=lambda name=name: results.update({name: apply(store, script=together, name=name)}))
         for name in ("first", "second")

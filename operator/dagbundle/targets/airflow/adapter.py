@@ -2,20 +2,24 @@
 
 Airflow is imported as a library: no engine of its own, no plugins, no logging. Every call is given our session. Its
 functions for single DAGs are called instead of the one for a parsed file, because that one retries, rolls back the
-session it is given, and swallows failures (`update_dag_parsing_results_in_db` of 3.1 to 3.3).
+session it is given, and swallows failures (`update_dag_parsing_results_in_db` of 3.1 to 3.3). Where they ask the
+database or decode the same thing DAG by DAG, they are given what was asked or decoded once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
+import gc
 import importlib.metadata
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dagbundle import errors
@@ -25,6 +29,7 @@ MINORS = ("3.1", "3.2", "3.3")
 
 _DISTRIBUTION = "apache-airflow-core"
 _sources: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("sources")
+_never_run: contextvars.ContextVar[Collection[str]] = contextvars.ContextVar("never_run", default=())
 
 
 def version() -> str:
@@ -72,6 +77,7 @@ class Adapter:
         self.minor = minor_of(self.version)
         with _as_library():
             self._load()
+        gc.freeze()  # a million objects that stay: each full collection would look at all of them
 
     def _load(self) -> None:
         from airflow import models, settings  # noqa: PLC0415 - takes two seconds, and variables come first
@@ -85,6 +91,7 @@ class Adapter:
             dagbag,
             dagbundle,
             dagcode,
+            dagrun,
             errors,
             serialized_dag,
         )
@@ -105,9 +112,10 @@ class Adapter:
         self.DagVersion = dag_version.DagVersion
         self.DagBundle = dagbundle.DagBundleModel
         self.DagCode = dagcode.DagCode
+        self.DagRun = dagrun.DagRun
         self.ImportError = errors.ParseImportError
         self.SerializedDag = serialized_dag.SerializedDagModel
-        self._lazy = serialized_objects.LazyDeserializedDAG
+        self._lazy = _decoding_once(serialized_objects.LazyDeserializedDAG)
         if self.minor == "3.1":
             self._bulk_write = serialized_objects.SerializedDAG.bulk_write_to_db
         else:
@@ -116,6 +124,8 @@ class Adapter:
             self._bulk_write = SerializedDAG.bulk_write_to_db
         # Three places read a DAG's source from its file, all through this. There is no file here.
         dagcode.DagCode.get_code_from_file = staticmethod(_source_of)
+        if self.minor != "3.1":  # which asks for all DAGs at once
+            collection._RunInfo = _asking_where_there_are_runs(collection._RunInfo)  # noqa: SLF001 - there is no other
 
     def setting(self, section: str, name: str) -> str:
         """Return one of Airflow's settings; empty where it is not set."""
@@ -146,17 +156,42 @@ class Adapter:
             dags: What `decoded` returned.
             sources: Source texts by `fileloc`.
         """
-        with _given(sources):
+        dag_ids = [dag.dag_id for dag in dags]
+        with _given(_sources, sources), _given(_never_run, self._without_runs(dag_ids, session)):
             self._bulk_write(bundle, bundle_version, dags, None, session=session)
-            known = self._prefetched([dag.dag_id for dag in dags], session)
+            known = self._prefetched(dag_ids, session)
+            versioned = set(
+                session.scalars(sa.select(self.DagVersion.dag_id).where(self.DagVersion.dag_id.in_(dag_ids)))
+            )
             for dag in dags:
-                written = self.SerializedDag.write_dag(
+                if dag.dag_id not in versioned and not dag.data["dag"].get("deadline"):
+                    self._write_first(dag, bundle, bundle_version, session)
+                elif not self.SerializedDag.write_dag(
                     dag, bundle_name=bundle, bundle_version=bundle_version, session=session, **known(dag.dag_id)
-                )
-                if not written:
+                ):
                     self.DagCode.update_source_code(dag.dag_id, dag.fileloc, session=session)
                 self._permissions(dag, session)
             session.flush()
+
+    def _write_first(self, dag: Any, bundle: str, bundle_version: str, session: Session) -> None:
+        """Do what `write_dag` does for a DAG that has no version yet, without looking for one."""
+        version = self.DagVersion(
+            dag_id=dag.dag_id, version_number=1, bundle_name=bundle, bundle_version=bundle_version
+        )
+        serialized = self.SerializedDag(dag)
+        serialized.dag_version = version
+        session.add_all([version, serialized])
+        self.DagCode.write_code(version, dag.fileloc, session=session)
+
+    def _without_runs(self, dag_ids: Sequence[str], session: Session) -> Collection[str]:
+        """Return which of these DAGs have never run, as most have that are new."""
+        dag, run = self.Dag.__table__.c.dag_id, self.DagRun.__table__.c.dag_id
+        known = session.execute(sa.select(dag, sa.exists().where(run == dag)).where(dag.in_(dag_ids)))
+        ran: dict[str, bool] = dict(known.tuples().all())
+        new = set(dag_ids) - ran.keys()  # of which nobody has seen runs; what an index finds nothing of costs nothing
+        if new:
+            ran |= dict.fromkeys(session.scalars(sa.select(run).where(run.in_(new)).distinct()), True)
+        return frozenset(dag_id for dag_id in dag_ids if not ran.get(dag_id))
 
     def refresh(
         self, session: Session, bundle: str, bundle_version: str | None, dag_ids: Sequence[str], duration: float | None
@@ -211,13 +246,35 @@ def _quiet() -> None:
     )
 
 
+def _decoding_once(lazy: Any) -> Any:
+    """Return Airflow's view of a DAG, but one that keeps the timetable: it is looked at some seventeen times."""
+
+    class Decoded(lazy):  # type: ignore[misc] # Airflow is untyped here
+        @functools.cached_property
+        def timetable(self) -> Any:
+            return super().timetable
+
+    return Decoded
+
+
+def _asking_where_there_are_runs(run_info: Any) -> Any:
+    """Return what finds a DAG's last run and counts its active ones, but asks nothing for a DAG that never ran."""
+
+    class RunInfo(run_info):  # type: ignore[misc] # likewise
+        @classmethod
+        def calculate(cls, dag: Any, *, session: Session) -> Any:
+            return cls(None, 0) if dag.dag_id in _never_run.get() else super().calculate(dag, session=session)
+
+    return RunInfo
+
+
 @contextlib.contextmanager
-def _given(sources: Mapping[str, str]) -> Iterator[None]:
-    token = _sources.set(sources)
+def _given(variable: contextvars.ContextVar[Any], value: Any) -> Iterator[None]:
+    token = variable.set(value)
     try:
         yield
     finally:
-        _sources.reset(token)
+        variable.reset(token)
 
 
 def _source_of(fileloc: str) -> str:

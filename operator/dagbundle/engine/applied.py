@@ -1,0 +1,27 @@
+"""What an apply, a dry run or a rollback did, for whoever reports it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dagbundle.rollout.model import BundleKey, DagContent, Judgement, RunOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an apply did, or what it would do."""
+
+    bundle: BundleKey
+    version: str
+    judgement: Judgement
+    runs: tuple[RunOutcome, ...] = ()
+    base_revision: int = 0
+    revision: int = 0
+    """The bundle's revision afterwards; equal to `base_revision` when nothing was published."""
+    dry_run: bool = False
+    contents: Mapping[str, DagContent] = dataclasses.field(default_factory=dict)
+    """Contents that are not in the store, by SHA-256 (dry runs only)."""
+    rejudged: tuple[BundleKey, ...] = ()
+    """Other bundles that were published too, because this one let go of a dag_id that they waited for."""
