@@ -103,3 +103,15 @@ def test_bundles_of_another_cluster_are_none_of_ours(deployment: Deployment) -> 
     ask(deployment, "a.py", bundle="east.team-sales.sales")
     assert deployment.store.attend("controller-1", cluster="west") == {}
     assert deployment.store.attend("controller-1", cluster="east").keys() == {BundleKey("team-sales", "sales", "east")}
+
+
+def test_warnings_of_dags_that_are_gone_are_cleared_away(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")], "b.py": [dag("b")]})
+    for name in ("a", "b"):
+        deployment.execute(
+            "INSERT INTO dag_warning (dag_id, warning_type, message, timestamp) VALUES (:name, :kind, 'x', :now)",
+            name=name, kind="asset conflict", now=dt.datetime.now(dt.UTC),
+        )  # fmt: skip
+    deployment.submit({"a.py": [dag("a")]}, version="v2")
+    deployment.store.refresh()
+    assert deployment.rows("SELECT dag_id FROM dag_warning") == [("a",)]

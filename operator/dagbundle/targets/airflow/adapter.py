@@ -92,6 +92,7 @@ class Adapter:
             dagbundle,
             dagcode,
             dagrun,
+            dagwarning,
             errors,
             serialized_dag,
         )
@@ -113,6 +114,7 @@ class Adapter:
         self.DagBundle = dagbundle.DagBundleModel
         self.DagCode = dagcode.DagCode
         self.DagRun = dagrun.DagRun
+        self.DagWarning = dagwarning.DagWarning
         self.ImportError = errors.ParseImportError
         self.SerializedDag = serialized_dag.SerializedDagModel
         self._lazy = _decoding_once(serialized_objects.LazyDeserializedDAG)
@@ -187,7 +189,7 @@ class Adapter:
         """Return which of these DAGs have never run, as most have that are new."""
         dag, run = self.Dag.__table__.c.dag_id, self.DagRun.__table__.c.dag_id
         known = session.execute(sa.select(dag, sa.exists().where(run == dag)).where(dag.in_(dag_ids)))
-        ran: dict[str, bool] = dict(known.tuples().all())
+        ran = {row[0]: bool(row[1]) for row in known}
         new = set(dag_ids) - ran.keys()  # of which nobody has seen runs; what an index finds nothing of costs nothing
         if new:
             ran |= dict.fromkeys(session.scalars(sa.select(run).where(run.in_(new)).distinct()), True)

@@ -97,7 +97,7 @@ def missing(airflow: adapter.Adapter, connection: Connection, live: Mapping[str,
 
 
 def refresh(airflow: adapter.Adapter, connection: Connection, names: Collection[str]) -> int:
-    """Say that what is live was looked at, and compute the dates of DAGs whose next run is overdue.
+    """Say that what is live was looked at, compute the dates of overdue DAGs, and drop the warnings of those that went.
 
     Returns:
         How many DAGs' dates were computed.
@@ -106,6 +106,9 @@ def refresh(airflow: adapter.Adapter, connection: Connection, names: Collection[
     now = dt.datetime.now(dt.UTC)
     ours = sa.and_(dag.c.bundle_name.in_(names), ~dag.c.is_stale)
     connection.execute(sa.update(dag).where(ours).values(last_parsed_time=now))
+    warning = airflow.DagWarning.__table__
+    gone = sa.select(dag.c.dag_id).where(dag.c.bundle_name.in_(names), dag.c.is_stale)
+    connection.execute(sa.delete(warning).where(warning.c.dag_id.in_(gone)))
     at_limit = dag.c.get("exceeds_max_non_backfill")  # 3.1 clears such a DAG's dates instead
     overdue = connection.execute(
         sa.select(dag.c.dag_id, dag.c.bundle_name, dag.c.bundle_version, dag.c.last_parse_duration)
