@@ -178,13 +178,17 @@ def _settle(
     """Give every dag_id one place; files that lose one become broken (added to `broken`)."""
     while True:
         claimants: dict[str, list[_Definition]] = {}
-        for (subdir, path), file in sorted(files.items(), key=lambda item: (item[0][1], item[0][0])):
+        for (subdir, path), file in files.items():
             if (subdir, path) not in broken:
                 for dag in file.dags:
                     claimants.setdefault(dag.dag_id, []).append(_Definition(subdir, path, dag))
         lost: dict[Place, list[Problem]] = {}
         settled: dict[str, _Definition] = {}
         for dag_id, rivals in claimants.items():
+            if len(rivals) == 1:
+                settled[dag_id] = rivals[0]
+                continue
+            rivals.sort(key=lambda rival: (rival.path, rival.subdir))
             current = live.dags.get(dag_id)
             winner = next(
                 (r for r in rivals if current and (r.subdir, r.path) == (current.subdir, current.path)), rivals[0]

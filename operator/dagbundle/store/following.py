@@ -249,7 +249,7 @@ def _refuse_without(connection: Connection, tables: Tables, owner: AnyRow) -> No
 
 
 def _differs(old: Definition | None, new: Definition) -> bool:
-    return old is None or old.place != new.place or old.source != new.source
+    return old is not new and (old is None or old.place != new.place or old.source != new.source)
 
 
 def _followed(connection: Connection, tables: Tables, target: Target, bundle_id: int) -> int:

@@ -29,7 +29,7 @@ def outcomes(connection: Connection, tables: Tables, rollout_id: str) -> tuple[R
         )
         .where(submission.c.run.in_(files))
         .order_by(submission.c.run, submission.c.path)
-    ):
+    ).all():
         files[run].append(staging.read_outcome(path, outcome, unchanged=unchanged, duration=duration))
     shards = _shards(connection, tables, rollout_id)
     subdirs = sorted({*runs, *_subdirs(connection, tables, rollout_id)})

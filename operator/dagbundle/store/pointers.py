@@ -61,7 +61,7 @@ def write(
     known_errors = state.findings(connection, tables.import_error, owner.id)
     known_warnings = state.findings(connection, tables.parse_warning, owner.id)
     same_places = before.keys() == step.definitions.keys() and all(
-        item.place == before[dag_id].place for dag_id, item in step.definitions.items()
+        item is before[dag_id] or item.place == before[dag_id].place for dag_id, item in step.definitions.items()
     )
     is_same = (
         same_places
@@ -131,7 +131,8 @@ def _move_pointers(
     """Write the difference between two sets of definitions: release first, then claim, so that a dag_id can move."""
     removed = sorted(before.keys() - after.keys())
     added = [after[dag_id] for dag_id in sorted(after.keys() - before.keys())]
-    common = [(before[dag_id], after[dag_id]) for dag_id in sorted(before.keys() & after.keys())]
+    both = before.keys() & after.keys()
+    common = [(before[dag_id], after[dag_id]) for dag_id in sorted(both) if before[dag_id] is not after[dag_id]]
     changed = [dataclasses.replace(new, number=old.number + 1) for old, new in common if old.place != new.place]
     dag, version = tables.dag, tables.dag_version
     if removed:

@@ -88,7 +88,7 @@ def definitions(
     )
     if revision is not None:
         statement = statement.where(during(table, revision))
-    return {row[0]: Definition(*row) for row in connection.execute(statement)}
+    return {row[0]: Definition(*row) for row in connection.execute(statement).all()}
 
 
 def pins(connection: Connection, tables: Tables, bundle_id: int, revision: int | None = None) -> dict[str, Pin]:
