@@ -217,7 +217,7 @@ def living(url: str, bundles: Mapping[str, str]) -> Iterator[LivingAirflow]:
             (folder / kind / short).mkdir(parents=True)
             places[name] = {"name": name, "classpath": classpath, "kwargs": {"path": str(folder / kind / short)}}
         known = {"AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(list(places.values()))}
-        client = stack.enter_context(httpx.Client(base_url=api, timeout=30))
+        client = stack.enter_context(httpx.Client(base_url=api, timeout=SECONDS))
         deployment = LivingAirflow(url, folder, environment, {}, client)
         # Only workers need to know the bundles. LocalExecutor's are forked from the scheduler.
         for name, arguments, more in (

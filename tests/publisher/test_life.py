@@ -12,8 +12,6 @@ from publisher import living
 from publisher.living import LivingAirflow
 from support.postgres import PostgresServer
 
-pytestmark = pytest.mark.xdist_group("life")  # one deployment for all of them
-
 LOCAL = "airflow.dag_processing.bundles.local.LocalDagBundle"
 RELEASES = "publisher.releases.ReleaseDagBundle"
 
@@ -176,6 +174,12 @@ def test_a_backfill_makes_a_run_for_each_day_and_all_succeed(airflow: LivingAirf
 
 
 # --- The REST API -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("life")
+def test_no_dag_processor_has_ever_run(airflow: LivingAirflow) -> None:
+    health = airflow.get("monitor/health")
+    assert (health["scheduler"]["status"], health["dag_processor"]["status"]) == ("healthy", None)
 
 
 def test_the_rest_api_serves_what_was_published(airflow: LivingAirflow, life: str) -> None:
