@@ -103,7 +103,7 @@ test-integration: .venv/installed $(AIRFLOW_ENVS) ## Run the tests on real Airfl
 .PHONY: test-publisher
 test-publisher: $(PUBLISHER_ENVS) ## Run the tests of publishing into Airflow's own database, on each Airflow that has one
 	@for minor in $(PUBLISHERS); do \
-	  echo "Airflow $$minor"; .venvs/publisher-$$minor/bin/python -m pytest --numprocesses 2 tests/publisher $(PYTEST_ARGS) || exit 1; done
+	  echo "Airflow $$minor"; .venvs/publisher-$$minor/bin/python -m pytest --numprocesses 2 --dist loadfile tests/publisher $(PYTEST_ARGS) || exit 1; done
 
 .PHONY: e2e-install
 e2e-install: .venv/installed ## Bring what the stories run, from Debian's packages and from source (root; 7 minutes, once)
