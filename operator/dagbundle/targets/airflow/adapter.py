@@ -187,7 +187,7 @@ class Adapter:
 
 
 class _Pods:
-    """Takes the place of the Kubernetes provider, by which 3.1 and 3.2 decode the pods that tasks' executor_config names.
+    """Takes the place of the Kubernetes provider, by which 3.1 and 3.2 decode the pods in tasks' executor_config.
 
     It cannot be installed beside this program's newer client. Nobody here looks into a pod: what is stored is the
     document itself.
