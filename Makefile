@@ -143,7 +143,9 @@ lock: .venvs/uv/installed ## Resolve requirements/ anew; LOCK_ARGS=--upgrade tak
 	for minor in $(AIRFLOWS); do \
 	  $(COMPILE) $(LOCK_ARGS) requirements/airflow-$$minor.in -o requirements/airflow-$$minor.txt || exit 1; done
 	for minor in $(PUBLISHERS); do \
-	  $(COMPILE) $(LOCK_ARGS) pyproject.toml requirements/airflow-$$minor.in requirements/publisher.in -o requirements/publisher-$$minor.txt || exit 1; done
+	  $(COMPILE) $(LOCK_ARGS) pyproject.toml requirements/airflow-$$minor.in requirements/publisher.in -o requirements/publisher-$$minor.txt || exit 1; \
+	  $(COMPILE) $(LOCK_ARGS) pyproject.toml requirements/runtime-airflow.in --constraint requirements/publisher-$$minor.txt \
+	    -o requirements/runtime-airflow-$$minor.txt || exit 1; done
 
 .PHONY: clean
 clean: ## Remove what was made here

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 import yaml
 
+from dagbundle.targets.airflow import vetting
 from e2e.cluster import ApiServer, ClusterError, Kubectl, layout
 from e2e.cluster.apiserver import NAMESPACES_AND_GARBAGE
 from e2e.cluster.install import install
@@ -252,6 +253,17 @@ def test_helm_finds_nothing_to_complain_of(helm: Helm, values: pathlib.Path) -> 
         (f"tenants[0].namespace={HOME}", "the operator's own namespace, where a team's pods could read the database's"),
         ("tenants[0].namespace=kube-system", "kube-system is one of Kubernetes' own namespaces"),
         ("controller.extraEnv[0].name=DAGBUNDLE_PORT", "controller.extraEnv: DAGBUNDLE_PORT is set by the chart"),
+        ("airflow.version=3.0", "at '/airflow/version': value must be one of '', '3.1', '3.2', '3.3'"),
+        ("airflow.version=3.3", "airflow.fernetKeySecret.name is required with airflow.version"),
+        (
+            "airflow.version=3.3,airflow.fernetKeySecret.name=a,airflow.config.core.fernet_key=b",
+            "fernet_key is a secret, and values are not",
+        ),
+        (
+            "airflow.version=3.3,airflow.fernetKeySecret.name=a,server.extraEnv[0].name=AIRFLOW__CORE__FERNET_KEY",
+            "server.extraEnv: AIRFLOW__CORE__FERNET_KEY is set by the chart",
+        ),
+        (r"airflow.allowed.pools={a\,b}", "at '/airflow/allowed/pools/0': 'a,b' does not match pattern"),
         (
             "database.existingSecret=",
             "database.existingSecret is required: a Secret in the release's namespace whose key",
@@ -308,6 +320,52 @@ def test_only_the_server_has_the_key_and_nobody_has_the_databases_url_in_plain_t
         containers = workload["spec"]["template"]["spec"]["containers"]
         (url,) = (entry for entry in containers[0]["env"] if entry["name"] == "DAGBUNDLE_DATABASE_URL")
         assert url["valueFrom"]["secretKeyRef"] == {"name": "dagbundle-database", "key": "url"}
+
+
+def environments(helm: Helm, *arguments: str | pathlib.Path) -> list[dict[str, Any]]:
+    """Return the variables of controller and server, and with them the image of each."""
+    shown = [f"--show-only=templates/{component}/deployment.yaml" for component in ("controller", "server")]
+    found = []
+    for item in helm.render("--values", MINIMAL, *shown, *arguments):
+        (container,) = item["spec"]["template"]["spec"]["containers"]
+        told = {entry["name"]: entry.get("value", entry.get("valueFrom")) for entry in container["env"]}
+        found.append({"image": container["image"], **told})
+    return found
+
+
+AIRFLOW = ("--set-string=airflow.version=3.3", "--set=airflow.fernetKeySecret.name=fernet")
+
+
+def test_both_programs_are_told_to_publish_into_airflow_and_have_the_image_and_the_key_for_it(helm: Helm) -> None:
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    for told in environments(helm, *AIRFLOW):
+        assert told["image"] == f"registry.example/dagbundle-operator:{version}-airflow3.3"
+        assert told["DAGBUNDLE_TARGET"] == "airflow"
+        assert told["AIRFLOW__CORE__FERNET_KEY"] == {"secretKeyRef": {"name": "fernet", "key": "fernet-key"}}
+
+
+def test_without_airflow_nothing_speaks_of_it(helm: Helm) -> None:
+    for told in environments(helm, "--set=airflow.fernetKeySecret.name=fernet"):
+        assert [name for name in told if "AIRFLOW" in name or "TARGET" in name or "ALLOWED" in name] == []
+        assert "airflow" not in told["image"]
+
+
+def test_settings_of_airflow_cfg_reach_the_programs_as_airflow_reads_them(helm: Helm) -> None:
+    config = {"core": {"max_active_tasks_per_dag": 1000000, "compress_serialized_dags": True}, "operators": {"a": "b"}}
+    for told in environments(helm, *AIRFLOW, f"--set-json=airflow.config={json.dumps(config)}"):
+        assert told["AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG"] == "1000000"
+        assert told["AIRFLOW__CORE__COMPRESS_SERIALIZED_DAGS"] == "true"
+        assert told["AIRFLOW__OPERATORS__A"] == "b"
+
+
+def test_what_the_values_allow_is_what_the_program_reads(helm: Helm) -> None:
+    usual, wider = vetting.Allowed(), {"classes": ["a.B", "c.D"], "pools": ["x"], "executors": [], "triggers": ["a.*"]}
+    for told in environments(helm, *AIRFLOW):
+        assert vetting.read(told) == usual
+    for told in environments(helm, *AIRFLOW, f"--set-json=airflow.allowed={json.dumps(wider)}"):
+        assert vetting.read(told) == vetting.Allowed(
+            classes=frozenset({"a.B", "c.D"}), triggers=("a.*",), pools=frozenset({"x"}), executors=frozenset()
+        )
 
 
 def test_every_switch_off_leaves_what_cannot_be_left_out(helm: Helm) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from dagbundle.rollout.model import Hold, Problem
-from publisher.conftest import OPS, SALES, Deployment, dag, staged
+from publisher.conftest import OPS, SALES, Deployment, dag, document, staged
 
 BROKEN = Problem("SyntaxError", "invalid syntax (a.py, line 1)", 1)
 
@@ -19,6 +21,20 @@ def test_a_published_dag_is_there_with_its_version_and_source(deployment: Deploy
     ) == [("a", "team-sales.sales", "v1", "a.py", False, 1, "v1", "# a\n")]
     assert deployment.rows("SELECT name, version, active FROM dag_bundle") == [("team-sales.sales", "v1", True)]
     assert deployment.rows("SELECT last_parse_duration FROM dag") == [(0.5,)]
+
+
+def test_a_dag_whose_tasks_name_pods_is_published_as_it_is_without_the_kubernetes_provider(
+    deployment: Deployment,
+) -> None:
+    pod = {"__type": "k8s.V1Pod", "__var": {"spec": {"containers": [{"name": "base", "image": "a:1"}]}}}
+    found = document(dag("a"), "a.py")
+    config = {"__type": "dict", "__var": {"pod_override": pod}}
+    found["dag"]["tasks"][0]["__var"]["executor_config"] = config
+    deployment.submit({"a.py": [found]})
+    assert deployment.live() == {"a": "v1"}
+    ((data,),) = deployment.rows("SELECT data FROM serialized_dag")
+    stored = json.loads(data) if isinstance(data, str) else data
+    assert stored["dag"]["tasks"][0]["__var"]["executor_config"] == config
 
 
 def test_a_dag_that_left_its_file_is_not_scheduled_any_more(deployment: Deployment) -> None:

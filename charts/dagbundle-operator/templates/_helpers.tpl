@@ -51,7 +51,8 @@ app.kubernetes.io/managed-by: dagbundle
 {{- if .Values.image.digest -}}
 {{- printf "%s@%s" $repository .Values.image.digest -}}
 {{- else -}}
-{{- printf "%s:%s" $repository (default .Chart.AppVersion .Values.image.tag) -}}
+{{- $built := printf "%s%s" .Chart.AppVersion (empty .Values.airflow.version | ternary "" (printf "-airflow%s" .Values.airflow.version)) -}}
+{{- printf "%s:%s" $repository (default $built .Values.image.tag) -}}
 {{- end -}}
 {{- end -}}
 
@@ -72,13 +73,52 @@ app.kubernetes.io/managed-by: dagbundle
       key: {{ .Values.database.key }}
 {{- end -}}
 
+{{/* What tells a program to publish into Airflow too, and how that deployment is set up. */}}
+{{- define "dagbundle.airflowEnv" -}}
+{{- with .Values.airflow -}}
+{{- if .version -}}
+- {name: DAGBUNDLE_TARGET, value: airflow}
+- {name: DAGBUNDLE_ALLOWED_CLASSES, value: {{ join "," .allowed.classes | quote }}}
+- {name: DAGBUNDLE_ALLOWED_TRIGGERS, value: {{ join "," .allowed.triggers | quote }}}
+{{- if not (kindIs "invalid" .allowed.pools) }}
+- {name: DAGBUNDLE_ALLOWED_POOLS, value: {{ join "," .allowed.pools | quote }}}
+{{- end }}
+{{- if not (kindIs "invalid" .allowed.queues) }}
+- {name: DAGBUNDLE_ALLOWED_QUEUES, value: {{ join "," .allowed.queues | quote }}}
+{{- end }}
+{{- if not (kindIs "invalid" .allowed.executors) }}
+- {name: DAGBUNDLE_ALLOWED_EXECUTORS, value: {{ join "," .allowed.executors | quote }}}
+{{- end }}
+- name: AIRFLOW__CORE__FERNET_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ required "airflow.fernetKeySecret.name is required with airflow.version: a Secret in the release's namespace whose key `fernet-key` (airflow.fernetKeySecret.key) has the deployment's Fernet key" .fernetKeySecret.name }}
+      key: {{ .fernetKeySecret.key }}
+{{- range $section, $settings := .config }}
+{{- range $name, $value := $settings }}
+{{- $variable := printf "AIRFLOW__%s__%s" $section $name | upper }}
+{{- if eq $variable "AIRFLOW__CORE__FERNET_KEY" }}
+{{- fail "airflow.config: fernet_key is a secret, and values are not: name a Secret that has it in airflow.fernetKeySecret" }}
+{{- end }}
+- {name: {{ $variable }}, value: {{ kindIs "string" $value | ternary $value (toJson $value) | quote }}}
+{{- end }}
+{{- end }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* More variables of one program: (list . "controller"). Those that the chart sets would be there twice. */}}
 {{- define "dagbundle.extraEnv" -}}
 {{- $own := list "DATABASE_URL" "GRANTS_FILE" "SERVER_URL" "SERVER_CA_FILE" "PARSER_IMAGE" "PARSER_PULL_SECRET" "CLUSTER_NAME" -}}
 {{- $own = concat $own (list "LEASE_NAME" "NAMESPACE" "POD_NAME" "HEALTH_PORT" "METRICS_PORT" "LOG_FORMAT" "MAX_PARALLEL_JOBS") -}}
 {{- $own = concat $own (list "TLS_CERT_FILE" "TLS_KEY_FILE" "PORT") -}}
+{{- $own = concat $own (list "TARGET" "ALLOWED_CLASSES" "ALLOWED_TRIGGERS" "ALLOWED_POOLS" "ALLOWED_QUEUES" "ALLOWED_EXECUTORS") -}}
+{{- $airflow := list -}}
+{{- range include "dagbundle.airflowEnv" (index . 0) | fromYamlArray -}}
+{{- $airflow = append $airflow .name -}}
+{{- end -}}
 {{- range $entry := (index (index . 0).Values (index . 1)).extraEnv -}}
-{{- if and (hasPrefix "DAGBUNDLE_" $entry.name) (has (trimPrefix "DAGBUNDLE_" $entry.name) $own) -}}
+{{- if or (and (hasPrefix "DAGBUNDLE_" $entry.name) (has (trimPrefix "DAGBUNDLE_" $entry.name) $own)) (has $entry.name $airflow) -}}
 {{- fail (printf "%s.extraEnv: %s is set by the chart; there is a value for it, or it must not change" (index $ 1) $entry.name) -}}
 {{- end }}
 - {{ toJson $entry }}

@@ -83,5 +83,14 @@ def test_each_airflow_environment_locks_that_airflow_and_dag_factory(minor: str)
     assert lock["dag-factory"] == {"1.1.0"}
 
 
+@pytest.mark.parametrize("minor", ["3.1", "3.2", "3.3"])
+def test_the_image_for_each_airflow_has_what_its_tests_ran_on_and_no_more_than_it_needs(minor: str) -> None:
+    image, tested = pins(f"runtime-airflow-{minor}.txt"), pins(f"publisher-{minor}.txt")
+    assert {name: tested.get(name) for name in image} == image
+    assert declared(project()["project"]["dependencies"]) - image.keys() == set()
+    assert image["apache-airflow-core"] == pins(f"airflow-{minor}.txt")["apache-airflow-core"]
+    assert {"pytest", "dag-factory", "psycopg2-binary"} & image.keys() == set()
+
+
 def test_the_installer_itself_is_locked() -> None:
     assert pins("uv.txt").keys() == {"uv"}

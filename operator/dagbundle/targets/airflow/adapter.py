@@ -118,6 +118,9 @@ class Adapter:
         self.ImportError = errors.ParseImportError
         self.SerializedDag = serialized_dag.SerializedDagModel
         self._lazy = _decoding_once(serialized_objects.LazyDeserializedDAG)
+        if self.minor in {"3.1", "3.2"}:
+            serialized_objects.PodGenerator = _Pods
+            serialized_objects._has_kubernetes = lambda **_: True  # noqa: SLF001 - it asks for the provider
         if self.minor == "3.1":
             self._bulk_write = serialized_objects.SerializedDAG.bulk_write_to_db
         else:
@@ -218,6 +221,19 @@ class Adapter:
         from airflow.dag_processing import collection  # noqa: PLC0415 - where it is used only
 
         collection._sync_dag_perms(dag, session=session)  # noqa: SLF001 - there is no other
+
+
+class _Pods:
+    """Takes the place of the Kubernetes provider, by which 3.1 and 3.2 decode the pods in tasks' executor_config.
+
+    It cannot be installed beside this program's newer client. Nobody here looks into a pod: what is stored is the
+    document itself.
+    """
+
+    @staticmethod
+    def deserialize_model_dict(document: Any) -> Any:
+        """Leave it as it is."""
+        return document
 
 
 @contextlib.contextmanager
