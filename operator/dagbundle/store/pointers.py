@@ -19,7 +19,7 @@ from dagbundle.rollout.model import Claim
 from dagbundle.store import bulk, bundles, following, state
 from dagbundle.store.following import Target
 from dagbundle.store.records import PublicationKind
-from dagbundle.store.state import Definition, Finding, Pin
+from dagbundle.store.state import Definition, Finding, Pin, Present
 from dagbundle.store.tables import AnyRow, Tables
 
 _SHOWN = 10
@@ -49,26 +49,22 @@ def write(
     connection: Connection,
     tables: Tables,
     owner: AnyRow,
-    before: Mapping[str, Definition],
+    now: Present,
     step: Next,
     *,
-    pinned: Mapping[str, Pin] | None = None,
     target: Target | None = None,
 ) -> int:
     """Make the next state live and return its revision, or the present one when it is the same state already."""
-    if pinned is None:
-        pinned = state.pins(connection, tables, owner.id)
-    known_errors = state.findings(connection, tables.import_error, owner.id)
-    known_warnings = state.findings(connection, tables.parse_warning, owner.id)
+    before = now.definitions
     same_places = before.keys() == step.definitions.keys() and all(
         item is before[dag_id] or item.place == before[dag_id].place for dag_id, item in step.definitions.items()
     )
     is_same = (
         same_places
-        and pinned == step.pins
+        and now.pins == step.pins
         and (owner.version, owner.template_hash) == (step.version, step.template_hash)
-        and known_errors.keys() == set(step.errors)
-        and known_warnings.keys() == set(step.warnings)
+        and now.errors.keys() == set(step.errors)
+        and now.warnings.keys() == set(step.warnings)
     )
     stays = is_same and owner.revision and step.kind is not PublicationKind.ROLLBACK
     if stays and not following.is_behind(connection, tables, target, owner):
@@ -76,9 +72,9 @@ def write(
     revision = int(owner.revision) + (0 if stays else 1)
     if not stays:
         _move_pointers(connection, tables, owner, before, step.definitions, revision=revision)
-        _move_pins(connection, tables, owner.id, pinned, step.pins, revision=revision)
-        _move_findings(connection, tables.import_error, owner.id, known_errors, step.errors, revision=revision)
-        _move_findings(connection, tables.parse_warning, owner.id, known_warnings, step.warnings, revision=revision)
+        _move_pins(connection, tables, owner.id, now.pins, step.pins, revision=revision)
+        _move_findings(connection, tables.import_error, owner.id, now.errors, step.errors, revision=revision)
+        _move_findings(connection, tables.parse_warning, owner.id, now.warnings, step.warnings, revision=revision)
         _publication(connection, tables, owner, step, revision)
     following.tell(
         connection,

@@ -48,11 +48,10 @@ def publish(
     staging.hold_content(connection)
     rollout = bundles.rollout(connection, tables, rollout_id, lock=True)
     _require_closed(connection, tables, rollout_id, judgement.subdirs)
-    before = state.definitions(connection, tables, owner.id)
-    pinned = state.pins(connection, tables, owner.id)
+    now = state.present(connection, tables, owner.id)
     moved = {change.path for change in judgement.changes if change.change is not Change.UNCHANGED}
     places = memory.sources(connection, tables, rollout_id, judgement.subdirs, moved)
-    after = _definitions_after(connection, tables, before, judgement, places)
+    after = _definitions_after(connection, tables, now.definitions, judgement, places)
     settled = {*judgement.subdirs, *(item.subdir for item in judgement.problems)}
     step = Next(
         kind=PublicationKind.PUBLISH,
@@ -60,18 +59,16 @@ def publish(
         version=changeset.version,
         template_hash=changeset.template_hash,
         definitions=after,
-        pins=_pins_after(after, judgement, pinned, before=owner.version, version=changeset.version),
+        pins=_pins_after(after, judgement, now.pins, before=owner.version, version=changeset.version),
         errors={
-            *_standing(state.findings(connection, tables.import_error, owner.id), settled, rollout.subdirs),
+            *_standing(now.errors, settled, rollout.subdirs),
             *(
                 Finding(item.subdir, item.path, item.problem.kind, item.problem.message, item.problem.line)
                 for item in judgement.problems
             ),
         },
         warnings={
-            *_standing(
-                state.findings(connection, tables.parse_warning, owner.id), set(judgement.subdirs), rollout.subdirs
-            ),
+            *_standing(now.warnings, set(judgement.subdirs), rollout.subdirs),
             *memory.warnings(connection, tables, rollout_id, judgement.subdirs),
         },
         counts=Counter(change.change.value.lower() for change in judgement.changes),
@@ -80,7 +77,7 @@ def publish(
             (run.subdir, file.path): file.duration for run in changeset.runs for file in run.files if not file.unchanged
         },
     )
-    revision = pointers.write(connection, tables, owner, before, step, pinned=pinned, target=target)
+    revision = pointers.write(connection, tables, owner, now, step, target=target)
     pointers.write_claims(connection, tables, owner, rollout_id, judgement.claims)
     # a hold refuses one version until another one comes, and this is another one: the judge blocks held ones
     connection.execute(sa.delete(tables.hold).where(tables.hold.c.bundle_id == owner.id))
@@ -129,7 +126,7 @@ def republish(
         raise _published_by_another(owner, base_revision)
     staging.hold_content(connection)
     then = state.publication(connection, tables, owner, to_revision)
-    before = state.definitions(connection, tables, owner.id)
+    now = state.present(connection, tables, owner.id)
     after = state.definitions(connection, tables, owner.id, to_revision)
     step = Next(
         kind=PublicationKind.ROLLBACK,
@@ -140,10 +137,10 @@ def republish(
         pins=state.pins(connection, tables, owner.id, to_revision),
         errors=state.findings(connection, tables.import_error, owner.id, to_revision),
         warnings=state.findings(connection, tables.parse_warning, owner.id, to_revision),
-        counts=_compare(before, after),
+        counts=_compare(now.definitions, after),
         restored=to_revision,
     )
-    revision = pointers.write(connection, tables, owner, before, step, target=target)
+    revision = pointers.write(connection, tables, owner, now, step, target=target)
     memory.forget_after(connection, tables, owner.id, to_revision)
     connection.execute(sa.delete(tables.claim).where(tables.claim.c.bundle_id == owner.id))
     if hold is not None:
@@ -184,22 +181,21 @@ def deactivate(
         version = tables.dag_version
         ended = sa.select(version.c.dag_id).where(version.c.bundle_id == owner.id, version.c.to_revision == done)
         return tuple(sorted(connection.execute(ended).scalars()))
-    before = state.definitions(connection, tables, owner.id)
-    after = {dag_id: item for dag_id, item in before.items() if dag_id not in dag_ids}
-    pinned = state.pins(connection, tables, owner.id)
+    now = state.present(connection, tables, owner.id)
+    after = {dag_id: item for dag_id, item in now.definitions.items() if dag_id not in dag_ids}
     step = Next(
         kind=PublicationKind.DEACTIVATE,
         token=token,
         version=owner.version,
         template_hash=owner.template_hash,
         definitions=after,
-        pins={dag_id: pin for dag_id, pin in pinned.items() if dag_id in after},
-        errors=state.findings(connection, tables.import_error, owner.id) if findings else (),
-        warnings=state.findings(connection, tables.parse_warning, owner.id) if findings else (),
-        counts=_compare(before, after),
+        pins={dag_id: pin for dag_id, pin in now.pins.items() if dag_id in after},
+        errors=now.errors if findings else (),
+        warnings=now.warnings if findings else (),
+        counts=_compare(now.definitions, after),
     )
-    pointers.write(connection, tables, owner, before, step, pinned=pinned, target=target)
-    return tuple(sorted(before.keys() - after.keys()))
+    pointers.write(connection, tables, owner, now, step, target=target)
+    return tuple(sorted(now.definitions.keys() - after.keys()))
 
 
 def deactivate_bundle(

@@ -56,6 +56,16 @@ class Finding:
     line: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Present:
+    """All of a bundle that a publish compares and moves, as it is live now."""
+
+    definitions: Mapping[str, Definition]
+    pins: Mapping[str, Pin]
+    errors: Mapping[Finding, int]
+    warnings: Mapping[Finding, int]
+
+
 def during(table: sa.Table, revision: int | None) -> sa.ColumnElement[bool]:
     """Select the rows that were live at `revision`, or that are now."""
     if revision is None:
@@ -112,6 +122,16 @@ def findings(
         )
     )
     return {Finding(*row[:5]): row[5] for row in rows}
+
+
+def present(connection: Connection, tables: Tables, bundle_id: int) -> Present:
+    """Return what is live of a bundle."""
+    return Present(
+        definitions=definitions(connection, tables, bundle_id),
+        pins=pins(connection, tables, bundle_id),
+        errors=findings(connection, tables.import_error, bundle_id),
+        warnings=findings(connection, tables.parse_warning, bundle_id),
+    )
 
 
 def live(connection: Connection, tables: Tables, bundle: BundleKey) -> Live:

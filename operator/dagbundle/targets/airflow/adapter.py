@@ -164,15 +164,16 @@ class Adapter:
         dag_ids = [dag.dag_id for dag in dags]
         with _given(_sources, sources), _given(_never_run, self._without_runs(dag_ids, session)):
             self._bulk_write(bundle, bundle_version, dags, None, session=session)
-            known = self._prefetched(dag_ids, session)
-            versioned = set(
-                session.scalars(sa.select(self.DagVersion.dag_id).where(self.DagVersion.dag_id.in_(dag_ids)))
-            )
+            known = self._versioned(dag_ids, session)
             for dag in dags:
-                if dag.dag_id not in versioned and not dag.data["dag"].get("deadline"):
+                if dag.dag_id not in known and not dag.data["dag"].get("deadline"):
                     self._write_first(dag, bundle, bundle_version, session)
                 elif not self.SerializedDag.write_dag(
-                    dag, bundle_name=bundle, bundle_version=bundle_version, session=session, **known(dag.dag_id)
+                    dag,
+                    bundle_name=bundle,
+                    bundle_version=bundle_version,
+                    session=session,
+                    **known.get(dag.dag_id, {}),
                 ):
                     self.DagCode.update_source_code(dag.dag_id, dag.fileloc, session=session)
                 self._permissions(dag, session)
@@ -207,12 +208,15 @@ class Adapter:
         operation = self._operation(bundle_name=bundle, bundle_version=bundle_version, dags=dags)
         operation.update_dags(operation.find_orm_dags(session=session), duration, session=session)
 
-    def _prefetched(self, dag_ids: Sequence[str], session: Session) -> Any:
-        """Return what gives `write_dag` the rows that it would otherwise ask for one by one."""
+    def _versioned(self, dag_ids: Sequence[str], session: Session) -> Mapping[str, Mapping[str, Any]]:
+        """Return the DAGs that have a version, with what `write_dag` would otherwise ask for one by one."""
         if self.minor == "3.1":
-            return lambda _: {}
-        found = self.SerializedDag._prefetch_dag_write_metadata(dag_ids, session=session)  # noqa: SLF001 - there is no other
-        return lambda dag_id: {"_prefetched": found.get(dag_id)}
+            versions = self.DagVersion.dag_id
+            found = session.scalars(sa.select(versions).where(versions.in_(dag_ids)).distinct())
+            return {dag_id: {} for dag_id in found}
+        ask = self.SerializedDag._prefetch_dag_write_metadata  # noqa: SLF001 - there is no other
+        asked = ask(dag_ids, session=session)
+        return {dag_id: {"_prefetched": item} for dag_id, item in asked.items() if item.dag_version is not None}
 
     def _permissions(self, dag: Any, session: Session) -> None:
         """Keep the permissions that a DAG's `access_control` gives, where the FAB auth manager is used."""
