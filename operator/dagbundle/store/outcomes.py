@@ -24,18 +24,20 @@ def outcomes(connection: Connection, tables: Tables, rollout_id: str) -> tuple[R
     submission = tables.submission
     runs = _current_runs(connection, tables, rollout_id)
     files: dict[str, list[FileOutcome]] = {row.id: [] for rows in runs.values() for row in rows}
-    for run, path, unchanged, outcome, duration in connection.execute(
+    rows = connection.execute(
         sa.select(
             submission.c.run,
             submission.c.path,
             submission.c.unchanged,
-            sa.cast(submission.c.outcome, sa.Text),  # the driver takes twice as long to read JSON, a value at a time
             submission.c.duration,
+            sa.cast(submission.c.outcome, sa.Text),
         )
         .where(submission.c.run.in_(files))
         .order_by(submission.c.run, submission.c.path)
-    ).all():
-        files[run].append(staging.read_outcome(path, json.loads(outcome), unchanged=unchanged, duration=duration))
+    ).all()
+    documents = json.loads(f"[{','.join([row[4] for row in rows])}]")  # one by one takes three times as long
+    for (run, path, unchanged, duration, _), document in zip(rows, documents, strict=True):
+        files[run].append(staging.read_outcome(path, document, unchanged=unchanged, duration=duration))
     shards = _shards(connection, tables, rollout_id)
     subdirs = sorted({*runs, *_subdirs(connection, tables, rollout_id)})
     return tuple(_merged(subdir, runs.get(subdir, ()), shards.get(subdir, 1), files) for subdir in subdirs)
