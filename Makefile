@@ -142,6 +142,7 @@ lock: .venvs/uv/installed ## Resolve requirements/ anew; LOCK_ARGS=--upgrade tak
 	$(COMPILE) $(LOCK_ARGS) pyproject.toml --group dev -o requirements/dev.txt
 	for minor in $(AIRFLOWS); do \
 	  $(COMPILE) $(LOCK_ARGS) requirements/airflow-$$minor.in -o requirements/airflow-$$minor.txt || exit 1; done
+	$(COMPILE) $(LOCK_ARGS) requirements/executor-3.3.in -o requirements/executor-3.3.txt
 	for minor in $(PUBLISHERS); do \
 	  $(COMPILE) $(LOCK_ARGS) pyproject.toml requirements/airflow-$$minor.in requirements/publisher.in -o requirements/publisher-$$minor.txt || exit 1; \
 	  $(COMPILE) $(LOCK_ARGS) pyproject.toml requirements/runtime-airflow.in --constraint requirements/publisher-$$minor.txt \

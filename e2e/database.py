@@ -25,11 +25,25 @@ _RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True
 
 
 class Database:
-    """PostgreSQL in a namespace of its own or of the operator."""
+    """PostgreSQL in a namespace of its own or of the operator, and one database in it."""
 
-    def __init__(self, kubectl: Kubectl, image: str) -> None:
+    def __init__(self, kubectl: Kubectl, image: str, *, user: str = _USER, name: str = "postgres") -> None:
         self._kubectl = kubectl
         self._image = image
+        self._user = user
+        self._name = name
+
+    def another(self, name: str) -> Database:
+        """Return another database of the same server, new and empty, with an owner of the same name."""
+        self.drop(name)
+        self.execute(f"create role {name} login password '{_PASSWORD}'")
+        self.execute(f"create database {name} owner {name}")
+        return Database(self._kubectl, self._image, user=name, name=name)
+
+    def drop(self, name: str) -> None:
+        """Drop another database of the same server and its owner, whoever is connected to it."""
+        self.execute(f"drop database if exists {name} with (force)")
+        self.execute(f"drop role if exists {name}")
 
     @property
     def host(self) -> str:
@@ -39,7 +53,7 @@ class Database:
     @property
     def url(self) -> str:
         """Where pods find it."""
-        return f"postgresql://{_USER}:{_PASSWORD}@{self.host}:{_PORT}/postgres"
+        return f"postgresql://{self._user}:{_PASSWORD}@{self.host}:{_PORT}/{self._name}"
 
     def deploy(self) -> None:
         """Start it, with the Secret that the chart asks for, and wait until it answers."""
@@ -130,7 +144,7 @@ class Database:
     @contextlib.contextmanager
     def _reachable(self) -> Iterator[str]:
         with self._kubectl.forwarded(f"deployment/{NAME}", _PORT) as port:
-            yield f"postgresql://{_USER}:{_PASSWORD}@127.0.0.1:{port}/postgres"
+            yield f"postgresql://{self._user}:{_PASSWORD}@127.0.0.1:{port}/{self._name}"
 
     def _sh(self, script: str) -> None:
         self._kubectl.text("exec", f"deployment/{NAME}", "--", "sh", "-c", script)

@@ -25,6 +25,7 @@ AIRFLOW_USER = 50000
 _OPERATOR = "/opt/dagbundle"
 _AIRFLOW = "/opt/airflow-venv"
 _AIRFLOW_LOCK = ROOT / "requirements" / "airflow-3.3.txt"
+_EXECUTOR_LOCK = ROOT / "requirements" / "executor-3.3.txt"
 _POSTGRES = "/opt/postgres"
 _CLOCK = "/opt/faketime/libfaketimeMT.so.1"
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -62,12 +63,19 @@ def find_uv() -> pathlib.Path:
     return pathlib.Path(found)
 
 
-def operator(uv: pathlib.Path, root: pathlib.Path = ROOT) -> Image:
-    """Return the operator's image, made of a tree of the project as it is now, laid out as the Dockerfile has it."""
-    lock = root / "requirements" / "runtime.txt"
+def operator(uv: pathlib.Path, root: pathlib.Path = ROOT, *, airflow: str = "") -> Image:
+    """Return the operator's image, made of a tree of the project as it is now, laid out as the Dockerfile has it.
+
+    Args:
+        uv: The program that installs.
+        root: The tree.
+        airflow: Minor of the Airflow that it publishes into, as the Dockerfile's argument; empty for none.
+    """
+    name = f"runtime-airflow-{airflow}" if airflow else "runtime"
+    lock = root / "requirements" / f"{name}.txt"
     arguments = ("--require-hashes", "-r", str(lock))
     requirements = _kept(
-        "runtime",
+        name,
         lock.read_bytes(),
         lambda path: bases.virtualenv_layer(uv, *arguments, prefix=_OPERATOR, path=path),
     )
@@ -88,10 +96,19 @@ def operator(uv: pathlib.Path, root: pathlib.Path = ROOT) -> Image:
 
 def airflow(uv: pathlib.Path) -> Image:
     """Return a tenant's image without any DAG file: a real Airflow, laid out as its official image is."""
-    arguments = ("--require-hashes", "-r", str(_AIRFLOW_LOCK))
+    return _airflow(uv, "airflow", _AIRFLOW_LOCK)
+
+
+def executor(uv: pathlib.Path) -> Image:
+    """Return the same with the KubernetesExecutor and this project's package for it: for scheduler and workers."""
+    return _airflow(uv, "executor", _EXECUTOR_LOCK).adding(_project(uv, ROOT, _AIRFLOW))
+
+
+def _airflow(uv: pathlib.Path, name: str, lock: pathlib.Path) -> Image:
+    arguments = ("--require-hashes", "-r", str(lock))
     environment = _kept(
-        "airflow",
-        _AIRFLOW_LOCK.read_bytes(),
+        name,
+        lock.read_bytes(),
         lambda path: bases.virtualenv_layer(uv, *arguments, prefix=_AIRFLOW, uid=AIRFLOW_USER, gid=0, path=path),
     )
     return bases.debian().adding(
@@ -177,18 +194,18 @@ def _kept(name: str, ingredients: bytes, build: Callable[[pathlib.Path], Layer])
     return layer
 
 
-def _project(uv: pathlib.Path, root: pathlib.Path) -> Layer:
+def _project(uv: pathlib.Path, root: pathlib.Path, prefix: str = _OPERATOR) -> Layer:
     """Make the layer that has nothing but this project: its packages, its command and the parser as one file."""
     folder = layout.runs() / "layers"  # with the cluster it goes
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         source, place = pathlib.Path(name) / "source", pathlib.Path(name) / "venv"
         key = _snapshot(root, source)
-        path = folder / f"project-{key}.gz"
+        path = folder / f"project-{pathlib.PurePath(prefix).name}-{key}.gz"
         layer = Layer.recall(path)
         if layer is None:
-            _install(uv, source, place, build_lock=root / "requirements" / "dev.txt")
-            layer = layer_of(_ours(place), _OPERATOR, path=path)
+            _install(uv, source, place, prefix, build_lock=root / "requirements" / "dev.txt")
+            layer = layer_of(_ours(place), prefix, path=path)
             layer.remember()
     return layer
 
@@ -205,7 +222,9 @@ def _snapshot(root: pathlib.Path, target: pathlib.Path) -> str:
     return hashlib.sha256(repr((_RECIPE, sorted(files.items()))).encode()).hexdigest()[:16]
 
 
-def _install(uv: pathlib.Path, source: pathlib.Path, place: pathlib.Path, *, build_lock: pathlib.Path) -> None:
+def _install(
+    uv: pathlib.Path, source: pathlib.Path, place: pathlib.Path, prefix: str, *, build_lock: pathlib.Path
+) -> None:
     """Build a wheel, by the build backend that is locked, and install it alone into a new environment."""
     wheels = place.with_name("wheels")
     clean = {"VIRTUAL_ENV": str(place), "PYTHONDONTWRITEBYTECODE": ""}
@@ -217,7 +236,7 @@ def _install(uv: pathlib.Path, source: pathlib.Path, place: pathlib.Path, *, bui
     python = str(place / "bin" / "python")
     run(uv, "pip", "install", "--quiet", "--offline", "--no-deps", "--python", python, wheel, environment=clean)
     run(python, "-m", "dagbundle.runtime.parser_home", place / "parser.pyz", environment={"PYTHONPATH": ""})
-    bases.compile_all(place, _OPERATOR)
+    bases.compile_all(place, prefix)
 
 
 def _ours(place: pathlib.Path) -> pathlib.Path:

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from dagbundle.rollout.model import Hold, Problem
-from publisher.conftest import OPS, SALES, Deployment, dag, document, staged
+from publisher.conftest import OPS, SALES, Deployment, dag, document, opened, staged
+from support.postgres import PostgresServer
 
 BROKEN = Problem("SyntaxError", "invalid syntax (a.py, line 1)", 1)
 
@@ -35,6 +36,15 @@ def test_a_dag_whose_tasks_name_pods_is_published_as_it_is_without_the_kubernete
     ((data,),) = deployment.rows("SELECT data FROM serialized_dag")
     stored = json.loads(data) if isinstance(data, str) else data
     assert stored["dag"]["tasks"][0]["__var"]["executor_config"] == config
+
+
+def test_a_user_of_our_schemas_name_finds_airflows_tables_and_not_ours_of_the_same_names(
+    server: PostgresServer, postgres_url: str
+) -> None:
+    server.execute("CREATE ROLE dagbundle SUPERUSER LOGIN")
+    for deployment in opened(postgres_url.replace("tester@", "dagbundle@")):
+        deployment.submit({"a.py": [dag("a")]})
+        assert deployment.live() == {"a": "v1"}
 
 
 def test_a_dag_that_left_its_file_is_not_scheduled_any_more(deployment: Deployment) -> None:

@@ -139,11 +139,13 @@ def _create_engine(url: str, timeout: float) -> Engine:
         return engine
     if backend in {"postgresql", "postgres"}:
         milliseconds = int(timeout * 1000)
+        # by default PostgreSQL looks first into the schema of the user's name, and ours has a `dag` and a `job` too
+        path = " -c search_path=public" if parsed.username == tables.SCHEMA else ""
         arguments = {
             "application_name": "dagbundle",
             "connect_timeout": 10,
             "options": f"-c lock_timeout={milliseconds} -c statement_timeout=120000"
-            " -c idle_in_transaction_session_timeout=120000 -c timezone=UTC",
+            f" -c idle_in_transaction_session_timeout=120000 -c timezone=UTC{path}",
         }
         arguments = {key: value for key, value in arguments.items() if key not in parsed.query}
         engine = sa.create_engine(parsed.set(drivername="postgresql+psycopg"), connect_args=arguments, **shared)
