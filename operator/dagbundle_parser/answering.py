@@ -58,13 +58,23 @@ class Answering:
 
     def _listen(self) -> None:
         self._selector.register(self._control, selectors.EVENT_READ)
-        while True:
-            for key, _ in self._selector.select():
-                line: Any = key.fileobj
-                if line is not self._control:
-                    self._hear(line, key.data)
-                elif not self._take_line():
-                    return
+        try:
+            while self._hear_all():
+                pass
+        finally:
+            for key in list(self._selector.get_map().values()):
+                self._forget(key.fileobj)
+            self._selector.close()
+
+    def _hear_all(self) -> bool:
+        """Wait until somebody says something, and answer; False when the process that parses has ended."""
+        for key, _ in self._selector.select():
+            line: Any = key.fileobj
+            if line is not self._control:
+                self._hear(line, key.data)
+            elif not self._take_line():
+                return False
+        return True
 
     def _take_line(self) -> bool:
         """Take a child's line; False when there will be no other."""
@@ -92,7 +102,7 @@ class Answering:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             self._forget(line)
 
-    def _forget(self, line: socket.socket) -> None:
+    def _forget(self, line: Any) -> None:
         self._selector.unregister(line)
         line.close()
 

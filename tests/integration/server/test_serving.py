@@ -177,6 +177,7 @@ def command(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         ),
         ([], {"DAGBUNDLE_DATABASE_URL": "sqlite:////tmp/x.db"}, "--allow-sqlite"),
         ([], {}, "DAGBUNDLE_DATABASE_URL"),
+        ([], {"DAGBUNDLE_DATABASE_URL": "postgresql://x/y", "DAGBUNDLE_TARGET": "other"}, "is no target"),
         ([], {"DAGBUNDLE_SERVER_REPORTS": "many", "DAGBUNDLE_DATABASE_URL": "x"}, "DAGBUNDLE_SERVER_REPORTS"),
     ],
 )

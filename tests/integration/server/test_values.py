@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from dagbundle.resources import protocol
 from dagbundle.rollout import policy
 from dagbundle.rollout.model import BundleKey, FileOutcome
 from dagbundle.store.records import JobRow
 from integration.parser.conftest import MINORS, find_airflow
-from integration.server.conftest import Parser, Serve, World
+from integration.server.conftest import Authority, Caller, Parser, Serve, World
 from integration.server.helpers import metric
 from support import reports
 from support.store_process import Process
+from support.store_server import Answer, Exchange, scripted_server
 
 pytestmark = pytest.mark.postgres
 SECRET = "correct-horse-battery"
@@ -315,3 +317,45 @@ def test_without_a_target_only_the_environment_has_values(
     assert ids(found["environment.py"]) == ["environment.friday"]
     assert "not found" in found["missing.py"].problems[0].message.lower().replace("_", " ")
     assert [line for line in server.requests(pod.run) if "key" in line] == []
+
+
+@pytest.mark.parametrize("minor", [MINORS[0], MINORS[-1]])
+def test_nothing_of_a_report_but_a_dag_that_has_it_holds_a_value(
+    parse: Callable[..., Parser], tmp_path: pathlib.Path, authority: Authority, minor: str
+) -> None:
+    root = tmp_path / "bundle"
+    root.mkdir()
+    names = ("printed.py", "told.py", "told_connection.py", "told_setting.py", "reads_nothing.py")
+    for name in names:
+        (root / name).write_text(f"{HEAD}{FILES[name]}\n")
+    (root / "crashes.py").write_text(f'{HEAD}print(Variable.get("sales_token"), flush=True)\nimport os\nos.abort()\n')
+    (root / "warns.py").write_text(f'{HEAD}import warnings\nwarnings.warn(Variable.get("sales_token"))\n')
+    (root / "prints.py").write_text(f"{HEAD}print('nothing secret')\n")
+    request = protocol.RunRequest(
+        run="abc", attempt="pod-uid", bundle="team-sales.sales", root=str(root), subdir=".", exclude=[],
+        parser={"type": "SinglePass", "config": {}}, processes=2, limits={}, run_as_user=None, force=False,
+        max_unchanged_age=3600, known={}, values=True,
+    ).model_dump(mode="json", by_alias=True)  # fmt: skip
+
+    def answer(exchange: Exchange) -> Answer:
+        kind, _, key = exchange.path.removeprefix("/v1/runs/abc").strip("/").partition("/")
+        if exchange.method == "GET" and not kind:
+            return Answer(document=request)
+        return Answer(document={"value": VALUES.get(f"{kind.removesuffix('s')} {key}")})
+
+    with scripted_server(answer) as server:
+        python = find_airflow(minor, tmp_path / "home").python
+        code, said = parse(Caller("abc", "token", "pod", authority), server.url, python=str(python)).wait()
+    assert code == 0, said
+    text = server.heard[-1].text.decode()
+    assert SECRET not in text + said
+    records = {record["path"]: record for record in map(json.loads, text.splitlines()) if record["type"] == "file"}
+    assert records["printed.py"]["output"]["text"] == ""
+    assert records["printed.py"]["output"]["bytes"] > len(SECRET)
+    assert records["crashes.py"]["output"]["text"] == ""
+    assert [error["kind"] for error in records["crashes.py"]["errors"]] == ["ProcessCrashed"]
+    assert records["prints.py"]["output"]["text"] == "nothing secret\n"
+    assert any("***" in warning["message"] for warning in records["warns.py"]["warnings"])
+    assert [name for name, record in records.items() if record["closure"]] == ["prints.py", "reads_nothing.py"]
+    assert records["told_connection.py"]["dynamic"] == ["Connection"]
+    assert records["printed.py"]["dynamic"] == ["Variable"]
