@@ -148,7 +148,10 @@ def test_the_schema_is_served(world: World, server: Process) -> None:
     connection.request("GET", "/openapi.json")
     document = json.loads(connection.getresponse().read())
     connection.close()
-    assert sorted(document["paths"]) == ["/healthz", "/v1/runs/{run}", "/v1/runs/{run}/report"]
+    assert sorted(document["paths"]) == [
+        "/healthz", "/v1/runs/{run}", "/v1/runs/{run}/connections/{key}", "/v1/runs/{run}/report",
+        "/v1/runs/{run}/variables/{key}",
+    ]  # fmt: skip
 
 
 def command(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
