@@ -26,7 +26,8 @@ from dagbundle.rollout.model import BundleKey
 from dagbundle.runtime.kubernetes import jobs
 from dagbundle.store.dagstore import DagStore
 from dagbundle.store.records import JobRow
-from publisher.conftest import OPS, SALES, Deployment, installed
+from publisher.conftest import OPS, SALES, Deployment, airflow, driver, installed
+from support.airflow import home
 from support.store_process import ROOT, Kubernetes, Process
 
 SECRET = "correct-horse-battery"
@@ -305,49 +306,96 @@ def test_what_was_read_goes_with_its_rollout(deployment: Deployment) -> None:
 # --- All of it ------------------------------------------------------------------------------------------------------
 
 
-def test_the_server_gives_airflows_values_to_the_parser_and_nothing_tells_them(
-    on_postgresql: Deployment, tmp_path: pathlib.Path
-) -> None:
-    store = on_postgresql.store
-    set_variable(on_postgresql, "region", "north-east")
-    set_connection(on_postgresql, "db")
-    root = tmp_path / "dags"
+HEAD = "from airflow.sdk import DAG, Connection, Variable\n"
+
+
+def parsed(deployment: Deployment, folder: pathlib.Path, files: Mapping[str, str]) -> tuple[JobRow, str]:
+    """Write files, and have the real parser parse them with the real server; return the run, and all that was said."""
+    store, root = deployment.store, folder / "dags"
     root.mkdir()
-    head = "from airflow.sdk import DAG, Connection, Variable\n"
-    (root / "a.py").write_text(head + 'dag = DAG(dag_id=Variable.get("region") + "." + Connection.get("db").login)\n')
-    (root / "b.py").write_text(head + 'raise RuntimeError(Connection.get("db").get_uri())\n')
-    kubernetes = Kubernetes(tmp_path / "world.json")
+    for name, text in files.items():
+        (root / name).write_text(f"{HEAD}{text}\n")
+    kubernetes = Kubernetes(folder / "world.json")
     job = started(store)
     with store.db.engine.begin() as connection:
         table = store.db.tables.job
         request = {**job.request, "root": str(root)}
         connection.execute(sa.update(table).where(table.c.run_id == job.run_id).values(request=request))
-    token = tmp_path / "token"
+    token = folder / "token"
     token.write_text(kubernetes.pod("pod-1", job=job.uid))
     deployed = {name: text for name, text in os.environ.items() if name.startswith(("AIRFLOW", "HOME"))}
-    server = Process.start(on_postgresql.url, kubernetes.path, environment={**deployed, "DAGBUNDLE_TARGET": "airflow"})
+    server = Process.start(deployment.url, kubernetes.path, environment={**deployed, "DAGBUNDLE_TARGET": "airflow"})
     try:
         done = subprocess.run(
             [sys.executable, str(ROOT / "operator" / "dagbundle_parser"), "work"],
             env={
-                "PATH": os.environ["PATH"], "HOME": str(tmp_path), "AIRFLOW_HOME": str(tmp_path / "airflow"),
+                "PATH": os.environ["PATH"], "HOME": str(folder), "AIRFLOW_HOME": str(folder / "airflow"),
                 "PYTHONDONTWRITEBYTECODE": "1", "DAGBUNDLE_SERVER_URL": server.url, "DAGBUNDLE_RUN": job.run_id,
-                "DAGBUNDLE_TOKEN_FILE": str(token), "DAGBUNDLE_SCRATCH": str(tmp_path),
+                "DAGBUNDLE_TOKEN_FILE": str(token), "DAGBUNDLE_SCRATCH": str(folder),
             },
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     finally:
         assert server.stop() == 0
     assert done.returncode == 0, done.stderr
+    return job, json.dumps(server.lines) + "".join(server.other) + done.stdout + done.stderr
+
+
+def test_the_server_gives_airflows_values_to_the_parser_and_nothing_tells_them(
+    on_postgresql: Deployment, tmp_path: pathlib.Path
+) -> None:
+    store = on_postgresql.store
+    set_variable(on_postgresql, "region", "north-east")
+    set_connection(on_postgresql, "db")
+    files = {
+        "a.py": 'dag = DAG(dag_id=Variable.get("region") + "." + Connection.get("db").login)',
+        "b.py": 'raise RuntimeError(Connection.get("db").get_uri())',
+    }
+    job, said = parsed(on_postgresql, tmp_path, files)
     (run,) = store.outcomes(job.rollout_id)
     good, broken = run.files
     assert [dag.dag_id for dag in good.dags] == ["north-east.reader"]
     (problem,) = broken.problems
     assert (problem.kind, SECRET in problem.message, "***" in problem.message) == ("RuntimeError", False, True)
-    said = json.dumps(server.lines) + "".join(server.other) + done.stdout + done.stderr
     assert SECRET not in said
     assert "north-east" not in said
     over(store, job)
     assert not asked_again(store)
     set_connection(on_postgresql, "db", login="writer")
     assert asked_again(store)
+
+
+def test_a_stock_processor_reads_the_same_values_from_the_same_files(
+    on_postgresql: Deployment, tmp_path: pathlib.Path
+) -> None:
+    set_variable(on_postgresql, "region", "north")
+    set_variable(on_postgresql, "settings", json.dumps({"days": ["monday"], "empty": None}))
+    set_variable(on_postgresql, "blank", "")
+    set_connection(on_postgresql, "db")
+    set_connection(on_postgresql, "bare", host=None, schema=None, login=None, password=None, port=None, extra=None)
+    files = {
+        "variable.py": 'dag = DAG(dag_id="v." + Variable.get("region"))',
+        "json.py": 'dag = DAG(dag_id="j." + Variable.get("settings", deserialize_json=True)["days"][0])',
+        "blank.py": 'dag = DAG(dag_id="b." + repr(Variable.get("blank", default="d")).replace("\'", "_"))',
+        "default.py": 'dag = DAG(dag_id="d." + Variable.get("nothing", default="fallback"))',
+        "missing.py": 'dag = DAG(dag_id="m." + Variable.get("nothing"))',
+        "connection.py": 'c = Connection.get("db")\ndag = DAG(dag_id=f"c.{c.conn_type}.{c.login}.{c.port}.{c.schema}")',
+        "extra.py": 'dag = DAG(dag_id="e." + Connection.get("db").extra_dejson["sslmode"])',
+        "bare.py": 'c = Connection.get("bare")\ndag = DAG(dag_id=f"n.{c.host}.{c.password}.{c.extra}")',
+        "no_connection.py": 'Connection.get("nothing")\ndag = DAG(dag_id="never")',
+        "old.py": 'from airflow.models import Variable as Old\ndag = DAG(dag_id="o." + Old.get("region"))',
+        "hook.py": (
+            'from airflow.sdk.bases.hook import BaseHook\ndag = DAG(dag_id="h." + BaseHook.get_connection("db").login)'
+        ),
+    }
+    job, _ = parsed(on_postgresql, tmp_path, files)
+    (run,) = on_postgresql.store.outcomes(job.rollout_id)
+    ours = {dag.dag_id for file in run.files for dag in file.dags}
+    broken = {file.path for file in run.files if file.problems}
+    settings = home(tmp_path / "stock", tmp_path / "dags", "dags-folder")
+    settings["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = driver(on_postgresql.url)
+    airflow("dag-processor", "--num-runs", "1", **settings)
+    assert ours == on_postgresql.live().keys()
+    assert len(ours) == len(files) - len(broken)
+    assert broken == {name for (name,) in on_postgresql.rows("SELECT filename FROM import_error")}
+    assert broken == {"missing.py", "no_connection.py"}
