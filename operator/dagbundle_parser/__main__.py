@@ -36,6 +36,7 @@ from dagbundle_parser.pool import Stopped
 from dagbundle_parser.protocol import ReportWriter
 from dagbundle_parser.request import RunRequest
 from dagbundle_parser.runner import carry_out, import_airflow_ahead
+from dagbundle_parser.values import Line
 
 REPORT_FD = "DAGBUNDLE_REPORT_FD"
 
@@ -94,7 +95,7 @@ def _run(path: str, *, ahead: bool) -> int:
     return _report(request, ReportWriter(descriptor), surroundings)
 
 
-def _parse_for_work(asker: int, reporter: int, shard: int | None, ahead: bool) -> int:  # noqa: FBT001 - see work.Parse
+def _parse_for_work(asker: int, reporter: int, lookups: int, shard: int | None, ahead: bool) -> int:  # noqa: FBT001 - see work.Parse
     """What `work` does in its child: the request comes from one descriptor, the report goes to another."""
     sys.dont_write_bytecode = True
     surroundings = Surroundings.read()
@@ -109,13 +110,13 @@ def _parse_for_work(asker: int, reporter: int, shard: int | None, ahead: bool) -
         writer.fail("RequestUnusable", str(error))
         print(f"dagbundle_parser: {error}", file=sys.stderr)
         return 2
-    return _report(request, writer, surroundings)
+    return _report(request, writer, surroundings, Line(lookups) if request.values else None)
 
 
-def _report(request: RunRequest, writer: ReportWriter, surroundings: Surroundings) -> int:
+def _report(request: RunRequest, writer: ReportWriter, surroundings: Surroundings, line: Line | None = None) -> int:
     """Carry out a run, and end its report whatever happens."""
     try:
-        carry_out(request, writer, surroundings)
+        carry_out(request, writer, surroundings, line)
     except RunError as error:
         writer.fail(error.kind, str(error))
         print(f"dagbundle_parser: {error}", file=sys.stderr)

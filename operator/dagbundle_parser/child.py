@@ -29,6 +29,7 @@ from dagbundle_parser.loaders.base import AbstractDagLoader, LoadedDag, LoadedWa
 from dagbundle_parser.problems import problem_of
 from dagbundle_parser.request import Limits
 from dagbundle_parser.sandbox import Sandbox
+from dagbundle_parser.values import VALUES, Line
 
 HEADER = struct.Struct(">16scIQ")
 """A frame's header: the child's token, its kind, the file's place in the batch, the body's length in bytes."""
@@ -54,6 +55,7 @@ class Work:
     sandbox: Sandbox
     fingerprint: str
     covered: tuple[str, ...]
+    line: Line | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +66,23 @@ class Assignment:
     loader: AbstractDagLoader
 
 
+@dataclasses.dataclass(frozen=True)
+class Descriptors:
+    """What a child holds.
+
+    Attributes:
+        results: where it sends frames to.
+        output: what becomes its stdout and stderr.
+        values: on which it asks for Variables and Connections; -1 where nobody is to be asked.
+    """
+
+    results: int
+    output: int
+    values: int = -1
+
+
 def run_child(
-    work: Work, batch: Sequence[Assignment], *, slot: int, token: bytes, results: int, output: int, shared: bool
+    work: Work, batch: Sequence[Assignment], *, slot: int, token: bytes, descriptors: Descriptors, shared: bool
 ) -> NoReturn:
     """Load a batch; never returns and never raises.
 
@@ -74,13 +91,13 @@ def run_child(
         batch: one file, or several plain ones if `shared`.
         slot: which of the children that run at once this is.
         token: what the parent knows this child's frames by.
-        results: the descriptor to send frames to.
-        output: the descriptor that becomes stdout and stderr.
+        descriptors: what it holds.
         shared: give a file back instead of reporting anything but a clean result.
     """
     status = FAILED_STATUS
     try:
-        results = _arrange_descriptors(results, output)
+        results, values = _arrange_descriptors(descriptors)
+        VALUES.connect(values)
         _reset_signals()
         work.sandbox.enter(slot)
         root = batch[0].file.root
@@ -118,8 +135,9 @@ class _Child:
         started, before = self._clock(), self._usage(self._self).ru_maxrss
         if shared and place == 0:
             self._traces = loader.traces()
+        VALUES.begin()
         self._recorder.start()
-        result = self._load(file, loader, shared=shared)
+        result = _told(self._load(file, loader, shared=shared), file)
         closure, dynamic = self._finish_recording()
         if shared:
             traces, before_traces = loader.traces(), self._traces
@@ -179,7 +197,7 @@ class _Child:
             body = self._encode(record).encode("ascii")
             _check_depth(record["dags"])
         except (ValueError, TypeError, RecursionError, MemoryError) as error:
-            problem = problem_of(error, file, doing=f"the DAGs of {file.path} cannot be written as JSON")
+            problem = _clean(problem_of(error, file, doing=f"the DAGs of {file.path} cannot be written as JSON"))
         else:
             if len(body) <= limit:
                 return body
@@ -257,16 +275,33 @@ def timeout_text(path: str, seconds: float) -> str:
     )
 
 
-def _arrange_descriptors(results: int, output: int) -> int:
-    """Stdin from nowhere, stdout and stderr to `output`, and of the others only `results`, whose number may change."""
+def _told(result: LoadResult, file: SourceFile) -> LoadResult:
+    """Add what became of lookups, and take values out of what is said about the file."""
+    result.dynamic |= {kind.capitalize() for kind in VALUES.asked}
+    if VALUES.failure:  # whatever the file made of it
+        result.errors = [FileProblem("ValueUnavailable", f"{file.path}: {VALUES.failure}")]
+    result.errors = [_clean(error) for error in result.errors]
+    result.warnings = [dataclasses.replace(item, message=VALUES.cleaned(item.message)) for item in result.warnings]
+    result.warnings += [LoadedWarning("ValueRefused", why) for why in sorted(VALUES.refused)]
+    return result
+
+
+def _clean(problem: FileProblem) -> FileProblem:
+    return dataclasses.replace(problem, message=VALUES.cleaned(problem.message))
+
+
+def _arrange_descriptors(given: Descriptors) -> tuple[int, int]:
+    """Stdin from nowhere, stdout and stderr to `output`; of the others only what is returned, by new numbers."""
     nowhere = os.open(os.devnull, os.O_RDONLY)
-    high = fcntl.fcntl(results, fcntl.F_DUPFD_CLOEXEC, 10)
+    results = fcntl.fcntl(given.results, fcntl.F_DUPFD_CLOEXEC, 10)
+    values = -1 if given.values < 0 else fcntl.fcntl(given.values, fcntl.F_DUPFD_CLOEXEC, results + 1)
     os.dup2(nowhere, 0)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.closerange(3, high)
-    os.closerange(high + 1, _MAX_DESCRIPTORS)
-    return high
+    os.dup2(given.output, 1)
+    os.dup2(given.output, 2)
+    os.closerange(3, results)
+    os.closerange(results + 1, values)
+    os.closerange(max(results, values) + 1, _MAX_DESCRIPTORS)
+    return results, values
 
 
 def _reset_signals() -> None:

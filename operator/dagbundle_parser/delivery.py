@@ -11,12 +11,14 @@ import os
 import random
 import select
 import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from dagbundle_parser.answering import Answering
 from dagbundle_parser.environment import Settings
 from dagbundle_parser.remote import BusyError, RefusedError, RemoteError, Server
 from dagbundle_parser.spool import Abandoned, Spool
@@ -48,6 +50,8 @@ class Child(Protocol):
 
     report: int
     """The descriptor that its report comes from."""
+    lookups: socket.socket
+    """Where the lines of its children come from, on which they ask for values."""
 
     def ask(self, request: bytes) -> None:
         """Hand it its run request."""
@@ -84,6 +88,7 @@ class Errand:
             return _refused(error, "the run cannot be had")
         except RemoteError as error:
             return self._stopped() or (UNDELIVERED, f"the run cannot be had: {error}")
+        Answering(self._server, self._settings.run, self._child.lookups, self._stop).start()
         self._child.ask(request)
         delivery = threading.Thread(target=self._deliver, name="delivery")
         delivery.start()

@@ -27,6 +27,7 @@ from dagbundle_parser.child import (
     HEADER,
     RESULT,
     Assignment,
+    Descriptors,
     Work,
     run_child,
     timeout_text,
@@ -155,22 +156,24 @@ class Pool:
             output, output_end = -1, _file_in_memory()
         else:
             output, output_end = os.pipe()
+        values = -1 if self._work.line is None else self._work.line.open()
         token, slot = os.urandom(16), self._slots.pop()
         sys.stdout.flush()
         sys.stderr.flush()
         try:
             pid = os.fork()
         except OSError as error:
-            for descriptor in filter(lambda number: number >= 0, (results, results_end, output, output_end)):
+            for descriptor in filter(lambda number: number >= 0, (results, results_end, output, output_end, values)):
                 os.close(descriptor)
             self._slots.append(slot)
             if self._running:
                 return False
             raise RunError("CannotFork", f"no process can be started for a file: {error.strerror}") from error
         if pid == 0:
-            run_child(self._work, batch, slot=slot, token=token, results=results_end, output=output_end, shared=shared)
-        os.close(results_end)
-        os.close(output_end)
+            given = Descriptors(results_end, output_end, values)
+            run_child(self._work, batch, slot=slot, token=token, descriptors=given, shared=shared)
+        for descriptor in (results_end, output_end, *([values] if values >= 0 else [])):
+            os.close(descriptor)
         deadline = time.monotonic() + self._work.limits.file_seconds + GRACE_SECONDS
         child = _Running(pid, slot, batch, shared, token, results, output, deadline)
         self._running[pid] = child
@@ -304,12 +307,14 @@ class Pool:
         ):
             child.damage = child.damage or "its report is not what the parser writes"
             return None
-        whole = body[:-1] + b',"output":' + encode(self._output(child)) + b"}"
+        given = not _VALUES.isdisjoint(map(str, record.get("dynamic") or ()))
+        whole = body[:-1] + b',"output":' + encode(self._output(child, may_tell=given)) + b"}"
         return FileRecord(assignment.file.path, whole, len(record["dags"]), len(record["errors"]))
 
-    @staticmethod
-    def _output(child: _Running) -> dict[str, object]:
-        return {"bytes": child.printed, "text": child.tail.decode("utf-8", "replace")}
+    def _output(self, child: _Running, *, may_tell: bool) -> dict[str, object]:
+        """What a child printed. It `may_tell` a value that the server gave; then only how much it was is said."""
+        text = "" if may_tell and self._work.line is not None else child.tail.decode("utf-8", "replace")
+        return {"bytes": child.printed, "text": text}
 
     def _broken(self, child: _Running, assignment: Assignment) -> FileRecord:
         """The record of a file whose child did not send one."""
@@ -328,7 +333,7 @@ class Pool:
             "fingerprint": self._work.fingerprint,
             "closure": {},
             "dynamic": [],
-            "output": self._output(child),
+            "output": self._output(child, may_tell=True),
         }
         return FileRecord(path, encode(record), 0, 1)
 
@@ -376,6 +381,7 @@ class Pool:
 
 
 _UNCLAIMED = frozenset({"type", "seq", "output"})
+_VALUES = frozenset({"Variable", "Connection"})
 
 
 def _file_in_memory() -> int:

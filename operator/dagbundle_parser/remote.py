@@ -41,12 +41,14 @@ class RefusedError(Exception):
         status: HTTP's.
         reason: the server's word for it, `RunOver` for one; empty where it has none.
         message: for people.
+        detail: of the message, what the server said of it.
     """
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    def __init__(self, status: int, reason: str, message: str, detail: str) -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
+        self.detail = detail
 
 
 class BusyError(RemoteError):
@@ -226,7 +228,7 @@ def _check(response: http.client.HTTPResponse) -> None:
     )
     if response.status in {408, 425, 429} or response.status >= 500:  # noqa: PLR2004 - HTTP's
         raise BusyError(message, _seconds(response.headers.get("Retry-After")))
-    raise RefusedError(response.status, reason, message)
+    raise RefusedError(response.status, reason, message, detail or message)
 
 
 def _problem(body: bytes) -> dict[str, Any]:

@@ -61,6 +61,7 @@ class RunRequest:
         shard: which part of the subdir's files to parse, from 0 (`discovery.shard_of`).
         shards: into how many parts they are divided.
         max_unchanged_age: seconds after which a file is parsed again even if nothing has changed.
+        values: whether the server may be asked for Variables and Connections.
     """
 
     run: str
@@ -80,6 +81,7 @@ class RunRequest:
     files: frozenset[str] = frozenset()
     shard: int = 0
     shards: int = 1
+    values: bool = False
 
     @classmethod
     def read(cls, path: str) -> RunRequest:
@@ -146,6 +148,7 @@ class RunRequest:
             files=frozenset(_relative(item, "files") for item in fields.texts("files")),
             shard=shard,
             shards=shards,
+            values=fields.boolean("values", default=False),
         )
 
     def require_shard(self, shard: int | None) -> None:

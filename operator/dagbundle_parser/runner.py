@@ -28,25 +28,27 @@ from dagbundle_parser.protocol import ReportWriter, encode
 from dagbundle_parser.request import RunRequest
 from dagbundle_parser.sandbox import Sandbox
 from dagbundle_parser.store_client import DagStoreClient
+from dagbundle_parser.values import VALUES, Line, LookupFailed
 from dagbundle_parser.warmup import installed_directories, no_garbage_collection, quiet_descriptors
 
 _SHARED_BATCH = 50
 
 
-def carry_out(request: RunRequest, writer: ReportWriter, surroundings: Surroundings) -> None:
+def carry_out(request: RunRequest, writer: ReportWriter, surroundings: Surroundings, line: Line | None = None) -> None:
     """Carry out a run and report it, up to and including the `close` record.
 
     Args:
         request: what to do.
         writer: takes the report.
         surroundings: read when the process was started.
+        line: on which Variables and Connections are asked for; None where nobody is to be asked.
 
     Raises:
         RunError: it cannot be carried out as a whole; the caller ends the report with it.
         Stopped: SIGTERM or SIGINT arrived; the caller leaves the report cut.
     """
     parser = find_parser(request.parser_type)
-    run = Run(request, surroundings)
+    run = Run(request, surroundings, line=line)
     store = DagStoreClient(request, writer)
     access = BundleAccess(
         list_files=run.list_files,
@@ -71,12 +73,19 @@ class Run:
         request: what to do.
         surroundings: read when the process was started.
         loaders: those to ask, instead of all that are installed.
+        line: on which Variables and Connections are asked for; None where nobody is to be asked.
     """
 
     def __init__(
-        self, request: RunRequest, surroundings: Surroundings, loaders: Sequence[AbstractDagLoader] | None = None
+        self,
+        request: RunRequest,
+        surroundings: Surroundings,
+        loaders: Sequence[AbstractDagLoader] | None = None,
+        *,
+        line: Line | None = None,
     ) -> None:
         self._request = request
+        self._line = line
         self._loaders = find_loaders() if loaders is None else loaders
         self._settings = surroundings.settings
         self._fingerprint = fingerprint(request, surroundings)
@@ -138,8 +147,13 @@ class Run:
                 assignments.append(Assignment(source, file.loader))
         if not assignments:
             return
-        with no_garbage_collection(), quiet_descriptors():
-            self._warm_up(assignments)
+        if self._line is not None:
+            VALUES.connect(self._line.open())  # for what is loaded before the fork, such as plugins
+        try:
+            with no_garbage_collection(), quiet_descriptors():
+                self._warm_up(assignments)
+        except LookupFailed as error:
+            raise RunError("ValueUnavailable", f"what is loaded before the files needs a value: {error}") from error
         pool = Pool(self._work(files, len(assignments)), self._processes(len(assignments)))
         yield from pool.run(self._batches(assignments))
 
@@ -165,7 +179,7 @@ class Run:
             needed=needed,
         )
         own = str(Path(__file__).parent.parent) + "/"
-        return Work(limits, sandbox, self._fingerprint, (*installed_directories(), own, *ZONE_FILES))
+        return Work(limits, sandbox, self._fingerprint, (*installed_directories(), own, *ZONE_FILES), self._line)
 
     def _batches(self, assignments: Sequence[Assignment]) -> list[list[Assignment]]:
         alone: list[list[Assignment]] = []

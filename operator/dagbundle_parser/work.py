@@ -12,6 +12,7 @@ import ctypes
 import dataclasses
 import os
 import signal
+import socket
 import sys
 import threading
 import traceback
@@ -26,9 +27,9 @@ _MOST_MESSAGE = 4000
 """Kubernetes keeps 4096 bytes of a termination message."""
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 
-Parse = Callable[[int, int, "int | None", bool], int]
-"""Carries out the run and returns its exit code; takes the descriptors of the request and of the report, which shard
-this is, and whether to import Airflow ahead."""
+Parse = Callable[[int, int, int, "int | None", bool], int]
+"""Carries out the run and returns its exit code; takes the descriptors of the request, of the report and of lookups,
+which shard this is, and whether to import Airflow ahead."""
 
 
 def work(parse: Parse) -> int:
@@ -89,6 +90,7 @@ class _Child:
     pid: int
     request: int
     report: int
+    lookups: socket.socket
     stop: _Stop
     status: int | None = None
 
@@ -96,6 +98,7 @@ class _Child:
     def start(cls, parse: Parse, settings: Settings, stop: _Stop) -> _Child:
         request, asker = os.pipe()
         report, reporter = os.pipe()
+        lookups, inquirer = socket.socketpair()
         parent = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -108,8 +111,9 @@ class _Child:
                 _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
                 os.close(asker)
                 os.close(report)
+                lookups.close()
                 if os.getppid() == parent:
-                    status = parse(request, reporter, settings.shard, settings.ahead)
+                    status = parse(request, reporter, inquirer.detach(), settings.shard, settings.ahead)
             except BaseException:  # noqa: BLE001 - whatever it is, it ends here and is shown
                 traceback.print_exc()
             for stream in (sys.stdout, sys.stderr):
@@ -119,7 +123,8 @@ class _Child:
         stop.child = pid
         os.close(request)
         os.close(reporter)
-        return cls(pid, asker, report, stop)
+        inquirer.close()
+        return cls(pid, asker, report, lookups, stop)
 
     def ask(self, request: bytes) -> None:
         with (

@@ -5,6 +5,7 @@ These tests run in an environment that has this project and one supported Airflo
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import functools
 import os
@@ -18,6 +19,7 @@ from typing import Any
 
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="dagbundle-airflow-")  # nothing of this machine's is read
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__CORE__FERNET_KEY"] = base64.urlsafe_b64encode(os.urandom(32)).decode()
 
 import pytest
 import sqlalchemy as sa

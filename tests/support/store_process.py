@@ -1,6 +1,6 @@
 """The real server as a process of its own, with everything real but Kubernetes: tokens and pods are a file's.
 
-Started with `Process.start`; run as a script it is that process.
+Started with `Process.start`; run as a module it is that process.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from dagbundle import errors, logs
 from dagbundle.server.tokens import Caller, Pod
@@ -44,6 +44,21 @@ class FileTokens:
     def pod(self, caller: Caller) -> Pod | None:
         found = self._world()["pods"].get(f"{caller.namespace}/{caller.pod}")
         return None if found is None else Pod(**{**found, "owners": frozenset(found["owners"])})
+
+
+class FileValues:
+    """A target's Variables and Connections, read from a file for every question."""
+
+    name = "values"
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+
+    def look_up(self, _connection: Any, kind: str, key: str) -> Any:
+        found = json.loads(self._path.read_text()).get(f"{kind} {key}")
+        if found == "broken":
+            raise errors.TargetError(f"{kind} {key!r} cannot be looked up: Vault failed with KeyError")
+        return found
 
 
 class Kubernetes:
@@ -99,15 +114,18 @@ class Process:
         certificate: pathlib.Path | None = None,
         key: pathlib.Path | None = None,
         port: int = 0,
+        values: pathlib.Path | None = None,
+        environment: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> Self:
         places = os.pathsep.join([str(ROOT / "tests"), str(ROOT / "operator")])
         limits = {f"DAGBUNDLE_SERVER_{name.upper()}": str(value) for name, value in settings.items()}
         process = subprocess.Popen(
-            [sys.executable, __file__, str(tokens), str(certificate or ""), str(key or ""), str(port)],
+            [sys.executable, "-m", __name__, str(tokens), str(certificate or ""), str(key or ""), str(port)],
             stderr=subprocess.PIPE, text=True, env={
                 "PATH": os.environ["PATH"], "PYTHONPATH": places,
-                "DAGBUNDLE_DATABASE_URL": database_url, **limits,
+                "DAGBUNDLE_DATABASE_URL": database_url, "VALUES": str(values or ""), **limits,
+                **(environment or {}),
             },
         )  # fmt: skip
         lines: list[dict[str, Any]] = []
@@ -173,13 +191,17 @@ class Process:
 
 
 def main(arguments: list[str], environ: Mapping[str, str]) -> None:
-    from dagbundle.server import serving, settings  # noqa: PLC0415 - only the process itself needs them
+    from dagbundle import targets  # noqa: PLC0415 - only the process itself needs them
+    from dagbundle.server import serving, settings  # noqa: PLC0415 - likewise
     from dagbundle.store.dagstore import DagStore  # noqa: PLC0415 - likewise
     from dagbundle.store.database import Database  # noqa: PLC0415 - likewise
 
     tokens, certificate, key, port = arguments
     logs.configure("json", "info")
     with DagStore(Database(environ["DAGBUNDLE_DATABASE_URL"])) as store:
+        store.target = targets.named(environ.get("DAGBUNDLE_TARGET", ""))
+        if environ["VALUES"]:
+            store.target = cast("Any", FileValues(pathlib.Path(environ["VALUES"])))
         serving.run(
             store,
             FileTokens(pathlib.Path(tokens)),

@@ -40,6 +40,7 @@ def test_the_trusted_side_writes_the_golden_request() -> None:
         known={"ingest/a.py": {"fingerprint": "f", "closure": {"any": "thing"}, "age": 12.5}},
         shard=1,
         shards=3,
+        values=True,
     )
     golden = json.loads((GOLDEN / "request.v1.json").read_text())
     assert json.loads(request.model_dump_json(by_alias=True)) == golden
@@ -51,7 +52,7 @@ def test_the_parser_reads_the_golden_request() -> None:
     assert (request.limits.file_seconds, request.limits.processes_per_file) == (30, 64)
     assert (request.run_as_user, request.max_unchanged_age) == (50010, 3600)
     assert request.known["ingest/a.py"].age == 12.5
-    assert (request.shard, request.shards) == (1, 3)
+    assert (request.shard, request.shards, request.values) == (1, 3, True)
 
 
 def test_the_parser_writes_the_golden_report() -> None:

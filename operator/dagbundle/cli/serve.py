@@ -55,6 +55,7 @@ def server(
     log_level: options.LogLevel = "info",
 ) -> None:
     """Serve the store's API to parsers on a cluster. The chart starts it; docs/server.md has its other settings."""
+    from dagbundle import targets  # noqa: PLC0415 - usage errors answer before this is loaded
     from dagbundle.server import serving, settings, tokens  # noqa: PLC0415 - usage errors answer before this is loaded
     from dagbundle.store.dagstore import DagStore  # noqa: PLC0415 - likewise
     from dagbundle.store.database import Database  # noqa: PLC0415 - likewise
@@ -75,6 +76,7 @@ def server(
         )
     everywhere = "" if certificate else "127.0.0.1"
     with DagStore(database) as store:
+        store.target = targets.named(os.environ.get("DAGBUNDLE_TARGET", ""))
         serving.run(
             store,
             tokens.KubernetesTokens(read.audience, connections=read.reviews),

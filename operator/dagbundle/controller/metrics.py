@@ -29,6 +29,11 @@ LEADING = prometheus_client.Gauge("dagbundle_leading", "1 while this replica lea
 ORPHANED = prometheus_client.Gauge(
     "dagbundle_orphaned_bundles", "Bundles with live DAGs and no DagBundle: see `dagbundle prune`.", registry=REGISTRY
 )
+VALUE_CHANGES = prometheus_client.Counter(
+    "dagbundle_value_changes",
+    "Bundles that were parsed again because a Variable or Connection that they read had changed.",
+    registry=REGISTRY,
+)
 # There from the start: the increase from a series that is not there is none, and the first of each would not show.
 for _result in ("ok", "stale", "error", "defect"):
     RECONCILES.labels(_result)

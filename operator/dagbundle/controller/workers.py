@@ -15,7 +15,7 @@ from dagbundle.controller.reconciler import Reconciler
 from dagbundle.controller.seen import Key, Seen
 from dagbundle.controller.settings import Settings
 from dagbundle.controller.watchdog import Watchdog
-from dagbundle.engine import engine, orphans
+from dagbundle.engine import engine, lookups, orphans
 from dagbundle.runtime.kubernetes.client import Cluster
 from dagbundle.store.dagstore import DagStore
 from dagbundle.store.notifications import listen
@@ -155,7 +155,19 @@ def look_after(store: DagStore, cluster: Cluster, seen: Seen, watchdog: Watchdog
             store.follow(bundle)
         except (errors.TargetError, errors.OwnershipError) as error:
             _LOG.warning("the target cannot be mended", extra={"bundle": str(bundle), "error": error.message})
+    follow_values(store, settings)
     store.collect_garbage(keep_revisions=settings.keep_revisions)
+
+
+def follow_values(store: DagStore, settings: Settings) -> None:
+    """Have bundles parsed again whose files read a Variable or Connection that is another now."""
+    changed, unknown = lookups.changed(store, settings.grants, cluster=settings.cluster)
+    if changed:
+        store.request_parse(changed)
+        metrics.VALUE_CHANGES.inc(len(changed))
+        _LOG.info("values changed", extra={"bundles": sorted(map(str, changed))})
+    if unknown:
+        _LOG.warning("values cannot be looked up", extra={"number": unknown})
 
 
 def attend(store: DagStore, queue: Queue[Key], settings: Settings, stop: threading.Event) -> None:

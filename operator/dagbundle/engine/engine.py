@@ -384,5 +384,5 @@ def _nothing(key: BundleKey, version: str, live: Live, planned: plan.Plan) -> Ap
 def _spec_document(resource: bundle_models.DagBundle, rules: policy.Policy) -> dict[str, Any]:
     return {
         "spec": resource.spec.model_dump(mode="json", by_alias=True),
-        "policy": {**dataclasses.asdict(rules), "granted_prefixes": list(rules.granted_prefixes)},
+        **rules.documents(),
     }

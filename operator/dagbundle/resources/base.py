@@ -35,6 +35,8 @@ Duration = Annotated[str, pydantic.Field(pattern=r"^(\d+h)?(\d+m)?(\d+s)?$", min
 """A duration as Flux writes it: `30s`, `5m`, `1h30m`."""
 Quantity = Annotated[str, pydantic.Field(pattern=r"^\d+(Ki|Mi|Gi|Ti|k|M|G|T)?$", max_length=16)]
 """Bytes as Kubernetes writes them: `512Mi`, `1Gi`, `1000000`."""
+NamePattern = Annotated[str, pydantic.Field(pattern=r"^[^*\x00-\x1f]*([^*\x00-\x1f]|\*)$", max_length=250)]
+"""A name of Airflow's, or the beginning of names and `*`: `sales_db`, `sales_*`."""
 CountOrPercent = Annotated[int, pydantic.Field(ge=0)] | Annotated[str, pydantic.Field(pattern=r"^(100|[0-9]{1,2})%$")]
 """A number, or a percentage of what is live now, rounded up: `3`, `10%`."""
 

@@ -137,6 +137,17 @@ class Parser(base.Model):
             "bounds what no hook can see (the clock, C libraries)."
         ),
     ] = "1h"
+    connections: Annotated[
+        Annotated[list[base.NamePattern], pydantic.Field(max_length=1000)] | None,
+        pydantic.Field(
+            description="Airflow's Connections that DAG files may read while they are parsed: names, or the beginning "
+            "of names and `*`. It narrows the grant. Default: all that is granted."
+        ),
+    ] = None
+    variables: Annotated[
+        Annotated[list[base.NamePattern], pydantic.Field(max_length=1000)] | None,
+        pydantic.Field(description="Likewise Variables."),
+    ] = None
 
     @pydantic.field_validator("file_timeout")
     @classmethod

@@ -22,8 +22,12 @@ class Tenant(base.Model):
     """Every dag_id of the namespace must start with one of these; empty allows any that nobody owns."""
     bundle_names: Annotated[list[str], pydantic.Field(max_length=100)] = pydantic.Field(default_factory=list)
     """Names that `spec.bundleName` may take besides the default one."""
-    connections: Annotated[list[str], pydantic.Field(max_length=1000)] = pydantic.Field(default_factory=list)
-    variables: Annotated[list[str], pydantic.Field(max_length=1000)] = pydantic.Field(default_factory=list)
+    connections: Annotated[list[base.NamePattern], pydantic.Field(max_length=1000)] = pydantic.Field(
+        default_factory=list
+    )
+    """Airflow's Connections that its DAG files may read while they are parsed."""
+    variables: Annotated[list[base.NamePattern], pydantic.Field(max_length=1000)] = pydantic.Field(default_factory=list)
+    """Likewise Variables."""
 
 
 class Grants(base.Model):

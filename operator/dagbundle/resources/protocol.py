@@ -374,3 +374,5 @@ class RunRequest(pydantic.BaseModel):
     shard: int = 0
     """Which part of the subdir's files to parse; see `dagbundle_parser.discovery.shard_of`."""
     shards: int = 1
+    values: bool = False
+    """Whether the server answers for Variables and Connections."""

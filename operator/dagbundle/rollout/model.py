@@ -9,10 +9,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 Json = dict[str, Any]
 """A decoded JSON object whose keys are strings; its values were bounded by `rollout.content`."""
+
+LookupKind = Literal["connection", "variable"]
+"""What of Airflow's DAG files may read while they are parsed."""
+LookupValue = str | Mapping[str, Any]
+"""A Variable's text, or a Connection's fields."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -75,6 +75,9 @@ def plan(resource: bundle_models.DagBundle, *, version: str, live: Live) -> Plan
 def template_hash(resource: bundle_models.DagBundle, version: str) -> str:
     """Hash what decides a rollout's result: the spec without its operational fields, and the version. Hex SHA-256."""
     spec = resource.spec.model_dump(mode="json", by_alias=True, exclude=set(bundle_models.OPERATIONAL))
+    for name in ("connections", "variables"):
+        if spec["parser"][name] is None:  # so that what was published, or is held, before there was such a field stays
+            del spec["parser"][name]
     return content.sha256_of({"spec": spec, "version": version})
 
 

@@ -5,9 +5,11 @@ The resource models stay at the edge; the judge sees only this, so that a test c
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from dagbundle import errors
 from dagbundle.resources import bundle as bundle_models
@@ -29,6 +31,16 @@ class Policy:
     """Required dag_id prefix by subdir, where the spec gives one."""
     granted_prefixes: Sequence[str] = ()
     """Every dag_id must start with one of these; empty allows any."""
+    connections: Sequence[str] = ()
+    """Names, or beginnings of names and `*`, of the Connections that may be read while files are parsed."""
+    variables: Sequence[str] = ()
+    """Likewise Variables."""
+
+    def documents(self) -> dict[str, dict[str, Any]]:
+        """Return what a rollout keeps of it, as JSON: what it is judged by, and the values that its files may read."""
+        policy = dataclasses.asdict(self)
+        values = {kind: list(policy.pop(kind)) for kind in ("connections", "variables")}
+        return {"policy": {**policy, "granted_prefixes": list(self.granted_prefixes)}, "values": values}
 
 
 def limit_of(limit: Limit, base: int) -> int | None:
@@ -36,6 +48,11 @@ def limit_of(limit: Limit, base: int) -> int | None:
     if isinstance(limit, str):
         return math.ceil(int(limit.removesuffix("%")) * base / 100)
     return limit
+
+
+def allows(patterns: Sequence[str], name: str) -> bool:
+    """Tell whether a name, or all that a pattern stands for, is among patterns."""
+    return any(name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern for pattern in patterns)
 
 
 def resolve(resource: bundle_models.DagBundle, grants: grant_models.Grants | None) -> Policy:
@@ -51,6 +68,7 @@ def resolve(resource: bundle_models.DagBundle, grants: grant_models.Grants | Non
     namespace, spec = resource.metadata.namespace, resource.spec
     name = f"DagBundle {namespace}/{resource.metadata.name}"
     granted: tuple[str, ...] = ()
+    connections = variables = ["*"]
     if grants is not None:
         tenant = grants.tenant(namespace)
         if tenant is None:
@@ -60,6 +78,7 @@ def resolve(resource: bundle_models.DagBundle, grants: grant_models.Grants | Non
                 reason="NamespaceNotEnabled",
             )
         granted = tuple(tenant.dag_id_prefixes)
+        connections, variables = tenant.connections, tenant.variables
         default_name = f"{namespace}.{resource.metadata.name}"
         if spec.bundle_name not in {None, default_name, *tenant.bundle_names}:
             raise errors.ResourceError(
@@ -77,6 +96,8 @@ def resolve(resource: bundle_models.DagBundle, grants: grant_models.Grants | Non
                     reason="NotGranted",
                 )
     return Policy(
+        connections=narrowed(name, "connections", spec.parser.connections, connections),
+        variables=narrowed(name, "variables", spec.parser.variables, variables),
         scope=spec.rollout.scope,
         on_import_error=spec.rollout.on_import_error,
         max_import_errors=spec.rollout.max_import_errors,
@@ -84,3 +105,20 @@ def resolve(resource: bundle_models.DagBundle, grants: grant_models.Grants | Non
         prefixes={subdir.path: subdir.dag_id_prefix for subdir in spec.subdirs if subdir.dag_id_prefix},
         granted_prefixes=granted,
     )
+
+
+def narrowed(bundle: str, kind: str, wanted: Sequence[str] | None, granted: Sequence[str]) -> tuple[str, ...]:
+    """Return which values of a kind may be read.
+
+    Raises:
+        ResourceError: The spec asks for more than is granted.
+    """
+    outside = [name for name in wanted or () if not allows(granted, name)]
+    if outside:
+        raise errors.ResourceError(
+            f"{bundle}: spec.parser.{kind} names {outside[0]!r}, which is outside of the grant "
+            f"(tenants[].{kind}: {', '.join(granted) or 'none'})",
+            hint="a spec can only narrow the grant: remove it, or ask the platform team to grant it",
+            reason="NotGranted",
+        )
+    return tuple(granted if wanted is None else wanted)

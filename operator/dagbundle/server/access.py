@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dagbundle import errors
+from dagbundle.rollout.model import Json
 from dagbundle.server.limits import Buckets, Remembered
 from dagbundle.server.metrics import Metrics
 from dagbundle.server.settings import Settings
 from dagbundle.server.tokens import Caller, Pod, TokenReviewer
 from dagbundle.store.dagstore import DagStore
-from dagbundle.store.records import JobRow, RolloutState, RunState
+from dagbundle.store.records import JobRow, RolloutRow, RolloutState, RunState
 
 T = TypeVar("T")
 
@@ -38,6 +39,8 @@ class Admitted:
     caller: Caller
     shard: int
     rollout_open: bool
+    spec: Json
+    """The rollout's: what the bundle asked for, and what it is granted."""
     state: RunState | None
     """Of the current attempt at this shard; None when there is none yet."""
     own: bool
@@ -92,17 +95,19 @@ class Gate:
         self._answers: Remembered[Caller | errors.CallerError] = Remembered(settings.token_seconds)
         self._addresses: Buckets[str] = Buckets(settings.calls_per_second)
         self._pods: Buckets[str] = Buckets(settings.requests_per_second)
+        self._lookups: Buckets[str] = Buckets(settings.lookups_per_second)
 
     def close(self) -> None:
         """End the threads that ask Kubernetes."""
         self._reviewers.close()
 
-    async def who(self, authorization: str | None, address: str) -> Caller:
+    async def who(self, authorization: str | None, address: str, *, looks_up: bool = False) -> Caller:
         """Tell who asks.
 
         Args:
             authorization: The header of that name.
             address: Where the connection comes from.
+            looks_up: It asks for a value, as which its pod may ask more often.
 
         Raises:
             CallerError: `TooManyRequests`, `TokenMissing`, `TokenRefused`, `NoPod` or `ClusterUnavailable`.
@@ -116,7 +121,7 @@ class Gate:
         if len(token) > _MOST_TOKEN or not token.isascii() or not token.isprintable():
             raise errors.CallerError("TokenRefused", "this is no token")
         caller = await self._reviewed(token)
-        if not self._pods.take(caller.pod_uid):
+        if not (self._lookups if looks_up else self._pods).take(caller.pod_uid):
             raise errors.CallerError("TooManyRequests", f"pod {caller.pod} asks too often")
         return caller
 
@@ -129,7 +134,7 @@ class Gate:
         """
         if not _RUN.fullmatch(run_id):
             raise errors.CallerError("UnknownRun", "this is no run's name")
-        job, is_open, states = await self._workers.run(lambda: self._recorded(run_id))
+        job, rollout, states = await self._workers.run(lambda: self._recorded(run_id))
         if job.namespace != caller.namespace:
             raise errors.CallerError("OtherNamespace", f"the run is of namespace {job.namespace}", told="UnknownRun")
         if job.service_account != caller.account:
@@ -141,9 +146,10 @@ class Gate:
             raise errors.CallerError("JobUnknown", f"Job {job.namespace}/{job.name} is not recorded yet: ask again")
         shard = _shard(job, caller, await self._asked(lambda: self._tokens.pod(caller)))
         state, attempt = states.get(shard, (None, ""))
-        return Admitted(job, caller, shard, is_open, state, attempt == caller.pod_uid)
+        is_open = rollout.state is RolloutState.OPEN
+        return Admitted(job, caller, shard, is_open, rollout.spec, state, attempt == caller.pod_uid)
 
-    def _recorded(self, run_id: str) -> tuple[JobRow, bool, dict[int, tuple[RunState, str]]]:
+    def _recorded(self, run_id: str) -> tuple[JobRow, RolloutRow, dict[int, tuple[RunState, str]]]:
         try:
             job = self._store.job(run_id)
             rollout = self._store.rollout(job.rollout_id)
@@ -151,7 +157,7 @@ class Gate:
             raise errors.CallerError("UnknownRun", error.message) from error
         runs = self._store.run_states(job.rollout_id)
         states = {row.shard: (row.state, row.attempt) for row in runs if row.subdir == job.subdir}
-        return job, rollout.state is RolloutState.OPEN, states
+        return job, rollout, states
 
     async def _reviewed(self, token: str) -> Caller:
         answer = self._answers.get(token)

@@ -23,6 +23,7 @@ from starlette.responses import PlainTextResponse
 from dagbundle import errors
 from dagbundle.engine import collecting
 from dagbundle.resources import protocol
+from dagbundle.rollout.model import LookupKind
 from dagbundle.server import problems
 from dagbundle.server.access import Admitted, Gate, Workers
 from dagbundle.server.ledger import Ledger, entry_of
@@ -30,6 +31,7 @@ from dagbundle.server.metrics import Metrics
 from dagbundle.server.reports import Body, Disconnected, Reports
 from dagbundle.server.settings import Settings
 from dagbundle.server.tokens import TokenReviewer
+from dagbundle.server.values import MOST_KEY, Values
 from dagbundle.store.dagstore import DagStore
 from dagbundle.store.records import RunState
 
@@ -44,6 +46,30 @@ class Problem(pydantic.BaseModel):
     status: int
     reason: Annotated[str, pydantic.Field(description="A word that a program can match; docs/server.md lists them.")]
     detail: str
+
+
+class Variable(pydantic.BaseModel):
+    """A Variable."""
+
+    value: str
+
+
+class ConnectionFields(pydantic.BaseModel):
+    """What a Connection holds, as Airflow's own API for tasks names it."""
+
+    conn_type: str
+    host: str | None
+    schema_: Annotated[str | None, pydantic.Field(alias="schema")]
+    login: str | None
+    password: str | None
+    port: int | None
+    extra: str | None
+
+
+class Connection(pydantic.BaseModel):
+    """A Connection."""
+
+    value: ConnectionFields
 
 
 class Taken(pydantic.BaseModel):
@@ -82,6 +108,7 @@ class _Parts:
     workers: Workers
     gate: Gate
     reports: Reports
+    values: Values
     metrics: Metrics
 
 
@@ -100,12 +127,14 @@ def create(
     workers = Workers(settings.workers, "work")
     gate = Gate(store, tokens, settings, workers, metrics)
     reports = Reports(store, settings, workers, metrics)
+    values = Values(store, settings, metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: fastapi.FastAPI) -> AsyncIterator[None]:
         yield
         gate.close()
         workers.close()
+        values.close()
 
     app = fastapi.FastAPI(
         title="dagbundle store API",
@@ -118,7 +147,7 @@ def create(
     )
     described = app.openapi
     app.openapi = lambda: _without_validation(described())  # type: ignore[method-assign] # as FastAPI documents it
-    app.state.parts = _Parts(store, settings, workers, gate, reports, metrics)
+    app.state.parts = _Parts(store, settings, workers, gate, reports, values, metrics)
     app.include_router(_ROUTES)
     _handle_errors(app)
     app.add_middleware(Ledger, settings=settings, metrics=metrics)
@@ -131,13 +160,35 @@ async def _admit(
     _credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
 ) -> Admitted:
     """Let a caller in: what every route but the probe begins with."""
+    return await _let_in(run, request)
+
+
+async def _admit_lookup(
+    run: str,
+    request: Request,
+    _credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+) -> Admitted:
+    """Let in who asks for a value, while the run goes on."""
+    admitted = await _let_in(run, request, looks_up=True)
+    _refuse_over(admitted)
+    return admitted
+
+
+async def _let_in(run: str, request: Request, *, looks_up: bool = False) -> Admitted:
     gate: Gate = request.app.state.parts.gate
     entry = entry_of(request.scope)
     entry["run"] = run[:200]
     address = request.client.host if request.client else ""
-    caller = await gate.who(request.headers.get("Authorization"), address)
+    caller = await gate.who(request.headers.get("Authorization"), address, looks_up=looks_up)
     entry |= {"namespace": caller.namespace, "account": caller.account, "pod": caller.pod}
     return await gate.admit(caller, run)
+
+
+def _refuse_over(admitted: Admitted) -> None:
+    if admitted.state is RunState.CLOSED:
+        raise errors.CallerError("RunClosed", "the run is closed: there is nothing left to do")
+    if not admitted.rollout_open:
+        raise errors.CallerError("RunOver", "the run's rollout is over")
 
 
 _ROUTES = fastapi.APIRouter()
@@ -155,13 +206,39 @@ async def get_run(admitted: Annotated[Admitted, Depends(_admit)], request: Reque
     `run`, `attempt` and `shard` in it are who the server takes the pod for; its report must repeat the first two.
     """
     parts: _Parts = request.app.state.parts
-    if admitted.state is RunState.CLOSED:
-        raise errors.CallerError("RunClosed", "the run is closed: there is nothing left to do")
-    if not admitted.rollout_open:
-        raise errors.CallerError("RunOver", "the run's rollout is over")
+    _refuse_over(admitted)
     zipped = "gzip" in request.headers.get("Accept-Encoding", "")
     body, encoding = await parts.workers.run(lambda: _run_request(parts.store, admitted, parts.settings, zipped=zipped))
     return Response(body, headers=encoding, media_type="application/json")
+
+
+@_ROUTES.get(
+    "/v1/runs/{run}/variables/{key:path}",
+    operation_id="getVariable",
+    response_model=Variable,
+    responses=_problems(401, 403, 404, 409, 413, 429, 503),
+)
+async def get_variable(key: str, admitted: Annotated[Admitted, Depends(_admit_lookup)], request: Request) -> Response:
+    """Return a Variable that a DAG file reads while it is parsed, where the bundle may read it."""
+    return await _value(admitted, request, "variable", key)
+
+
+@_ROUTES.get(
+    "/v1/runs/{run}/connections/{key:path}",
+    operation_id="getConnection",
+    response_model=Connection,
+    responses=_problems(401, 403, 404, 409, 413, 429, 503),
+)
+async def get_connection(key: str, admitted: Annotated[Admitted, Depends(_admit_lookup)], request: Request) -> Response:
+    """Return a Connection, likewise."""
+    return await _value(admitted, request, "connection", key)
+
+
+async def _value(admitted: Admitted, request: Request, kind: LookupKind, key: str) -> Response:
+    parts: _Parts = request.app.state.parts
+    entry_of(request.scope)["key"] = key[:MOST_KEY]
+    body = await parts.values.answer(admitted, kind, key)
+    return Response(body, headers={"Cache-Control": "no-store"}, media_type="application/json")
 
 
 @_ROUTES.post(
@@ -228,6 +305,7 @@ def _run_request(
     document = {
         "runAsUser": None,  # the pod runs as it already
         **job.request,
+        "values": store.target is not None,
         "run": job.run_id,
         "attempt": admitted.attempt,
         "shard": admitted.shard,

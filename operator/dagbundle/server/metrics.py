@@ -58,6 +58,15 @@ class Metrics:
             ["answer"],
             registry=self.registry,
         )
+        self.lookups = Counter(
+            "dagbundle_server_lookups_total",
+            "Lookups of values by kind and result: found, missing, refused, failed.",
+            ["kind", "result"],
+            registry=self.registry,
+        )
+        for kind in ("variable", "connection"):  # there from the start, so that the first of each shows in a rate
+            for result in ("found", "missing", "refused", "failed"):
+                self.lookups.labels(kind, result)
         self.open_reports = Gauge(
             "dagbundle_server_reports_open", "Reports that are being taken now.", registry=self.registry
         )

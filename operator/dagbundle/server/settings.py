@@ -39,6 +39,14 @@ class Settings:
     """How many of them may be one namespace's."""
     requests_per_second: float = 5.0
     """How often one pod may ask, on average; three times as many at once."""
+    lookups_per_second: float = 20.0
+    """How often one pod may ask for a Variable or a Connection, on average; three times as many at once."""
+    lookups_per_run: int = 1000
+    """How many different ones a run may ask for."""
+    lookups: int = 4
+    """How many threads look values up, whose backend may be slow."""
+    value_bytes: int = 1 << 20
+    """The longest answer with a value in bytes."""
     calls_per_second: float = 20.0
     """How often one address may ask, before it is known who it is; three times as many at once."""
     reviews: int = 8

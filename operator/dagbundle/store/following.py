@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagbundle import errors
-from dagbundle.rollout.model import BundleKey
+from dagbundle.rollout.model import BundleKey, LookupKind, LookupValue
 from dagbundle.rollout.moves import Move, Note, Symptom, WrittenDag
 from dagbundle.store import bulk, bundles, database, reading, state
 from dagbundle.store.records import RolloutState, RunState
@@ -53,6 +53,14 @@ class Target(Protocol):
 
     def examine(self, connection: Connection, live: Mapping[str, Collection[str]], /) -> Sequence[Symptom]:
         """Say what would go wrong with it, given what is live by the bundles' names in the target."""
+        ...
+
+    def look_up(self, connection: Connection, kind: LookupKind, key: str, /) -> LookupValue | None:
+        """Return a Variable's text or a Connection's fields; None where there is none.
+
+        Raises:
+            TargetError: It cannot be said; the message holds nothing of a value.
+        """
         ...
 
     def take_requests(self, connection: Connection, names: Collection[str], /) -> Mapping[str, set[str]]:

@@ -228,6 +228,19 @@ class Tables:
             sa.Column("created_at", UtcDateTime, nullable=False),
             sa.UniqueConstraint("rollout", "subdir"),
         )
+        # What was asked for while a run's files were parsed, with a keyed digest of the answer and never the answer.
+        self.lookup = self._table(
+            "lookup",
+            sa.Column("run_id", Key, self._refers("job.run_id"), primary_key=True),
+            sa.Column("kind", Key, primary_key=True),
+            sa.Column("key", Key, primary_key=True),
+            sa.Column("digest", Key),  # of the first answer in the run; NULL for none
+        )
+        self.digest_key = self._table(  # one row: without it a digest of a guess says nothing
+            "digest_key",
+            sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+            sa.Column("key", Key, nullable=False),
+        )
         self.submission = self._table(
             "submission",
             sa.Column("run", Key, self._refers("parse_run.id"), primary_key=True),

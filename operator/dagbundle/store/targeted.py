@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from dagbundle.rollout.model import BundleKey
+from dagbundle.rollout.model import BundleKey, LookupKind, LookupValue
 from dagbundle.rollout.moves import Symptom
-from dagbundle.store import following
+from dagbundle.store import following, lookups
+from dagbundle.store.database import Mode
 from dagbundle.store.following import Target
+from dagbundle.store.lookups import Lookup
 from dagbundle.store.reader import DagReader
 
 
@@ -74,6 +76,55 @@ class TargetedStore(DagReader):
         if target is None:
             return {}
         return self.db.write(lambda c: following.attend(c, self.db.tables, target, identity, cluster))
+
+    def look_up(self, kind: LookupKind, key: str) -> LookupValue | None:
+        """Return a Variable's text or a Connection's fields, as the target has it; None where there is none.
+
+        Raises:
+            TargetError: It cannot be said; the message holds nothing of a value.
+        """
+        target = self.target
+        return None if target is None else self.db.read(lambda c: target.look_up(c, kind, key))
+
+    def record_lookup(self, run_id: str, kind: LookupKind, key: str, value: LookupValue | None, *, most: int) -> bool:
+        """Keep that a run's files asked for a value, with a digest of what they were given.
+
+        Args:
+            run_id: A run that is a Job.
+            kind: Of what.
+            key: Its name.
+            value: What they were given; None for nothing.
+            most: How many different ones a run may ask for.
+
+        Returns:
+            False where that is one too many.
+
+        Raises:
+            ConflictError: The run is gone.
+        """
+        return self.db.write(
+            lambda c: lookups.record(c, self.db.tables, run_id, kind=kind, key=key, value=value, most=most),
+            mode=Mode.STAGE,
+        )
+
+    def lookups(self, *, cluster: str = "") -> tuple[Lookup, ...]:
+        """Return what the newest rollouts of a cluster's bundles asked for, of those that are over.
+
+        Bundles that are to be parsed again already are left out.
+        """
+        return self.db.read(lambda c: lookups.settled(c, self.db.tables, cluster))
+
+    def digest_key(self) -> str:
+        """Return the key of this database's digests."""
+        return self.db.write(lambda c: lookups.secret(c, self.db.tables), mode=Mode.STAGE)
+
+    def request_parse(self, wanted: Collection[BundleKey]) -> None:
+        """Ask for bundles to be parsed again; that is kept until a rollout of each starts.
+
+        Raises:
+            NotFoundError: No such bundle.
+        """
+        self.db.write(lambda c: lookups.request(c, self.db.tables, wanted))
 
     def examine(self) -> Sequence[Symptom]:
         """Say what would go wrong with the target, or is worth knowing of it; empty where there is none."""

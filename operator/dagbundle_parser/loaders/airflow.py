@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from dagbundle_parser.errors import FileProblem, RunError
+from dagbundle_parser.loaders import lookups
 from dagbundle_parser.loaders.base import LoadedDag, LoadedWarning, LoadResult, SourceFile
 from dagbundle_parser.loaders.dummies import DUMMIES
 from dagbundle_parser.loaders.traces import Tracer
@@ -152,7 +153,7 @@ class AirflowAdapter:
         self.tracer = Tracer((*classes, serialization, self._dagbag), contexts)
         self._log = _CapturingLog()
         self._used: set[str] = set()
-        self._watch_secrets()
+        lookups.install(self._used)
         self._bag_class = self._make_bag_class()
         self._loads, self._dumps = json.loads, json.JSONEncoder(sort_keys=True).encode
         logging.getLogger("airflow").setLevel(logging.WARNING)
@@ -185,28 +186,6 @@ class AirflowAdapter:
 
         self._bagged: list[Any] = []
         return Bag
-
-    def _watch_secrets(self) -> None:
-        """Note when a file asks for a Variable or a Connection: its result then depends on more than files."""
-        context = importlib.import_module("airflow.sdk.execution_time.context")
-        for name in ("_get_variable", "_get_connection"):
-            self._watch(context, name, "Variable" if "variable" in name else "Connection")
-        models = importlib.import_module("airflow.models.variable")
-        self._watch(models.Variable, "get_variable_from_secrets", "Variable", static=True)
-        connections = importlib.import_module("airflow.models.connection")
-        self._watch(connections.Connection, "get_connection_from_secrets", "Connection", static=True)
-
-    def _watch(self, owner: Any, name: str, what: str, *, static: bool = False) -> None:
-        original = getattr(owner, name, None)
-        if original is None:
-            return
-        used = self._used
-
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            used.add(what)
-            return original(*args, **kwargs)
-
-        setattr(owner, name, staticmethod(watched) if static else watched)
 
     def warm_up(self, bundle: str, *, plugins: bool = False) -> None:
         """Load DAGs that need no file of the bundle, and perhaps plugins, which fills caches before the fork."""

@@ -122,11 +122,11 @@ class World:
     kubernetes: Kubernetes
     authority: Authority
 
-    def rollout(self, key: BundleKey | None = None, subdirs: tuple[str, ...] = (".",)) -> RolloutRow:
+    def rollout(self, key: BundleKey | None = None, subdirs: tuple[str, ...] = (".",), **spec: Any) -> RolloutRow:
         key = key or BundleKey("team-sales", "sales")
         self.store.register_bundle(key, str(key))
         version = f"v{next(_numbers)}"
-        return self.store.start_rollout(key, version=version, template_hash=version, subdirs=subdirs, spec={})
+        return self.store.start_rollout(key, version=version, template_hash=version, subdirs=subdirs, spec=spec)
 
     def job(
         self,

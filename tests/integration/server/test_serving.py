@@ -148,7 +148,10 @@ def test_the_schema_is_served(world: World, server: Process) -> None:
     connection.request("GET", "/openapi.json")
     document = json.loads(connection.getresponse().read())
     connection.close()
-    assert sorted(document["paths"]) == ["/healthz", "/v1/runs/{run}", "/v1/runs/{run}/report"]
+    assert sorted(document["paths"]) == [
+        "/healthz", "/v1/runs/{run}", "/v1/runs/{run}/connections/{key}", "/v1/runs/{run}/report",
+        "/v1/runs/{run}/variables/{key}",
+    ]  # fmt: skip
 
 
 def command(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -177,6 +180,7 @@ def command(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         ),
         ([], {"DAGBUNDLE_DATABASE_URL": "sqlite:////tmp/x.db"}, "--allow-sqlite"),
         ([], {}, "DAGBUNDLE_DATABASE_URL"),
+        ([], {"DAGBUNDLE_DATABASE_URL": "postgresql://x/y", "DAGBUNDLE_TARGET": "other"}, "is no target"),
         ([], {"DAGBUNDLE_SERVER_REPORTS": "many", "DAGBUNDLE_DATABASE_URL": "x"}, "DAGBUNDLE_SERVER_REPORTS"),
     ],
 )

@@ -77,5 +77,66 @@ def test_a_held_template_plans_nothing_until_the_version_or_the_spec_changes() -
     assert plan.plan(resource(subdirs=[{"path": "x"}]), version="v", live=held).runs
 
 
+# --- Variables and Connections ---
+
+
+def test_values_are_those_that_are_granted_unless_the_spec_names_fewer() -> None:
+    grant = granted(variables=["sales_*", "region"], connections=["db"])
+    found = policy.resolve(resource(), grant)
+    assert (found.variables, found.connections) == (("sales_*", "region"), ("db",))
+    narrowed = policy.resolve(resource(parser={"variables": ["sales_eu_*", "sales_day", "region"]}), grant)
+    assert (narrowed.variables, narrowed.connections) == (("sales_eu_*", "sales_day", "region"), ("db",))
+    assert policy.resolve(resource(parser={"variables": []}), grant).variables == ()
+    assert policy.resolve(resource(), granted()).variables == ()
+    assert policy.resolve(resource(), None).connections == ("*",)
+
+
+@pytest.mark.parametrize("name", ["payroll", "sales", "sal*", "*", "regions", "region*"])
+def test_a_spec_cannot_name_values_that_are_not_granted(name: str) -> None:
+    grant = granted(variables=["sales_*", "region"])
+    with pytest.raises(errors.ResourceError, match=r"spec.parser.variables names .* outside of the grant") as raised:
+        policy.resolve(resource(parser={"variables": ["region", name]}), grant)
+    assert raised.value.reason == "NotGranted"
+
+
+@pytest.mark.parametrize(
+    ("patterns", "name", "allowed"),
+    [
+        (["region"], "region", True),
+        (["region"], "regions", False),
+        (["region"], "Region", False),
+        (["sales_*"], "sales_", True),
+        (["sales_*"], "sales_db", True),
+        (["sales_*"], "sales", False),
+        (["*"], "anything", True),
+        ([], "anything", False),
+        (["a.b"], "axb", False),
+        (["s[a]les"], "sales", False),
+    ],
+)
+def test_a_pattern_is_a_name_or_the_beginning_of_names(patterns: list[str], name: str, allowed: bool) -> None:
+    assert policy.allows(patterns, name) is allowed
+
+
+@pytest.mark.parametrize("name", ["", "a*b", "**", "new\nline", "x" * 251])
+def test_a_pattern_with_a_star_elsewhere_is_refused(name: str) -> None:
+    with pytest.raises(errors.ResourceError, match=r"tenants\[0\].variables\[0\]"):
+        granted(variables=[name])
+
+
+def test_a_bundle_that_names_no_values_has_the_template_that_it_had_before_there_were_any() -> None:
+    before = "eb26382a1afd52c2512a11166c48b3a97a1cd1d797bc423f7fcef1298e6b74ab"
+    assert plan.template_hash(resource(), "v") == before
+    assert plan.template_hash(resource(parser={"variables": ["region"]}), "v") != before
+
+
+def test_what_a_rollout_keeps_for_its_judge_is_what_it_kept_before_there_were_values() -> None:
+    kept = policy.resolve(resource(), granted(variables=["region"])).documents()
+    assert kept["values"] == {"connections": [], "variables": ["region"]}
+    assert kept["policy"].keys() == {
+        "scope", "on_import_error", "max_import_errors", "max_removed_dags", "prefixes", "granted_prefixes",
+    }  # fmt: skip
+
+
 def test_suspending_does_not_change_the_template() -> None:
     assert plan.template_hash(resource(suspend=True), "v") == plan.template_hash(resource(), "v")

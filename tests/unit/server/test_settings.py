@@ -62,6 +62,7 @@ def test_every_metric_is_documented() -> None:
     [
         (errors.StoreUnavailableError("x"), "StoreUnavailable"),
         (errors.SchemaError("x"), "StoreUnavailable"),
+        (errors.TargetError("x"), "ValueUnavailable"),
         (errors.SupersededError("x"), "RunOver"),
         (errors.NotFoundError("x"), "RunOver"),
         (errors.FencedError("x"), "Fenced"),

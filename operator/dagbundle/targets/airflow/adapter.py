@@ -86,6 +86,8 @@ class Adapter:
         from airflow.jobs import job  # noqa: PLC0415 - likewise
         from airflow.models import (  # noqa: PLC0415 - likewise
             asset,
+            connection,
+            crypto,
             dag,
             dag_version,
             dagbag,
@@ -95,7 +97,9 @@ class Adapter:
             dagwarning,
             errors,
             serialized_dag,
+            variable,
         )
+        from airflow.secrets import metastore  # noqa: PLC0415 - likewise
         from airflow.serialization import serialized_objects  # noqa: PLC0415 - likewise
 
         _quiet()
@@ -109,6 +113,10 @@ class Adapter:
         self.Job = job.Job
         self.ParsingRequest = dagbag.DagPriorityParsingRequest
         self.Asset = asset
+        self.Connection = connection.Connection
+        self.Variable = variable.Variable
+        self.MetastoreBackend = metastore.MetastoreBackend
+        self._fernet = crypto.get_fernet
         self.Dag = dag.DagModel
         self.DagVersion = dag_version.DagVersion
         self.DagBundle = dagbundle.DagBundleModel
@@ -144,6 +152,18 @@ class Adapter:
         known = db._REVISION_HEADS_MAP  # noqa: SLF001 - there is no other
         mine = [found for found in known if numbers(found) <= numbers(self.version)]
         return str(known[max(mine, key=numbers)])
+
+    @property
+    def decrypts(self) -> bool:
+        """Whether there is a key for what Airflow encrypts in its tables."""
+        return bool(self._fernet().is_encrypted)
+
+    def secrets_backends(self) -> Sequence[Any]:
+        """Return whom Airflow's API server asks for Variables and Connections, in its order."""
+        from airflow.configuration import ensure_secrets_loaded  # noqa: PLC0415 - as it was loaded
+
+        found: Sequence[Any] = ensure_secrets_loaded()
+        return found
 
     def decoded(self, document: Mapping[str, Any]) -> Any:
         """Return Airflow's own view of a serialized DAG, which decodes parts of it when they are asked for."""

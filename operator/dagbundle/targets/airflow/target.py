@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import posixpath
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,8 +20,9 @@ from sqlalchemy.orm import Session
 
 from dagbundle import errors
 from dagbundle.rollout import content
+from dagbundle.rollout.model import LookupKind, LookupValue
 from dagbundle.rollout.moves import Move, Symptom, WrittenDag
-from dagbundle.targets.airflow import adapter, check, upkeep, vetting
+from dagbundle.targets.airflow import adapter, check, upkeep, values, vetting
 from dagbundle.targets.airflow.sessions import session_in
 
 NO_SOURCE = "# Its source was not submitted.\n"
@@ -44,6 +46,7 @@ class AirflowTarget:
             adapter.version()  # what is missing is said at once
         self._given = airflow
         self._allowed = allowed or vetting.read()
+        self._lock = threading.Lock()
 
     @functools.cached_property
     def _airflow(self) -> adapter.Adapter:
@@ -88,6 +91,12 @@ class AirflowTarget:
     def take_requests(self, connection: Connection, names: Collection[str], /) -> Mapping[str, set[str]]:
         """Take the requests of Airflow's UI to parse files again. See `upkeep.take_requests`."""
         return upkeep.take_requests(self._airflow, connection, names)
+
+    def look_up(self, connection: Connection, kind: LookupKind, key: str, /) -> LookupValue | None:
+        """Look a Variable or Connection up. See `values.look_up`."""
+        with self._lock:  # several threads ask, and the first of them imports Airflow
+            airflow = self._airflow
+        return values.look_up(airflow, connection, kind, key)
 
     def missing(self, connection: Connection, live: Mapping[str, Collection[str]], /) -> set[str]:
         """Return the bundles of which Airflow does not show every live DAG. See `upkeep.missing`."""
