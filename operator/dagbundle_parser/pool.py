@@ -295,7 +295,7 @@ class Pool:
         except (ValueError, RecursionError):
             child.damage = child.damage or "its report is not JSON"
             return None
-        lists = ("dags", "errors", "warnings")
+        lists = ("dags", "errors", "warnings", "dynamic")
         if (
             not isinstance(record, dict)
             or not body.isascii()
@@ -307,8 +307,8 @@ class Pool:
         ):
             child.damage = child.damage or "its report is not what the parser writes"
             return None
-        given = not _VALUES.isdisjoint(map(str, record.get("dynamic") or ()))
-        whole = body[:-1] + b',"output":' + encode(self._output(child, may_tell=given)) + b"}"
+        looked_up = "Variable" in record["dynamic"] or "Connection" in record["dynamic"]
+        whole = body[:-1] + b',"output":' + encode(self._output(child, may_tell=looked_up)) + b"}"
         return FileRecord(assignment.file.path, whole, len(record["dags"]), len(record["errors"]))
 
     def _output(self, child: _Running, *, may_tell: bool) -> dict[str, object]:
@@ -381,7 +381,6 @@ class Pool:
 
 
 _UNCLAIMED = frozenset({"type", "seq", "output"})
-_VALUES = frozenset({"Variable", "Connection"})
 
 
 def _file_in_memory() -> int:

@@ -17,6 +17,8 @@ import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dagbundle_parser.errors import RunError
+
 VARIABLE, CONNECTION = "variable", "connection"
 FOUND, MISSING, REFUSED, FAILED = "found", "missing", "refused", "failed"
 """What an answer may be; the last two come with the reason why."""
@@ -50,14 +52,18 @@ class Line:
         self._control.set_inheritable(False)
 
     def open(self) -> int:
-        """Make a line for one process, and return its descriptor; -1 where nobody answers any more."""
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            try:
+        """Make a line for one process, and return its descriptor.
+
+        Raises:
+            RunError: nobody answers any more; without a line a process would take every value for a missing one.
+        """
+        try:
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
                 socket.send_fds(self._control, [b"."], [theirs.fileno()])
-            except OSError:
-                return -1
-            return ours.detach()
+                return ours.detach()
+        except OSError as error:
+            raise RunError("ValueUnavailable", f"nobody answers lookups any more: {error.strerror}") from error
 
 
 class Values:

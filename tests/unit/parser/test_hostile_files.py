@@ -68,6 +68,11 @@ HOSTILE: dict[str, str | bytes] = {
     "many_dags.py": "DAGS = {f'dag_{i:04}': {'i': i} for i in range(2000)}\n",
     "too_many_dags.py": "DAGS = {f'dag_{i:05}': {} for i in range(20_001)}\n",
     "warns.py": "import warnings\nDAGS = {}\nwarnings.warn('old', UserWarning)\n",
+    "forges.py": (
+        "import gc, json\nDAGS = {}\nchild = next(o for o in gc.get_objects() if type(o).__name__ == '_Child')\n"
+        "child._encode = lambda record: json.dumps({**record, 'dynamic': 5}, separators=(',', ':'))\n"
+    ),
+    "breaks_values.py": "from dagbundle_parser import values\nDAGS = {}\nvalues.VALUES.asked = 5\n",
     "unreadable/x.txt": "",
 }  # fmt: skip
 
@@ -131,6 +136,8 @@ def test_files_beside_hostile_ones_are_as_they_would_be_alone(report: Report) ->
         ("memory.py", "MemoryLimit", 3, "ran out of memory"),
         ("writes_everywhere.py", "DamagedReport", None, "descriptors that it did not open"),
         ("closes_everything.py", "DamagedReport", None, "or close them"),
+        ("forges.py", "DamagedReport", None, "not what the parser writes"),
+        ("breaks_values.py", "DamagedReport", None, "it is cut"),
         ("huge_number.py", "ValueError", None, "cannot be written as JSON"),
         ("deep.py", "RecursionError", None, "flatten what nests"),
         ("very_deep.py", "RecursionError", None, "flatten what nests"),

@@ -15,6 +15,7 @@ import pytest
 
 from dagbundle_parser import answering
 from dagbundle_parser.answering import Answering
+from dagbundle_parser.errors import RunError
 from dagbundle_parser.remote import Server
 from dagbundle_parser.values import CONNECTION, VARIABLE, Line, LookupFailed, Values
 from support.store_server import Answer, Exchange, Script, ScriptedServer, problem, scripted_server
@@ -210,7 +211,8 @@ def test_where_nobody_answers_any_more_a_lookup_fails() -> None:
     ours, theirs = socket.socketpair()
     line = Line(ours.detach())
     theirs.close()
-    assert line.open() == -1
+    with pytest.raises(RunError, match="nobody answers lookups any more"):
+        line.open()
     line._control.close()
     end, other = socket.socketpair()
     other.close()
