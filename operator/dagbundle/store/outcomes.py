@@ -125,6 +125,8 @@ def _subdirs(connection: Connection, tables: Tables, rollout_id: str) -> Sequenc
 
 def _merged(subdir: str, rows: Sequence[AnyRow], shards: int, files: Mapping[str, list[FileOutcome]]) -> RunOutcome:
     failure = _failure(rows, shards)
+    if len(rows) == 1:
+        return RunOutcome(subdir=subdir, closed=not failure, files=tuple(files[rows[0].id]), failure=failure)
     found = sorted((file for row in rows for file in files[row.id]), key=lambda file: file.path)
     twice = [path for path, count in Counter(file.path for file in found).items() if count > 1]
     if not failure and twice:

@@ -228,8 +228,8 @@ class AirflowTarget:
         live = {written.dag_id for written in move.written} | move.standing.keys()
         there = session.execute(
             sa.select(dag.c.dag_id).where(dag.c.bundle_name == move.airflow_name, ~dag.c.is_stale)
-        ).scalars()
-        gone = sorted(set(there) - live)
+        ).all()
+        gone = sorted({row[0] for row in there} - live)
         models = self._airflow.Asset
         references = (
             models.DagScheduleAssetReference,
