@@ -94,6 +94,11 @@ class Values:
         """Ask on this line from now on; -1 is none."""
         self._descriptor, self._owner = descriptor, os.getpid()
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether anybody answers."""
+        return self._descriptor >= 0
+
     def ask(self, kind: str, key: str) -> Any:
         """Return a Variable's text, a Connection's fields, or None where there is none for this bundle.
 

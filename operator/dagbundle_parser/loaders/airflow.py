@@ -30,6 +30,7 @@ from dagbundle_parser.loaders.dummies import DUMMIES
 from dagbundle_parser.loaders.traces import Tracer
 from dagbundle_parser.problems import problem_of, problem_of_text
 from dagbundle_parser.settings import AirflowSettings
+from dagbundle_parser.values import VALUES
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -153,7 +154,7 @@ class AirflowAdapter:
         self.tracer = Tracer((*classes, serialization, self._dagbag), contexts)
         self._log = _CapturingLog()
         self._used: set[str] = set()
-        lookups.install(self._used)
+        lookups.watch(self._used)
         self._bag_class = self._make_bag_class()
         self._loads, self._dumps = json.loads, json.JSONEncoder(sort_keys=True).encode
         logging.getLogger("airflow").setLevel(logging.WARNING)
@@ -189,6 +190,8 @@ class AirflowAdapter:
 
     def warm_up(self, bundle: str, *, plugins: bool = False) -> None:
         """Load DAGs that need no file of the bundle, and perhaps plugins, which fills caches before the fork."""
+        if VALUES.is_connected:
+            lookups.supervise()
         with contextlib.suppress(Exception):  # a plugin may raise anything; the file that needs it then says so
             if plugins:
                 importlib.import_module("airflow.plugins_manager").ensure_plugins_loaded()

@@ -68,12 +68,20 @@ class Supervisor:
         return self._comms.ErrorResponse(error=error, detail=what)
 
 
-def install(used: set[str]) -> None:
-    """Take the supervisor's place, and note in `used` what kinds are asked for, whoever answers."""
-    importlib.import_module("airflow.sdk.execution_time.task_runner").SUPERVISOR_COMMS = Supervisor()  # type: ignore[attr-defined] # as stock sets it
+def supervise() -> None:
+    """Take the supervisor's place. It imports what a task needs, for a tenth of a second: only where somebody asks."""
+    runner: Any = importlib.import_module("airflow.sdk.execution_time.task_runner")
+    if not isinstance(getattr(runner, "SUPERVISOR_COMMS", None), Supervisor):
+        runner.SUPERVISOR_COMMS = Supervisor()
+
+
+def watch(used: set[str]) -> None:
+    """Take the supervisor's place once anything is asked for, and note in `used` of what kind, whoever answers."""
     context = importlib.import_module("airflow.sdk.execution_time.context")
-    for name in ("_get_variable", "_get_connection", "_async_get_connection"):
-        _watch(context, name, _KINDS[VARIABLE if "variable" in name else CONNECTION], used)
+    for name in ("_get_variable", "_set_variable", "_delete_variable", "_get_variable_keys"):
+        _watch(context, name, _KINDS[VARIABLE], used)
+    for name in ("_get_connection", "_async_get_connection"):
+        _watch(context, name, _KINDS[CONNECTION], used)
     models = importlib.import_module("airflow.models.variable")
     _watch(models.Variable, "get_variable_from_secrets", _KINDS[VARIABLE], used, static=True)
     connections = importlib.import_module("airflow.models.connection")
@@ -88,6 +96,7 @@ def _watch(owner: Any, name: str, what: str, used: set[str], *, static: bool = F
 
     def watched(*args: Any, **kwargs: Any) -> Any:
         used.add(what)
+        supervise()
         return original(*args, **kwargs)
 
     setattr(owner, name, staticmethod(watched) if static else watched)

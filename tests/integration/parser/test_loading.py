@@ -73,6 +73,7 @@ FILES: dict[str, str | bytes] = {
     "raises.py": DAG.format("raises") + "def deep():\n    return 1 / 0\ndeep()\n",
     "syntax.py": "# airflow dag\nx = (\n",
     "exits.py": DAG.format("exits") + "import sys\nsys.exit(1)\n",
+    "asks_nothing.py": "import sys\n" + DAG.format("x").replace('"x"', 'f"runner_is_{\'airflow.sdk.execution_time.task_runner\' in sys.modules}"'),
     "missing_variable.py": DAG.format("v") + 'Variable.get("no_such_variable")\n',
     "variable.py": 'from airflow.sdk import Variable\nNAME = Variable.get("given")\n' + DAG.format("x").replace('"x"', "NAME"),
     "database.py": DAG.format("d") + "from airflow.settings import Session\nSession().execute('select 1')\n",
@@ -193,6 +194,10 @@ def test_noise_of_imports_reaches_neither_report_nor_records(run: dict[str, Any]
 
 def test_a_warning_carries_category_and_line(run: dict[str, Any]) -> None:
     assert {"category": "FutureWarning", "message": "old thing", "line": 7} in run["files"]["warns.py"]["warnings"]
+
+
+def test_what_only_a_task_needs_is_not_imported_for_a_file_that_asks_for_no_value(run: dict[str, Any]) -> None:
+    assert dag_ids(run, "asks_nothing.py") == ["runner_is_False"]
 
 
 def test_the_closure_names_local_modules_read_files_and_searched_folders(run: dict[str, Any]) -> None:
