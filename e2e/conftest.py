@@ -17,12 +17,16 @@ from typing import Any
 
 import pytest
 
+from dagbundle.store.dagstore import DagStore
 from e2e import images, installation
+from e2e.bare import World
 from e2e.cluster import ApiServer, Cluster, ClusterError, Image, Kubectl, bases
+from e2e.cluster.apiserver import NAMESPACES_AND_GARBAGE
 from e2e.cluster.given import AnyCluster, GivenCluster, KindCluster
 from e2e.cluster.install import install
 from e2e.installation import Installation
 from e2e.tenants import Team
+from support import postgres
 
 NamespaceFactory = Callable[..., Kubectl]
 TenantImageFactory = Callable[..., str]
@@ -188,3 +192,27 @@ def api_server() -> Iterator[ApiServer]:
     install(api_only=True)
     with ApiServer() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ApiServer]:
+    """An API server alone, with the controllers that end what is deleted."""
+    install(api_only=True)
+    with ApiServer(controllers=NAMESPACES_AND_GARBAGE) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[postgres.PostgresServer]:
+    """A PostgreSQL."""
+    with postgres.running_postgres() as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def world(server: ApiServer, database: postgres.PostgresServer) -> Iterator[World]:
+    """A reconciler without a cluster: an API server and a database, and a test that plays the nodes."""
+    with DagStore.open(database.create_database(), upgrade=True) as store:
+        world = World(server, store)
+        world.prepare()
+        yield world

@@ -32,12 +32,6 @@ def servers() -> Iterator[tuple[ApiServer, ApiServer]]:
         yield east, west
 
 
-@pytest.fixture(scope="module")
-def database() -> Iterator[postgres.PostgresServer]:
-    with postgres.running_postgres() as database:
-        yield database
-
-
 @pytest.fixture
 def url(database: postgres.PostgresServer) -> str:
     return database.create_database()

@@ -16,32 +16,9 @@ import sqlalchemy as sa
 
 from dagbundle.controller.reconciler import Result
 from dagbundle.rollout.model import BundleKey
-from dagbundle.store.dagstore import DagStore
 from e2e.bare import BUNDLE, FILES, KEY, NAMESPACE, SETTINGS, Fuse, Killed, World
-from e2e.cluster.apiserver import NAMESPACES_AND_GARBAGE, ApiServer
-from support import postgres
 
 CHANGED = {"ingest": {"a": "2"}, "reporting": {"c": "1", "d": "1"}}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ApiServer]:
-    with ApiServer(controllers=NAMESPACES_AND_GARBAGE) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[postgres.PostgresServer]:
-    with postgres.running_postgres() as database:
-        yield database
-
-
-@pytest.fixture(scope="module")
-def world(server: ApiServer, database: postgres.PostgresServer) -> Iterator[World]:
-    with DagStore.open(database.create_database(), upgrade=True) as store:
-        world = World(server, store)
-        world.prepare()
-        yield world
 
 
 @pytest.fixture

@@ -18,31 +18,10 @@ from dagbundle.controller.reconciler import utc_now
 from dagbundle.controller.seen import Key, Seen
 from dagbundle.controller.watchdog import Watchdog
 from dagbundle.engine import orphans
-from dagbundle.store.dagstore import DagStore
 from e2e.bare import KEY, NAMESPACE, World
-from e2e.cluster.apiserver import NAMESPACES_AND_GARBAGE, ApiServer
+from e2e.cluster.apiserver import ApiServer
 from e2e.replica import eventually
 from support import postgres
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ApiServer]:
-    with ApiServer(controllers=NAMESPACES_AND_GARBAGE) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[postgres.PostgresServer]:
-    with postgres.running_postgres() as database:
-        yield database
-
-
-@pytest.fixture(scope="module")
-def world(server: ApiServer, database: postgres.PostgresServer) -> Iterator[World]:
-    with DagStore.open(database.create_database(), upgrade=True) as store:
-        world = World(server, store)
-        world.prepare()
-        yield world
 
 
 @pytest.fixture

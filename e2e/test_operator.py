@@ -20,12 +20,6 @@ from support import postgres
 LEASE = "dagbundle-controller"
 
 
-@pytest.fixture(scope="module")
-def database() -> Iterator[postgres.PostgresServer]:
-    with postgres.running_postgres() as database:
-        yield database
-
-
 @pytest.fixture
 def url(database: postgres.PostgresServer) -> str:
     return database.create_database()

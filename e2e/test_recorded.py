@@ -23,7 +23,7 @@ from dagbundle.rollout.model import Problem
 from dagbundle.runtime.kubernetes.jobs import SUBDIR_ANNOTATION
 from dagbundle.store.dagstore import DagStore
 from e2e.bare import KEY, NAMESPACE, ROOT, Files, Fuse, Killed, World
-from e2e.cluster.apiserver import NAMESPACES_AND_GARBAGE, ApiServer
+from e2e.cluster.apiserver import ApiServer
 from support import postgres
 
 RECORD = bool(os.environ.get("DAGBUNDLE_RECORD"))
@@ -246,18 +246,6 @@ def record(name: str, body: Mapping[str, Any]) -> None:
     text = yaml.safe_dump({each: known[each] for each in STATES if each in known}, sort_keys=False, width=120)
     head = "# Written by e2e/test_recorded.py, which says how: DagBundles as an API server had them.\n"
     FILE.write_text(head + text)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ApiServer]:
-    with ApiServer(controllers=NAMESPACES_AND_GARBAGE) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[postgres.PostgresServer]:
-    with postgres.running_postgres() as database:
-        yield database
 
 
 @pytest.fixture(scope="module")
