@@ -320,7 +320,7 @@ class Engine:
                 self._store.block(rollout_id, judgement.reason, judgement.message, claims=judgement.claims)
                 return applied
             try:
-                revision = self._store.publish(rollout_id, current, judgement)
+                revision = self._store.publish(rollout_id, current, judgement, basis=live.basis)
             except errors.SupersededError:
                 raise
             except errors.TargetError as error:

@@ -207,6 +207,8 @@ class Live:
     template_hash: str = ""
     dags: Mapping[str, LiveDag] = field(default_factory=dict)
     holds: tuple[Hold, ...] = ()
+    basis: object = field(default=None, compare=False, repr=False)
+    """What the store read it from; a publish that is judged on it can compare with that."""
 
 
 # --- What the judge decided -----------------------------------------------------------------------------------------

@@ -219,12 +219,12 @@ class DagStore(TargetedStore):
 
     # --- Publishing ---------------------------------------------------------------------------------------------------
 
-    def publish(self, rollout_id: str, changeset: Changeset, judgement: Judgement) -> int:
+    def publish(self, rollout_id: str, changeset: Changeset, judgement: Judgement, *, basis: object = None) -> int:
         """Publish a judged changeset in one transaction and return the bundle's revision.
 
         It can be called again for the newest rollout, also after it was published or blocked: what is waiting for
-        another bundle's dag_id is judged again without parsing. When nothing differs from what is live, the
-        revision stays; only what is remembered of parsed files is renewed.
+        another bundle's dag_id is judged again without parsing. When nothing differs from what is live, the revision
+        stays; only what is remembered of files is renewed. `basis` is that of the `Live` that was judged on.
 
         Raises:
             SupersededError: A newer rollout took its place.
@@ -235,7 +235,7 @@ class DagStore(TargetedStore):
         token = bundles.new_id()
         return self.db.write(
             lambda c: publishing.publish(
-                c, self.db.tables, rollout_id, changeset, judgement, token=token, target=self.target
+                c, self.db.tables, rollout_id, changeset, judgement, token=token, basis=basis, target=self.target
             )
         )
 

@@ -30,6 +30,7 @@ def publish(
     judgement: Judgement,
     *,
     token: str,
+    basis: object = None,
     target: Target | None = None,
 ) -> int:
     """See `DagStore.publish`. A call repeated with the same `token` finds what the first one did."""
@@ -48,7 +49,7 @@ def publish(
     staging.hold_content(connection)
     rollout = bundles.rollout(connection, tables, rollout_id, lock=True)
     _require_closed(connection, tables, rollout_id, judgement.subdirs)
-    now = state.present(connection, tables, owner.id)
+    now = state.present(connection, tables, owner, basis)
     moved = {change.path for change in judgement.changes if change.change is not Change.UNCHANGED}
     places = memory.sources(connection, tables, rollout_id, judgement.subdirs, moved)
     after = _definitions_after(connection, tables, now.definitions, judgement, places)
@@ -126,7 +127,7 @@ def republish(
         raise _published_by_another(owner, base_revision)
     staging.hold_content(connection)
     then = state.publication(connection, tables, owner, to_revision)
-    now = state.present(connection, tables, owner.id)
+    now = state.present(connection, tables, owner)
     after = state.definitions(connection, tables, owner.id, to_revision)
     step = Next(
         kind=PublicationKind.ROLLBACK,
@@ -181,7 +182,7 @@ def deactivate(
         version = tables.dag_version
         ended = sa.select(version.c.dag_id).where(version.c.bundle_id == owner.id, version.c.to_revision == done)
         return tuple(sorted(connection.execute(ended).scalars()))
-    now = state.present(connection, tables, owner.id)
+    now = state.present(connection, tables, owner)
     after = {dag_id: item for dag_id, item in now.definitions.items() if dag_id not in dag_ids}
     step = Next(
         kind=PublicationKind.DEACTIVATE,

@@ -57,6 +57,16 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Basis:
+    """What is read of a bundle at a revision. It never changes, so a publish need not read it again under its lock."""
+
+    bundle_id: int
+    revision: int
+    definitions: Mapping[str, Definition]
+    pins: Mapping[str, Pin]
+
+
+@dataclass(frozen=True, slots=True)
 class Present:
     """All of a bundle that a publish compares and moves, as it is live now."""
 
@@ -124,14 +134,21 @@ def findings(
     return {Finding(*row[:5]): row[5] for row in rows}
 
 
-def present(connection: Connection, tables: Tables, bundle_id: int) -> Present:
-    """Return what is live of a bundle."""
+def present(connection: Connection, tables: Tables, owner: AnyRow, basis: object = None) -> Present:
+    """Return what is live of a bundle, the part of it that `basis` has from there."""
+    if not isinstance(basis, Basis) or (basis.bundle_id, basis.revision) != (owner.id, owner.revision):
+        basis = _basis(connection, tables, owner)
     return Present(
-        definitions=definitions(connection, tables, bundle_id),
-        pins=pins(connection, tables, bundle_id),
-        errors=findings(connection, tables.import_error, bundle_id),
-        warnings=findings(connection, tables.parse_warning, bundle_id),
+        definitions=basis.definitions,
+        pins=basis.pins,
+        errors=findings(connection, tables.import_error, owner.id),
+        warnings=findings(connection, tables.parse_warning, owner.id),
     )
+
+
+def _basis(connection: Connection, tables: Tables, owner: AnyRow) -> Basis:
+    found = definitions(connection, tables, owner.id)
+    return Basis(owner.id, owner.revision, found, pins(connection, tables, owner.id))
 
 
 def live(connection: Connection, tables: Tables, bundle: BundleKey) -> Live:
@@ -139,13 +156,15 @@ def live(connection: Connection, tables: Tables, bundle: BundleKey) -> Live:
     owner = connection.execute(sa.select(tables.bundle).where(bundles.matches(tables, bundle))).first()
     if owner is None:
         return Live(bundle=bundle)
+    basis = _basis(connection, tables, owner)
     return Live(
         bundle=bundle,
         revision=owner.revision,
         version=owner.version,
         template_hash=owner.template_hash,
-        dags=_dags(definitions(connection, tables, owner.id), pins(connection, tables, owner.id), str(owner.version)),
+        dags=_dags(basis.definitions, basis.pins, str(owner.version)),
         holds=holds(connection, tables, owner.id),
+        basis=basis,
     )
 
 

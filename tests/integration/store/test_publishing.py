@@ -112,6 +112,15 @@ def test_a_dag_that_only_moves_gets_a_version_though_its_content_is_shared(store
     assert (counted(store, "dag_version"), counted(store, "dag_content")) == (2, 1)
 
 
+def test_what_was_read_at_another_revision_is_read_again(store: DagStore) -> None:
+    apply(store, SALES, {"a.py": {"a": "1"}})
+    first = store.live(SALES)
+    apply(store, SALES, {"a.py": {"a": "2"}})
+    back = prepare(store, SALES, {"a.py": {"a": "1"}})
+    store.publish(back.rollout.id, back.changeset, back.judgement, basis=first.basis)
+    assert store.live(SALES).dags["a"].sha256 == first.dags["a"].sha256
+
+
 def test_a_kept_dag_keeps_definition_and_bundle_version_until_its_file_is_mended(store: DagStore) -> None:
     apply(store, SALES, {"a.py": {"a": "1"}, "b.py": {"b": "1"}}, version="v1")
     apply(store, SALES, {"a.py": SYNTAX_ERROR, "b.py": {"b": "1"}}, version="v2")
