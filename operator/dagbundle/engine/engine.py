@@ -144,7 +144,7 @@ class Engine:
             change.change not in {Change.UNCHANGED, Change.KEPT} for change in judgement.changes
         ):
             return None
-        if not self._store.is_settled(changeset.bundle, live.revision, spec):
+        if not self._store.is_settled(changeset.bundle, live.revision, spec, judgement):
             return None
         return Applied(changeset.bundle, changeset.version, judgement, changeset.runs, live.revision, live.revision)
 

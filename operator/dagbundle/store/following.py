@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagbundle import errors
-from dagbundle.rollout.model import BundleKey, LookupKind, LookupValue
+from dagbundle.rollout.model import BundleKey, Judgement, LookupKind, LookupValue
 from dagbundle.rollout.moves import Move, Note, Symptom, WrittenDag
 from dagbundle.store import bulk, bundles, database, reading, state
 from dagbundle.store.records import RolloutState, RunState
@@ -81,6 +81,7 @@ def is_settled(
     *,
     revision: int,
     spec: Mapping[str, Any],
+    judgement: Judgement,
 ) -> bool:
     """See `DagStore.is_settled`."""
     bundle, rollout = tables.bundle, tables.rollout
@@ -93,6 +94,8 @@ def is_settled(
             bundle.c.revision == revision,
             rollout.c.template_hash == bundle.c.template_hash,
             rollout.c.state == RolloutState.PUBLISHED,
+            rollout.c.reason == judgement.reason,
+            rollout.c.message == judgement.message,
             *(~sa.exists().where(condition) for condition in waiting),
         )
     ).one_or_none()

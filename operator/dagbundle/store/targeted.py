@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from dagbundle.rollout.model import BundleKey, LookupKind, LookupValue
+from dagbundle.rollout.model import BundleKey, Judgement, LookupKind, LookupValue
 from dagbundle.rollout.moves import Symptom
 from dagbundle.store import following, lookups
 from dagbundle.store.database import Mode
@@ -30,13 +30,16 @@ class TargetedStore(DagReader):
         """
         return self.db.read(lambda c: following.owners(c, self.db.tables, self.target, dag_ids))
 
-    def is_settled(self, bundle: BundleKey, revision: int, spec: Mapping[str, Any]) -> bool:
+    def is_settled(self, bundle: BundleKey, revision: int, spec: Mapping[str, Any], judgement: Judgement) -> bool:
         """Tell whether a rollout by this spec published the bundle's revision, and nothing waits for another one.
 
-        What may wait is a hold, a claim, a request to parse again, or a target that has not followed.
+        It was judged as now: one that held a subdir back is not over. What may wait is a hold, a claim, a request to
+        parse again, or a target that has not followed.
         """
         return self.db.read(
-            lambda c: following.is_settled(c, self.db.tables, self.target, bundle, revision=revision, spec=spec)
+            lambda c: following.is_settled(
+                c, self.db.tables, self.target, bundle, revision=revision, spec=spec, judgement=judgement
+            )
         )
 
     def follow(self, bundle: BundleKey) -> None:

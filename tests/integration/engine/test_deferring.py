@@ -141,3 +141,19 @@ def test_what_stays_the_same_in_one_subdir_is_staged_when_the_other_changes(stor
         "b": Change.CHANGED,
     }
     assert live(store) == {"a": "v1", "b": "v1"}
+
+
+def test_a_subdir_that_was_held_back_is_published_when_its_run_closes(store: DagStore) -> None:
+    spec = {"subdirs": [{"path": "x"}, {"path": "y"}], "rollout": {"scope": "Subdir"}}
+    same = {"x": reports.whole(reports.unchanged("x/a.py")), "y": reports.whole(reports.unchanged("y/b.py"))}
+
+    def cut(request: protocol.RunRequest) -> Iterator[bytes]:
+        yield from reports.lines(request, [reports.unchanged("y/b.py")])[:-1]
+
+    scripts = {"x": reports.whole(reports.parsed("x/a.py", "a")), "y": reports.whole(reports.parsed("y/b.py", "b"))}
+    apply(store, script=scripts, **spec)
+    held = apply(store, script={**same, "y": cut}, version="v2", **spec)
+    assert not held.judgement.ready
+    assert live(store) == {"a": "v2", "b": "v1"}
+    apply(store, script=same, version="v2", **spec)
+    assert live(store) == {"a": "v2", "b": "v2"}
