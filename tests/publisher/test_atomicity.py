@@ -138,8 +138,8 @@ def test_what_airflow_rolls_back_takes_the_whole_publication_with_it(
     adapter = installed()
     write = adapter.write
 
-    def rolling_back(session: Any, *arguments: Any) -> None:
-        write(session, *arguments)
+    def rolling_back(session: Any, *arguments: Any, **named: Any) -> None:
+        write(session, *arguments, **named)
         session.rollback()  # as update_dag_parsing_results_in_db does before it tries again
 
     monkeypatch.setattr(adapter, "write", rolling_back)

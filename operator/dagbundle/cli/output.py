@@ -25,9 +25,9 @@ class Format(enum.StrEnum):
 
 
 def plain(value: object) -> Any:
-    """Turn any answer into what JSON can say: dataclasses to objects, times to RFC 3339, enums to their values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    """Turn any answer into what JSON can say: records to objects, times to RFC 3339, enums to their values."""
+    if not isinstance(value, type) and (names := _field_names(value)):
+        return {name: plain(getattr(value, name)) for name in names}
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, datetime.datetime):
@@ -37,6 +37,12 @@ def plain(value: object) -> Any:
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(item) for item in value]
     return value
+
+
+def _field_names(value: object) -> Sequence[str]:
+    if dataclasses.is_dataclass(value):
+        return [field.name for field in dataclasses.fields(value)]
+    return getattr(value, "_fields", ())  # a named tuple's
 
 
 def document(value: object, output: Format) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dagbundle.rollout import policy as policies
 from dagbundle.rollout.model import (
@@ -45,8 +46,7 @@ Place = tuple[str, str]
 """(subdir, path)."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Definition:
+class _Definition(NamedTuple):
     subdir: str
     path: str
     dag: ParsedDag
@@ -183,17 +183,17 @@ def _settle(
 ) -> dict[str, _Definition]:
     """Give every dag_id one place; files that lose one become broken (added to `broken`)."""
     while True:
-        claimants: dict[str, list[_Definition]] = {}
-        for (subdir, path), file in files.items():
-            if (subdir, path) not in broken:
-                for dag in file.dags:
-                    claimants.setdefault(dag.dag_id, []).append(_Definition(subdir, path, dag))
-        lost: dict[Place, list[Problem]] = {}
         settled: dict[str, _Definition] = {}
-        for dag_id, rivals in claimants.items():
-            if len(rivals) == 1:
-                settled[dag_id] = rivals[0]
-                continue
+        contested: dict[str, list[_Definition]] = {}
+        for place, file in files.items():
+            if place not in broken:
+                for dag in file.dags:
+                    found = _Definition(*place, dag)
+                    first = settled.setdefault(dag.dag_id, found)
+                    if first is not found:
+                        contested.setdefault(dag.dag_id, [first]).append(found)
+        lost: dict[Place, list[Problem]] = {}
+        for dag_id, rivals in contested.items():
             rivals.sort(key=lambda rival: (rival.path, rival.subdir))
             current = live.dags.get(dag_id)
             winner = next(

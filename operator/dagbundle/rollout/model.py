@@ -1,7 +1,8 @@
 """The values that plan, judge and diff work on, and that the store reads and writes.
 
-They are frozen dataclasses without behaviour beyond naming, so that the domain stays a function of its inputs
-and every layer above speaks the same words (docs/architecture.md has the vocabulary).
+They are immutable and without behaviour beyond naming, so that the domain stays a function of its inputs and every
+layer above speaks the same words (docs/architecture.md has the vocabulary). They are frozen dataclasses, but for what
+every DAG or file of a bundle has one of in each rollout: those are named tuples, made in a quarter of the time.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Json = dict[str, Any]
 """A decoded JSON object whose keys are strings; its values were bounded by `rollout.content`."""
@@ -121,16 +122,14 @@ class ParseWarning:
     line: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedDag:
+class ParsedDag(NamedTuple):
     """A DAG that a file defines, by reference to its stored content."""
 
     dag_id: str
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class FileOutcome:
+class FileOutcome(NamedTuple):
     """What the parser said about one file (its submission), or what the store remembers of an unchanged one."""
 
     path: str
@@ -174,8 +173,7 @@ class Changeset:
 # --- What is live ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class LiveDag:
+class LiveDag(NamedTuple):
     """A DAG as it is published now."""
 
     dag_id: str
@@ -234,8 +232,7 @@ class Change(enum.Enum):
     REMOVED = "Removed"
 
 
-@dataclass(frozen=True, slots=True)
-class DagChange:
+class DagChange(NamedTuple):
     """One DAG's part in a publish. `sha256`, `subdir` and `path` are the new ones (the last ones when REMOVED)."""
 
     change: Change

@@ -7,6 +7,7 @@ our own tables, or not at all (docs/architecture.md, Targets).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from dagbundle.rollout.model import BundleKey, DagContent
@@ -48,8 +49,10 @@ class Move:
     """Absolute path of the bundle where it was parsed; empty where nobody said."""
     version: str
     written: tuple[WrittenDag, ...]
-    standing: Mapping[str, str]
-    """Live DAGs that are as they were, with the bundle version that each runs."""
+    standing: AbstractSet[str]
+    """Live DAGs that are as they were, by dag_id."""
+    pinned: Mapping[str, str] = field(default_factory=dict)
+    """The bundle version of each live DAG that runs another one than `version`."""
     errors: tuple[Note, ...] = ()
     """Every import error that is visible now."""
     airflow: Mapping[str, str] = field(default_factory=dict)

@@ -7,6 +7,7 @@ is live instead of the difference.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -19,6 +20,15 @@ from dagbundle.store import bulk, bundles, database, reading, state
 from dagbundle.store.records import RolloutState, RunState
 from dagbundle.store.state import Definition, Finding, Pin
 from dagbundle.store.tables import AnyRow, Tables
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a rollout's DAGs were parsed from, and with."""
+
+    spec: Mapping[str, Any]
+    airflow: Mapping[str, str]
+    """The version that serialized them, by subdir; without those of which nobody said."""
 
 
 class Target(Protocol):
@@ -110,52 +120,52 @@ def tell(
     *,
     revision: int,
     version: str,
-    rollout: str | None,
+    origin: Origin | None,
     before: Mapping[str, Definition],
     after: Mapping[str, Definition],
     pins: Mapping[str, Pin],
     errors: Collection[Finding],
     durations: Mapping[tuple[str, str], float],
 ) -> None:
-    """Tell the target, and keep how far it has followed."""
+    """Tell the target, and keep how far it has followed. `origin` is looked up where it is None."""
     if target is None:
         _refuse_without(connection, tables, owner)
         return
-    if _followed(connection, tables, target, owner.id) != owner.revision:
+    if not _keep(connection, tables, target, owner, revision):
         before = {}
-    versions = {dag_id: pins[dag_id].bundle_version if dag_id in pins else version for dag_id in after}
+    pinned = {dag_id: pin.bundle_version for dag_id, pin in pins.items() if pin.bundle_version != version}
     written = [item for dag_id, item in after.items() if _differs(before.get(dag_id), item)]
     contents = reading.contents(connection, tables, {item.sha256 for item in written}) if written else {}
     texts = _texts(connection, tables, {item.source for item in written if item.source})
-    spec, airflow = _origin(connection, tables, rollout or owner.rollout)
+    origin = origin or _origin(connection, tables, owner.rollout)
     target.move(
         connection,
         Move(
             bundle=bundles.key_of(owner),
             airflow_name=owner.airflow_name,
-            root=_root(spec),
+            root=_root(origin.spec),
             version=version,
             written=tuple(
                 WrittenDag(
                     dag_id=item.dag_id,
                     path=item.path,
                     relative_fileloc=item.relative_fileloc or item.path,
-                    bundle_version=versions[item.dag_id],
+                    bundle_version=pinned.get(item.dag_id, version),
                     content=contents[item.sha256],
                     source=texts.get(item.source or "", ""),
                     duration=durations.get((item.subdir, item.path)),
                 )
                 for item in sorted(written, key=lambda item: item.dag_id)
             ),
-            standing={dag_id: versions[dag_id] for dag_id in after.keys() - {item.dag_id for item in written}},
+            standing=after.keys() - {item.dag_id for item in written},
+            pinned=pinned,
             errors=tuple(
                 Note(item.path, item.message)
                 for item in sorted(errors, key=lambda item: (item.path, item.line or 0, item.message))
             ),
-            airflow=airflow,
+            airflow=origin.airflow,
         ),
     )
-    _keep(connection, tables, target, owner.id, revision)
 
 
 def owners(
@@ -186,7 +196,7 @@ def follow(connection: Connection, tables: Tables, target: Target, bundle: Bundl
         owner,
         revision=owner.revision,
         version=owner.version,
-        rollout=None,
+        origin=None,
         before={},
         after=state.definitions(connection, tables, owner.id),
         pins=state.pins(connection, tables, owner.id),
@@ -270,11 +280,16 @@ def _followed(connection: Connection, tables: Tables, target: Target, bundle_id:
     return int(connection.execute(statement).scalar() or 0)
 
 
-def _keep(connection: Connection, tables: Tables, target: Target, bundle_id: int, revision: int) -> None:
+def _keep(connection: Connection, tables: Tables, target: Target, owner: AnyRow, revision: int) -> bool:
+    """Keep that the target has this revision, and return whether it had the one before."""
     table = tables.target
-    mine = sa.and_(table.c.bundle_id == bundle_id, table.c.name == target.name)
-    if connection.execute(sa.update(table).where(mine).values(revision=revision)).rowcount == 0:
-        connection.execute(sa.insert(table).values(bundle_id=bundle_id, name=target.name, revision=revision))
+    mine = sa.and_(table.c.bundle_id == owner.id, table.c.name == target.name)
+    followed = sa.update(table).where(mine, table.c.revision == owner.revision).values(revision=revision)
+    if connection.execute(followed).rowcount:
+        return True
+    connection.execute(sa.delete(table).where(mine))
+    connection.execute(sa.insert(table).values(bundle_id=owner.id, name=target.name, revision=revision))
+    return False
 
 
 def _texts(connection: Connection, tables: Tables, shas: Collection[str]) -> dict[str, str]:
@@ -287,10 +302,9 @@ def _texts(connection: Connection, tables: Tables, shas: Collection[str]) -> dic
     return {row.sha256: row.text for row in rows}
 
 
-def _origin(connection: Connection, tables: Tables, rollout: str | None) -> tuple[Mapping[str, Any], dict[str, str]]:
-    """Return the spec that a rollout had, and the Airflow of each of its subdirs."""
+def _origin(connection: Connection, tables: Tables, rollout: str | None) -> Origin:
     if rollout is None:
-        return {}, {}
+        return Origin({}, {})
     table, run = tables.rollout, tables.parse_run
     spec = connection.execute(sa.select(table.c.spec).where(table.c.id == rollout)).scalar()
     rows = connection.execute(
@@ -298,7 +312,7 @@ def _origin(connection: Connection, tables: Tables, rollout: str | None) -> tupl
             run.c.rollout == rollout, run.c.state == RunState.CLOSED, run.c.airflow.is_not(None)
         )
     )
-    return spec or {}, {row.subdir: row.airflow for row in rows}
+    return Origin(spec or {}, {row.subdir: row.airflow for row in rows})
 
 
 def _root(spec: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ remembered.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -46,33 +46,31 @@ def remembered(connection: Connection, tables: Tables, bundle: BundleKey, subdir
     }
 
 
-def sources(
+Sources = Mapping[tuple[str, str], Mapping[str, str]]
+"""The hashes of source texts by (subdir, path) of a file and then by file location: in an archive there are several."""
+
+
+def staged(
     connection: Connection, tables: Tables, rollout_id: str, subdirs: Collection[str], moved: Collection[str]
-) -> dict[tuple[str, str], dict[str, str]]:
-    """Return the hashes of the source texts behind staged files, by (subdir, path) and then by file location.
-
-    Those are the files that were parsed, and the `moved` ones.
-    """
+) -> tuple[Sources, set[Finding]]:
+    """Return the sources of the staged files that were parsed, and of the `moved` ones; and the warnings of all."""
     run, submission = tables.parse_run, tables.submission
     rows = connection.execute(
-        sa.select(run.c.subdir, submission.c.path, submission.c.sources).where(
+        sa.select(
+            run.c.subdir, submission.c.path, submission.c.unchanged, submission.c.sources, submission.c.outcome
+        ).where(
             *_staged(connection, tables, rollout_id, subdirs),
-            sa.or_(sa.not_(submission.c.unchanged), bulk.is_in(connection, submission.c.path, moved)),
+            sa.or_(
+                sa.not_(submission.c.unchanged),
+                bulk.is_in(connection, submission.c.path, moved),
+                sa.cast(submission.c.outcome, sa.Text).not_like(_NO_WARNINGS),
+            ),
         )
+    ).all()
+    return (
+        {(row.subdir, row.path): row.sources for row in rows if not row.unchanged or row.path in moved},
+        {Finding(row.subdir, row.path, *item) for row in rows for item in row.outcome["warnings"]},
     )
-    return {(row.subdir, row.path): row.sources for row in rows}
-
-
-def warnings(connection: Connection, tables: Tables, rollout_id: str, subdirs: Collection[str]) -> set[Finding]:
-    """Return the warnings of the staged files."""
-    run, submission = tables.parse_run, tables.submission
-    rows = connection.execute(
-        sa.select(run.c.subdir, submission.c.path, submission.c.outcome).where(
-            *_staged(connection, tables, rollout_id, subdirs),
-            sa.cast(submission.c.outcome, sa.Text).not_like(_NO_WARNINGS),
-        )
-    )
-    return {Finding(row.subdir, row.path, *item) for row in rows for item in row.outcome["warnings"]}
 
 
 def remember(
@@ -86,13 +84,17 @@ def remember(
 ) -> None:
     """Remember the published files that were parsed, and forget the ones that are gone."""
     run, submission, table = tables.parse_run, tables.submission, tables.source_file
-    staged = _staged(connection, tables, rollout.id, subdirs)
-    listed = sa.exists().where(*staged, run.c.subdir == table.c.subdir, submission.c.path == table.c.path)
+    found = _staged(connection, tables, rollout.id, subdirs)
+    # asked for all at once: file by file takes five times as long
+    listed = sa.select(run.c.subdir, submission.c.path).where(*found)
     connection.execute(
         sa.delete(table).where(
             table.c.bundle_id == bundle_id,
             sa.or_(
-                sa.and_(bulk.is_in(connection, table.c.subdir, subdirs), sa.not_(listed)),
+                sa.and_(
+                    bulk.is_in(connection, table.c.subdir, subdirs),
+                    sa.tuple_(table.c.subdir, table.c.path).not_in(listed),
+                ),
                 sa.not_(bulk.is_in(connection, table.c.subdir, rollout.subdirs)),
             ),
         )
@@ -104,7 +106,7 @@ def remember(
         ["bundle_id", "subdir", "path", "revision", "parsed_at", *REMEMBERED],
         sa.select(
             sa.literal(bundle_id), run.c.subdir, submission.c.path, sa.literal(revision), run.c.started_at, *columns
-        ).where(*staged, sa.not_(submission.c.unchanged)),
+        ).where(*found, sa.not_(submission.c.unchanged)),
     )
 
 

@@ -43,14 +43,21 @@ def outcomes(connection: Connection, tables: Tables, rollout_id: str) -> tuple[R
     return tuple(_merged(subdir, runs.get(subdir, ()), shards.get(subdir, 1), files) for subdir in subdirs)
 
 
-def closed_subdirs(connection: Connection, tables: Tables, rollout_id: str) -> set[str]:
-    """Return the subdirs of which every shard closed."""
-    shards = _shards(connection, tables, rollout_id)
-    return {
-        subdir
-        for subdir, rows in _current_runs(connection, tables, rollout_id).items()
-        if {row.shard for row in rows if row.state == RunState.CLOSED} == set(range(shards.get(subdir, 1)))
-    }
+def closed(connection: Connection, tables: Tables, rollout_id: str) -> dict[str, str]:
+    """Return the subdirs of which every shard closed, with the Airflow that serialized them; empty where none did."""
+    run, job = tables.parse_run, tables.job
+    wanted: dict[str, int] = {}
+    shards: dict[str, set[int]] = {}
+    airflow: dict[str, str] = {}
+    for row in connection.execute(
+        sa.select(run.c.subdir, run.c.shard, run.c.airflow, sa.func.coalesce(job.c.shards, 1).label("shards"))
+        .outerjoin(job, sa.and_(job.c.rollout == run.c.rollout, job.c.subdir == run.c.subdir))
+        .where(run.c.rollout == rollout_id, run.c.state == RunState.CLOSED)
+    ):
+        wanted[row.subdir] = row.shards
+        shards.setdefault(row.subdir, set()).add(row.shard)
+        airflow[row.subdir] = row.airflow or airflow.get(row.subdir, "")
+    return {subdir: airflow[subdir] for subdir, found in shards.items() if found == set(range(wanted[subdir]))}
 
 
 def run_states(connection: Connection, tables: Tables, rollout_id: str) -> tuple[RunStateRow, ...]:

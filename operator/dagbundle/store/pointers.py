@@ -6,7 +6,6 @@ statements depends on what kinds of things changed, never on how many.
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from sqlalchemy.engine import Connection
 from dagbundle import errors
 from dagbundle.rollout.model import Claim
 from dagbundle.store import bulk, bundles, following, state
-from dagbundle.store.following import Target
+from dagbundle.store.following import Origin, Target
 from dagbundle.store.records import PublicationKind
 from dagbundle.store.state import Definition, Finding, Pin, Present
 from dagbundle.store.tables import AnyRow, Tables
@@ -41,6 +40,8 @@ class Next:
     counts: Counter[str] = field(default_factory=Counter)
     rollout: str | None = None
     restored: int | None = None
+    origin: Origin | None = None
+    """What parsed it, where whoever publishes has that at hand."""
     durations: Mapping[tuple[str, str], float] = field(default_factory=dict)
     """Seconds that each file took to parse, by (subdir, path)."""
 
@@ -83,7 +84,7 @@ def write(
         owner,
         revision=revision,
         version=step.version,
-        rollout=step.rollout,
+        origin=step.origin,
         before=before,
         after=step.definitions,
         pins=step.pins,
@@ -127,9 +128,9 @@ def _move_pointers(
     """Write the difference between two sets of definitions: release first, then claim, so that a dag_id can move."""
     removed = sorted(before.keys() - after.keys())
     added = [after[dag_id] for dag_id in sorted(after.keys() - before.keys())]
-    both = before.keys() & after.keys()
-    common = [(before[dag_id], after[dag_id]) for dag_id in sorted(both) if before[dag_id] is not after[dag_id]]
-    changed = [dataclasses.replace(new, number=old.number + 1) for old, new in common if old.place != new.place]
+    differing = sorted(dag_id for dag_id, item in after.items() if item is not before.get(dag_id, item))
+    common = [(before[dag_id], after[dag_id]) for dag_id in differing]
+    changed = [new._replace(number=old.number + 1) for old, new in common if old.place != new.place]
     dag, version = tables.dag, tables.dag_version
     if removed:
         connection.execute(

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from dagbundle import errors
 from dagbundle.rollout.model import BundleKey, Change, Changeset, Claim, Hold, Judgement, Verdict
 from dagbundle.store import bulk, bundles, database, memory, outcomes, pointers, staging, state
-from dagbundle.store.following import Target
+from dagbundle.store.following import Origin, Target
 from dagbundle.store.pointers import Next
 from dagbundle.store.records import PublicationKind, RolloutState
 from dagbundle.store.state import Definition, Finding, Pin
@@ -48,10 +48,12 @@ def publish(
         raise _published_by_another(owner, changeset.base_revision)
     staging.hold_content(connection)
     rollout = bundles.rollout(connection, tables, rollout_id, lock=True)
-    _require_closed(connection, tables, rollout_id, judgement.subdirs)
+    closed = outcomes.closed(connection, tables, rollout_id)
+    if missing := sorted(set(judgement.subdirs) - closed.keys()):
+        raise errors.ConflictError(f"The run of {missing[0]} is not closed: its results cannot be published")
     now = state.present(connection, tables, owner, basis)
     moved = {change.path for change in judgement.changes if change.change is not Change.UNCHANGED}
-    places = memory.sources(connection, tables, rollout_id, judgement.subdirs, moved)
+    places, warnings = memory.staged(connection, tables, rollout_id, judgement.subdirs, moved)
     after = _definitions_after(connection, tables, now.definitions, judgement, places)
     settled = {*judgement.subdirs, *(item.subdir for item in judgement.problems)}
     step = Next(
@@ -70,18 +72,19 @@ def publish(
         },
         warnings={
             *_standing(now.warnings, set(judgement.subdirs), rollout.subdirs),
-            *memory.warnings(connection, tables, rollout_id, judgement.subdirs),
+            *warnings,
         },
-        counts=Counter(change.change.value.lower() for change in judgement.changes),
+        counts=_counted(judgement),
         rollout=rollout_id,
+        origin=Origin(rollout.spec, {subdir: version for subdir, version in closed.items() if version}),
         durations={
             (run.subdir, file.path): file.duration for run in changeset.runs for file in run.files if not file.unchanged
         },
     )
     revision = pointers.write(connection, tables, owner, now, step, target=target)
     pointers.write_claims(connection, tables, owner, rollout_id, judgement.claims)
-    # a hold refuses one version until another one comes, and this is another one: the judge blocks held ones
-    connection.execute(sa.delete(tables.hold).where(tables.hold.c.bundle_id == owner.id))
+    if now.basis.held:  # one version until another one comes, and this is another one: the judge blocks held ones
+        connection.execute(sa.delete(tables.hold).where(tables.hold.c.bundle_id == owner.id))
     memory.remember(connection, tables, owner.id, rollout, revision=revision, subdirs=judgement.subdirs)
     connection.execute(
         sa.update(tables.rollout)
@@ -240,12 +243,6 @@ def _published_by_another(owner: AnyRow, base_revision: int) -> errors.ConflictE
     )
 
 
-def _require_closed(connection: Connection, tables: Tables, rollout_id: str, subdirs: Iterable[str]) -> None:
-    closed = outcomes.closed_subdirs(connection, tables, rollout_id)
-    if missing := sorted(set(subdirs) - closed):
-        raise errors.ConflictError(f"The run of {missing[0]} is not closed: its results cannot be published")
-
-
 def _definitions_after(
     connection: Connection,
     tables: Tables,
@@ -255,15 +252,22 @@ def _definitions_after(
 ) -> dict[str, Definition]:
     """Apply the judged changes to what is live. Their names are for people; where they point is what counts."""
     after = dict(before)
-    stored = {item.sha256: (item.content_id, item.relative_fileloc) for item in before.values()}
-    wanted = {change.sha256 for change in judgement.changes if change.change is not Change.REMOVED}
+    changes = [
+        change
+        for change in judgement.changes
+        if change.change is not Change.KEPT
+        # where a file was not parsed, the source of its DAGs is the same as well
+        and (change.change is not Change.UNCHANGED or (change.subdir, change.path) in places)
+    ]
+    wanted = {change.sha256 for change in changes if change.change is not Change.REMOVED}
+    stored = {
+        item.sha256: (item.content_id, item.relative_fileloc) for item in before.values() if item.sha256 in wanted
+    }
     stored |= _contents(connection, tables, wanted - stored.keys())
-    for change in judgement.changes:
+    for change in changes:
         if change.change is Change.REMOVED:
             after.pop(change.dag_id, None)
-        elif change.change is Change.UNCHANGED and (change.subdir, change.path) not in places:
-            continue  # its file was not parsed, so its source is the same as well
-        elif change.change is not Change.KEPT:
+        else:
             if change.sha256 not in stored:
                 raise errors.ConflictError(f"The content of DAG {change.dag_id} is not stored: it was never staged")
             content_id, fileloc = stored[change.sha256]
@@ -298,23 +302,26 @@ def _pins_after(
     after: Mapping[str, Definition], judgement: Judgement, pinned: Mapping[str, Pin], *, before: str, version: str
 ) -> dict[str, Pin]:
     """Pin what keeps running older code: kept DAGs, and all that this publish does not speak of."""
-    spoken = {change.dag_id: change.change for change in judgement.changes}
     pins = {}
-    for dag_id in after:
-        change = spoken.get(dag_id)
-        old = pinned.get(dag_id)
-        if change is Change.KEPT:
-            pins[dag_id] = Pin(old.bundle_version if old else before, kept=True)
-        elif change is None and (old or before != version):
-            pin = old or Pin(before, kept=False)
-            if pin.kept or pin.bundle_version != version:
-                pins[dag_id] = pin
+    for change in judgement.changes:
+        if change.change is Change.KEPT and change.dag_id in after:
+            old = pinned.get(change.dag_id)
+            pins[change.dag_id] = Pin(old.bundle_version if old else before, kept=True)
+    for dag_id in after.keys() - {change.dag_id for change in judgement.changes}:
+        pin = pinned.get(dag_id) or Pin(before, kept=False)
+        if pin.kept or pin.bundle_version != version:
+            pins[dag_id] = pin
     return pins
 
 
 def _standing(found: Iterable[Finding], settled: Collection[str], subdirs: Collection[str]) -> list[Finding]:
     """Keep what a publish says nothing about: findings in subdirs that exist but whose results it does not hold."""
     return [item for item in found if item.subdir not in settled and item.subdir in subdirs]
+
+
+def _counted(judgement: Judgement) -> Counter[str]:
+    counts = Counter([change.change for change in judgement.changes])
+    return Counter({change.value.lower(): count for change, count in counts.items()})
 
 
 def _compare(before: Mapping[str, Definition], after: Mapping[str, Definition]) -> Counter[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -18,8 +19,7 @@ from dagbundle.store import bundles
 from dagbundle.store.tables import AnyRow, Tables
 
 
-@dataclass(frozen=True, slots=True)
-class Definition:
+class Definition(NamedTuple):
     """Where one DAG's definition is, as a publish compares it."""
 
     dag_id: str
@@ -64,16 +64,27 @@ class Basis:
     revision: int
     definitions: Mapping[str, Definition]
     pins: Mapping[str, Pin]
+    held: bool
+    """Whether a version may be held: only a new revision holds one, and a hold that is lifted meanwhile is gone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Present:
     """All of a bundle that a publish compares and moves, as it is live now."""
 
-    definitions: Mapping[str, Definition]
-    pins: Mapping[str, Pin]
+    basis: Basis
     errors: Mapping[Finding, int]
     warnings: Mapping[Finding, int]
+
+    @property
+    def definitions(self) -> Mapping[str, Definition]:
+        """What is live, by dag_id."""
+        return self.basis.definitions
+
+    @property
+    def pins(self) -> Mapping[str, Pin]:
+        """What runs another version than the bundle's, by dag_id."""
+        return self.basis.pins
 
 
 def during(table: sa.Table, revision: int | None) -> sa.ColumnElement[bool]:
@@ -126,29 +137,37 @@ def findings(
     connection: Connection, table: sa.Table, bundle_id: int, revision: int | None = None
 ) -> dict[Finding, int]:
     """Return a bundle's import errors or warnings with their rows' ids, visible now or at `revision`."""
-    rows = connection.execute(
-        sa.select(table.c.subdir, table.c.path, table.c.kind, table.c.message, table.c.line, table.c.id).where(
-            table.c.bundle_id == bundle_id, during(table, revision)
-        )
-    )
-    return {Finding(*row[:5]): row[5] for row in rows}
+    rows = connection.execute(_findings(table, bundle_id, revision, table.c.id))
+    return {Finding(*finding): number for number, *finding in rows}
+
+
+def _findings(
+    table: sa.Table, bundle_id: int, revision: int | None, *before: sa.ColumnElement[Any]
+) -> sa.Select[tuple[Any, ...]]:
+    """Select the findings visible now or at `revision`: first the columns `before`, then a `Finding`'s."""
+    columns = (table.c.subdir, table.c.path, table.c.kind, table.c.message, table.c.line)
+    return sa.select(*before, *columns).where(table.c.bundle_id == bundle_id, during(table, revision))
 
 
 def present(connection: Connection, tables: Tables, owner: AnyRow, basis: object = None) -> Present:
     """Return what is live of a bundle, the part of it that `basis` has from there."""
     if not isinstance(basis, Basis) or (basis.bundle_id, basis.revision) != (owner.id, owner.revision):
-        basis = _basis(connection, tables, owner)
-    return Present(
-        definitions=basis.definitions,
-        pins=basis.pins,
-        errors=findings(connection, tables.import_error, owner.id),
-        warnings=findings(connection, tables.parse_warning, owner.id),
-    )
+        basis = _basis(connection, tables, owner, held=True)
+    error, warning = tables.import_error, tables.parse_warning
+    visible: tuple[dict[Finding, int], dict[Finding, int]] = ({}, {})
+    for is_warning, number, *finding in connection.execute(
+        sa.union_all(
+            _findings(error, owner.id, None, sa.literal(0), error.c.id),
+            _findings(warning, owner.id, None, sa.literal(1), warning.c.id),
+        )
+    ):
+        visible[is_warning][Finding(*finding)] = number
+    return Present(basis, *visible)
 
 
-def _basis(connection: Connection, tables: Tables, owner: AnyRow) -> Basis:
+def _basis(connection: Connection, tables: Tables, owner: AnyRow, *, held: bool) -> Basis:
     found = definitions(connection, tables, owner.id)
-    return Basis(owner.id, owner.revision, found, pins(connection, tables, owner.id))
+    return Basis(owner.id, owner.revision, found, pins(connection, tables, owner.id), held)
 
 
 def live(connection: Connection, tables: Tables, bundle: BundleKey) -> Live:
@@ -156,14 +175,15 @@ def live(connection: Connection, tables: Tables, bundle: BundleKey) -> Live:
     owner = connection.execute(sa.select(tables.bundle).where(bundles.matches(tables, bundle))).first()
     if owner is None:
         return Live(bundle=bundle)
-    basis = _basis(connection, tables, owner)
+    held = holds(connection, tables, owner.id)
+    basis = _basis(connection, tables, owner, held=bool(held))
     return Live(
         bundle=bundle,
         revision=owner.revision,
         version=owner.version,
         template_hash=owner.template_hash,
         dags=_dags(basis.definitions, basis.pins, str(owner.version)),
-        holds=holds(connection, tables, owner.id),
+        holds=held,
         basis=basis,
     )
 

@@ -135,7 +135,7 @@ def test_a_file_of_which_nothing_is_remembered_cannot_be_unchanged(store: DagSto
 def test_what_an_unchanged_file_stands_for_can_be_read_beforehand(store: DagStore) -> None:
     ready = prepare(store, SALES, {"a.py": {"a": "1"}, "b.py": SYNTAX_ERROR}, warn=["a.py"])
     ready.publish(store)
-    expected = {file.path: dataclasses.replace(file, unchanged=True) for file in ready.changeset.runs[0].files}
+    expected = {file.path: file._replace(unchanged=True) for file in ready.changeset.runs[0].files}
     assert store.remembered(SALES, ".") == expected
     assert store.remembered(SALES, "elsewhere") == {}
 

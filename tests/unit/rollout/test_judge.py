@@ -126,7 +126,7 @@ def test_a_file_with_problems_is_broken_as_a_whole_whatever_dags_it_yielded() ->
 
 def test_a_kept_dag_becomes_an_ordinary_one_when_its_file_is_mended() -> None:
     state = live(("a", "a.py"), sha="new")
-    kept = dataclasses.replace(state, dags={"a": dataclasses.replace(state.dags["a"], kept=True)})
+    kept = dataclasses.replace(state, dags={"a": state.dags["a"]._replace(kept=True)})
     found = decide(run(file("a.py", "a")), was=kept)
     assert changes(found) == {"a": Change.UNCHANGED}
     assert found.ready

@@ -110,6 +110,7 @@ class Adapter:
         models.import_all_models()  # they refer to each other by name
         self._conf = conf
         self._operation = collection.DagModelOperation
+        self._assets = collection.AssetModelOperation
         self.Job = job.Job
         self.ParsingRequest = dagbag.DagPriorityParsingRequest
         self.Asset = asset
@@ -169,8 +170,32 @@ class Adapter:
         """Return Airflow's own view of a serialized DAG, which decodes parts of it when they are asked for."""
         return self._lazy(data=document)
 
+    def lock(self, session: Session, dag_ids: Sequence[str]) -> Sequence[Any]:
+        """Lock the rows of these DAGs, so that nobody takes them meanwhile.
+
+        Returns:
+            Rows of dag_id, bundle_name, is_stale and whether it has `runs`, in the order in which they were locked.
+        """
+        table, run = self.Dag.__table__.c, self.DagRun.__table__.c.dag_id
+        return session.execute(
+            sa.select(
+                table.dag_id, table.bundle_name, table.is_stale, sa.exists().where(run == table.dag_id).label("runs")
+            )
+            .where(table.dag_id.in_(dag_ids))
+            .order_by(table.dag_id)
+            .with_for_update(of=self.Dag.__table__)
+        ).all()
+
     def write(
-        self, session: Session, bundle: str, bundle_version: str, dags: Sequence[Any], sources: Mapping[str, str]
+        self,
+        session: Session,
+        bundle: str,
+        bundle_version: str,
+        dags: Sequence[Any],
+        sources: Mapping[str, str],
+        *,
+        ran: Mapping[str, bool],
+        durations: Mapping[str, float],
     ) -> None:
         """Write definitions as Airflow's processor does: DAG, tags, owners, assets, triggers, version, code.
 
@@ -180,10 +205,15 @@ class Adapter:
             bundle_version: Which version the DAGs are of.
             dags: What `decoded` returned.
             sources: Source texts by `fileloc`.
+            ran: Whether those of them that Airflow has a row of ever ran, as `lock` found.
+            durations: Seconds that a DAG's file took to parse, where it was parsed, by dag_id.
         """
         dag_ids = [dag.dag_id for dag in dags]
-        with _given(_sources, sources), _given(_never_run, self._without_runs(dag_ids, session)):
-            self._bulk_write(bundle, bundle_version, dags, None, session=session)
+        with _given(_sources, sources), _given(_never_run, self._without_runs(dag_ids, ran, session)):
+            self._write_models(session, bundle, bundle_version, dags)
+            timed = [{"dag_id": key, "last_parse_duration": seconds} for key, seconds in durations.items()]
+            if timed:
+                session.execute(sa.update(self.Dag), timed)
             known = self._versioned(dag_ids, session)
             for dag in dags:
                 if dag.dag_id not in known and not dag.data["dag"].get("deadline"):
@@ -199,6 +229,22 @@ class Adapter:
                 self._permissions(dag, session)
             session.flush()
 
+    def _write_models(self, session: Session, bundle: str, bundle_version: str, dags: Sequence[Any]) -> None:
+        """Write the rows of DAGs, tags, owners, assets and triggers."""
+        by_id = {dag.dag_id: dag for dag in dags}
+        assets = self._assets.collect(by_id)
+        if any((assets.assets, assets.asset_aliases, *assets[2:4])):
+            self._bulk_write(bundle, bundle_version, dags, None, session=session)
+            return
+        # most DAGs have none, and then all that the function does between these steps is to look at rows once more
+        operation = self._operation(bundle_name=bundle, bundle_version=bundle_version, dags=by_id)
+        rows = operation.add_dags(session=session)
+        operation.update_dags(rows, None, session=session)
+        session.flush()
+        assets.add_asset_trigger_references({}, session=session)
+        operation.update_dag_asset_expression(orm_dags=rows, orm_assets={})
+        session.flush()
+
     def _write_first(self, dag: Any, bundle: str, bundle_version: str, session: Session) -> None:
         """Do what `write_dag` does for a DAG that has no version yet, without looking for one."""
         version = self.DagVersion(
@@ -209,15 +255,12 @@ class Adapter:
         session.add_all([version, serialized])
         self.DagCode.write_code(version, dag.fileloc, session=session)
 
-    def _without_runs(self, dag_ids: Sequence[str], session: Session) -> Collection[str]:
+    def _without_runs(self, dag_ids: Sequence[str], ran: Mapping[str, bool], session: Session) -> Collection[str]:
         """Return which of these DAGs have never run, as most have that are new."""
-        dag, run = self.Dag.__table__.c.dag_id, self.DagRun.__table__.c.dag_id
-        known = session.execute(sa.select(dag, sa.exists().where(run == dag)).where(dag.in_(dag_ids)))
-        ran = {row[0]: bool(row[1]) for row in known}
+        run = self.DagRun.__table__.c.dag_id
         new = set(dag_ids) - ran.keys()  # of which nobody has seen runs; what an index finds nothing of costs nothing
-        if new:
-            ran |= dict.fromkeys(session.scalars(sa.select(run).where(run.in_(new)).distinct()), True)
-        return frozenset(dag_id for dag_id in dag_ids if not ran.get(dag_id))
+        old = session.scalars(sa.select(run).where(run.in_(new)).distinct()).all() if new else ()
+        return frozenset(dag_id for dag_id in dag_ids if not ran.get(dag_id) and dag_id not in old)
 
     def refresh(
         self, session: Session, bundle: str, bundle_version: str | None, dag_ids: Sequence[str], duration: float | None

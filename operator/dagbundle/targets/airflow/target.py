@@ -62,9 +62,9 @@ class AirflowTarget:
         """
         self._refuse_newer(move)
         with session_in(connection) as session:
-            self._refuse_owned(session, move)
+            ran = self._take(session, move)
             self._bundle(session, move)
-            self._write(session, move)
+            self._write(session, move, ran)
             self._follow_versions(session, move)
             self._deactivate(session, move)
             self._import_errors(session, move)
@@ -120,16 +120,11 @@ class AirflowTarget:
                     reason="AirflowTooNew",
                 )
 
-    def _refuse_owned(self, session: Session, move: Move) -> None:
-        """Lock the rows of the DAGs that are written, so that nobody takes them meanwhile, and look whose they are."""
-        table = self._airflow.Dag.__table__
+    def _take(self, session: Session, move: Move) -> dict[str, bool]:
+        """Lock the rows of the DAGs that are written, look whose they are, and return which of them ever ran."""
+        ran: dict[str, bool] = {}
         for some in _chunks([dag.dag_id for dag in move.written]):
-            rows = session.execute(
-                sa.select(table.c.dag_id, table.c.bundle_name, table.c.is_stale)
-                .where(table.c.dag_id.in_(some))
-                .order_by(table.c.dag_id)
-                .with_for_update()
-            )
+            rows = self._airflow.lock(session, some)
             taken = [row for row in rows if row.bundle_name != move.airflow_name and not row.is_stale]
             if taken:
                 raise errors.OwnershipError(
@@ -137,20 +132,22 @@ class AirflowTarget:
                     f"{taken[0].bundle_name}",
                     hint="Rename the DAG, or take it out of the other bundle first (docs/airflow.md, Migration)",
                 )
+            ran |= {row.dag_id: row.runs for row in rows}
+        return ran
 
     def _bundle(self, session: Session, move: Move) -> None:
         model = self._airflow.DagBundle
-        bundle = session.get(model, move.airflow_name)
-        if bundle is None:
+        table = model.__table__
+        state = {"active": True, "version": move.version, "last_refreshed": _now()}
+        there = session.connection().execute(sa.update(table).where(table.c.name == move.airflow_name).values(state))
+        if not there.rowcount:
             bundle = model(name=move.airflow_name)
-            bundle.template_params = {}  # as Airflow has it where there is no template
+            for name, value in {**state, "template_params": {}}.items():  # as Airflow has it where there is no template
+                setattr(bundle, name, value)
             session.add(bundle)
-        bundle.active = True
-        bundle.version = move.version
-        bundle.last_refreshed = _now()
-        session.flush()
+            session.flush()
 
-    def _write(self, session: Session, move: Move) -> None:
+    def _write(self, session: Session, move: Move, ran: Mapping[str, bool]) -> None:
         by_version: dict[str, list[WrittenDag]] = {}
         for dag in move.written:
             by_version.setdefault(dag.bundle_version, []).append(dag)
@@ -159,7 +156,15 @@ class AirflowTarget:
             sources = {documents[dag.dag_id]["dag"]["fileloc"]: dag.source or NO_SOURCE for dag in dags}
             decoded = [self._airflow.decoded(document) for document in documents.values()]
             try:
-                self._airflow.write(session, move.airflow_name, bundle_version, decoded, sources)
+                self._airflow.write(
+                    session,
+                    move.airflow_name,
+                    bundle_version,
+                    decoded,
+                    sources,
+                    ran=ran,
+                    durations={dag.dag_id: dag.duration for dag in dags if dag.duration},
+                )
             except (SQLAlchemyError, errors.DagBundleError):
                 raise
             except Exception as error:  # whatever Airflow's decoders make of a document that is not what they expect
@@ -167,9 +172,6 @@ class AirflowTarget:
                     f"Airflow {self._airflow.version} cannot store {_names(dags)} of bundle {move.bundle}: "
                     f"{type(error).__name__}: {error}"
                 ) from error
-        timed = [{"dag_id": dag.dag_id, "last_parse_duration": dag.duration} for dag in move.written if dag.duration]
-        if timed:
-            session.execute(sa.update(self._airflow.Dag), timed)
 
     def _document(self, dag: WrittenDag, move: Move) -> dict[str, Any]:
         """Rebuild the serialized DAG, vetted, with the place where its file is in the image."""
@@ -188,12 +190,14 @@ class AirflowTarget:
     def _follow_versions(self, session: Session, move: Move) -> None:
         """Let DAGs that stayed as they were run the new version's code, in place, as Airflow does for an equal hash."""
         by_version: dict[str, list[str]] = {}
-        for dag_id, found in move.standing.items():
-            by_version.setdefault(found, []).append(dag_id)
-        others = [dag_id for found, dag_ids in by_version.items() if found != move.version for dag_id in dag_ids]
+        for dag_id, found in move.pinned.items():
+            if dag_id in move.standing:
+                by_version.setdefault(found, []).append(dag_id)
+        others = [dag_id for dag_ids in by_version.values() for dag_id in dag_ids]
         if len(others) < _CHUNK:  # as usual: those that are kept or held back are few
-            by_version.pop(move.version, None)
             self._set_version(session, move, move.version, without=others)
+        else:
+            by_version[move.version] = list(move.standing - set(others))
         for found, dag_ids in sorted(by_version.items()):
             for some in _chunks(dag_ids):
                 self._set_version(session, move, found, only=some)
@@ -225,11 +229,11 @@ class AirflowTarget:
     def _deactivate(self, session: Session, move: Move) -> None:
         """Make stale what is not live any more, also what somebody else left in our bundle."""
         dag = self._airflow.Dag.__table__
-        live = {written.dag_id for written in move.written} | move.standing.keys()
-        there = session.execute(
-            sa.select(dag.c.dag_id).where(dag.c.bundle_name == move.airflow_name, ~dag.c.is_stale)
-        ).all()
-        gone = sorted({row[0] for row in there} - live)
+        live = {written.dag_id for written in move.written} | move.standing
+        shown = sa.select(dag.c.dag_id).where(dag.c.bundle_name == move.airflow_name, ~dag.c.is_stale)
+        if session.scalar(shown.with_only_columns(sa.func.count())) == len(live):
+            return  # they are the same: a live one that somebody deleted there is written again by the next upkeep
+        gone = sorted(set(session.scalars(shown)) - live)
         models = self._airflow.Asset
         references = (
             models.DagScheduleAssetReference,
