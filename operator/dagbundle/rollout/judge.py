@@ -16,6 +16,7 @@ Nothing here does I/O, so every rule is a table of values.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -42,6 +43,7 @@ from dagbundle.rollout.model import (
 _QUOTED = 3
 """How many errors a judgement's message quotes, each with no more than so many characters of its first line."""
 _QUOTED_LENGTH = 300
+_dag_id = operator.attrgetter("dag_id")
 Place = tuple[str, str]
 """(subdir, path)."""
 
@@ -132,7 +134,7 @@ def _draft(
     definitions = _settle(files, broken, live)
     changes = [*_defined(definitions, live), *_undefined(definitions, broken, live, policy, scope)]
     return _Draft(
-        changes=tuple(sorted(changes, key=lambda change: change.dag_id)),
+        changes=tuple(sorted(changes, key=_dag_id)),
         problems=tuple(
             FileProblem(subdir, path, problem)
             for (subdir, path), problems in sorted(broken.items())
@@ -215,16 +217,18 @@ def _settle(
 
 
 def _defined(definitions: Mapping[str, _Definition], live: Live) -> Iterable[DagChange]:
+    unchanged = Change.UNCHANGED  # an enum's member takes longer to look up than all the rest of the loop
     for dag_id, new in definitions.items():
         current = live.dags.get(dag_id)
+        sha256 = new.dag.sha256
         if current is None:
-            change, before = Change.ADDED, None
-        elif (current.subdir, current.path) != (new.subdir, new.path):
-            change, before = Change.MOVED, current.sha256
+            yield DagChange(Change.ADDED, dag_id, new.subdir, new.path, sha256)
+            continue
+        if current.path != new.path or current.subdir != new.subdir:
+            change = Change.MOVED
         else:
-            change = Change.UNCHANGED if current.sha256 == new.dag.sha256 else Change.CHANGED
-            before = current.sha256
-        yield DagChange(change, dag_id, new.subdir, new.path, new.dag.sha256, before)
+            change = unchanged if current.sha256 == sha256 else Change.CHANGED
+        yield DagChange(change, dag_id, new.subdir, new.path, sha256, current.sha256)
 
 
 def _undefined(
@@ -259,7 +263,8 @@ def _failures(
 def _failure(
     unit: frozenset[str], listed: Mapping[str, int], draft: _Draft, live: Iterable[LiveDag], policy: policies.Policy
 ) -> _Blocked | None:
-    removed = [c for c in draft.changes if c.change is Change.REMOVED and c.subdir in unit]
+    gone = Change.REMOVED
+    removed = [change for change in draft.changes if change.change is gone and change.subdir in unit]
     broken = sorted({problem.path for problem in draft.problems if problem.subdir in unit})
     for subdir in sorted(unit):
         losses = [change.dag_id for change in removed if change.subdir == subdir]
@@ -300,7 +305,7 @@ def _verdict(
     blocked: Mapping[str, _Blocked],
 ) -> Judgement:
     broken = sorted({problem.path for problem in draft.problems})
-    kept = sum(change.change is Change.KEPT for change in draft.changes)
+    kept = [change.change for change in draft.changes].count(Change.KEPT)
     if blocked:
         reason = next(iter(blocked.values())).reason
         held_back = "; ".join(
@@ -339,7 +344,7 @@ def compare(before: Live, after: Live) -> tuple[DagChange, ...]:
         for dag_id, dag in before.dags.items()
         if dag_id not in after.dags
     ]
-    return tuple(sorted([*defined, *removed], key=lambda change: change.dag_id))
+    return tuple(sorted([*defined, *removed], key=_dag_id))
 
 
 def _block(reason: str, message: str) -> Judgement:

@@ -53,8 +53,8 @@ class Move:
     """Live DAGs that are as they were, by dag_id."""
     pinned: Mapping[str, str] = field(default_factory=dict)
     """The bundle version of each live DAG that runs another one than `version`."""
-    errors: tuple[Note, ...] = ()
-    """Every import error that is visible now."""
+    errors: tuple[Note, ...] | None = ()
+    """Every import error that is visible now; None where they are the same as before."""
     airflow: Mapping[str, str] = field(default_factory=dict)
     """By subdir, the Airflow that serialized its DAGs; without those that nobody said."""
 

@@ -190,7 +190,7 @@ def notify(connection: Connection, rollout_id: str | None) -> None:
     SQLite has no such thing, and no other program that waits for it.
     """
     if rollout_id is not None and connection.dialect.name == "postgresql":
-        connection.execute(sa.select(sa.func.pg_notify(CHANNEL, rollout_id)))
+        connection.exec_driver_sql("SELECT pg_notify(%s, %s)", (CHANNEL, rollout_id))
 
 
 # --- Errors ---------------------------------------------------------------------------------------------------------

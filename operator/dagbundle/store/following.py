@@ -125,14 +125,18 @@ def tell(
     after: Mapping[str, Definition],
     pins: Mapping[str, Pin],
     errors: Collection[Finding],
+    same_errors: bool,
     durations: Mapping[tuple[str, str], float],
 ) -> None:
-    """Tell the target, and keep how far it has followed. `origin` is looked up where it is None."""
+    """Tell the target, and keep how far it has followed.
+
+    `origin` is looked up where it is None. With `same_errors` the revision before had these errors.
+    """
     if target is None:
         _refuse_without(connection, tables, owner)
         return
     if not _keep(connection, tables, target, owner, revision):
-        before = {}
+        before, same_errors = {}, False
     pinned = {dag_id: pin.bundle_version for dag_id, pin in pins.items() if pin.bundle_version != version}
     written = [item for dag_id, item in after.items() if _differs(before.get(dag_id), item)]
     contents = reading.contents(connection, tables, {item.sha256 for item in written}) if written else {}
@@ -159,7 +163,9 @@ def tell(
             ),
             standing=after.keys() - {item.dag_id for item in written},
             pinned=pinned,
-            errors=tuple(
+            errors=None
+            if same_errors
+            else tuple(
                 Note(item.path, item.message)
                 for item in sorted(errors, key=lambda item: (item.path, item.line or 0, item.message))
             ),
@@ -201,6 +207,7 @@ def follow(connection: Connection, tables: Tables, target: Target, bundle: Bundl
         after=state.definitions(connection, tables, owner.id),
         pins=state.pins(connection, tables, owner.id),
         errors=state.findings(connection, tables.import_error, owner.id),
+        same_errors=False,
         durations={},
     )
 

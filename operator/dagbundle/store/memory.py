@@ -6,6 +6,7 @@ remembered.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -54,22 +55,29 @@ def staged(
     connection: Connection, tables: Tables, rollout_id: str, subdirs: Collection[str], moved: Collection[str]
 ) -> tuple[Sources, set[Finding]]:
     """Return the sources of the staged files that were parsed, and of the `moved` ones; and the warnings of all."""
-    run, submission = tables.parse_run, tables.submission
+    dialect = connection.dialect.name
     rows = connection.execute(
-        sa.select(
-            run.c.subdir, submission.c.path, submission.c.unchanged, submission.c.sources, submission.c.outcome
-        ).where(
-            *_staged(connection, tables, rollout_id, subdirs),
-            sa.or_(
-                sa.not_(submission.c.unchanged),
-                bulk.is_in(connection, submission.c.path, moved),
-                sa.cast(submission.c.outcome, sa.Text).not_like(_NO_WARNINGS),
-            ),
-        )
+        _select_staged(tables, dialect),
+        {**_of(dialect, rollout_id, subdirs), "moved": bulk.among(dialect, moved)},
     ).all()
     return (
         {(row.subdir, row.path): row.sources for row in rows if not row.unchanged or row.path in moved},
         {Finding(row.subdir, row.path, *item) for row in rows for item in row.outcome["warnings"]},
+    )
+
+
+@functools.cache
+def _select_staged(tables: Tables, dialect: str) -> sa.Select[Any]:
+    run, submission = tables.parse_run, tables.submission
+    return sa.select(
+        run.c.subdir, submission.c.path, submission.c.unchanged, submission.c.sources, submission.c.outcome
+    ).where(
+        *_staged(tables, dialect),
+        sa.or_(
+            sa.not_(submission.c.unchanged),
+            bulk.is_among(dialect, submission.c.path, "moved"),
+            sa.cast(submission.c.outcome, sa.Text).not_like(_NO_WARNINGS),
+        ),
     )
 
 
@@ -83,31 +91,45 @@ def remember(
     subdirs: Collection[str],
 ) -> None:
     """Remember the published files that were parsed, and forget the ones that are gone."""
+    dialect = connection.dialect.name
+    known = {
+        **_of(dialect, rollout.id, subdirs),
+        "bundle_id": bundle_id,
+        "revision": revision,
+        "all_subdirs": bulk.among(dialect, rollout.subdirs),
+    }
+    for statement in _renew(tables, dialect):
+        connection.execute(statement, known)
+
+
+@functools.cache
+def _renew(tables: Tables, dialect: str) -> tuple[sa.Delete, sa.Insert]:
     run, submission, table = tables.parse_run, tables.submission, tables.source_file
-    found = _staged(connection, tables, rollout.id, subdirs)
+    bundle_id = sa.bindparam("bundle_id", type_=sa.BigInteger)
+    found = _staged(tables, dialect)
     # asked for all at once: file by file takes five times as long
     listed = sa.select(run.c.subdir, submission.c.path).where(*found)
-    connection.execute(
-        sa.delete(table).where(
-            table.c.bundle_id == bundle_id,
-            sa.or_(
-                sa.and_(
-                    bulk.is_in(connection, table.c.subdir, subdirs),
-                    sa.tuple_(table.c.subdir, table.c.path).not_in(listed),
-                ),
-                sa.not_(bulk.is_in(connection, table.c.subdir, rollout.subdirs)),
+    forget = sa.delete(table).where(
+        table.c.bundle_id == bundle_id,
+        sa.or_(
+            sa.and_(
+                bulk.is_among(dialect, table.c.subdir, "subdirs"),
+                sa.tuple_(table.c.subdir, table.c.path).not_in(listed),
             ),
-        )
+            sa.not_(bulk.is_among(dialect, table.c.subdir, "all_subdirs")),
+        ),
     )
     columns: list[Any] = [submission.c[name] for name in REMEMBERED]
-    _upsert(
-        connection,
+    revision = sa.bindparam("revision", type_=sa.Integer)
+    renew = _upsert(
+        dialect,
         table,
         ["bundle_id", "subdir", "path", "revision", "parsed_at", *REMEMBERED],
-        sa.select(
-            sa.literal(bundle_id), run.c.subdir, submission.c.path, sa.literal(revision), run.c.started_at, *columns
-        ).where(*found, sa.not_(submission.c.unchanged)),
+        sa.select(bundle_id, run.c.subdir, submission.c.path, revision, run.c.started_at, *columns).where(
+            *found, sa.not_(submission.c.unchanged)
+        ),
     )
+    return forget, renew
 
 
 def forget_after(connection: Connection, tables: Tables, bundle_id: int, revision: int) -> None:
@@ -116,24 +138,27 @@ def forget_after(connection: Connection, tables: Tables, bundle_id: int, revisio
     connection.execute(sa.delete(table).where(table.c.bundle_id == bundle_id, table.c.revision > revision))
 
 
-def _staged(
-    connection: Connection, tables: Tables, rollout_id: str, subdirs: Collection[str]
-) -> list[sa.ColumnElement[bool]]:
+def _of(dialect: str, rollout_id: str, subdirs: Collection[str]) -> dict[str, Any]:
+    """Return the parameters of `_staged`."""
+    return {"rollout": rollout_id, "subdirs": bulk.among(dialect, subdirs)}
+
+
+def _staged(tables: Tables, dialect: str) -> list[sa.ColumnElement[bool]]:
     run, submission = tables.parse_run, tables.submission
     return [
         submission.c.run == run.c.id,
-        run.c.rollout == rollout_id,
+        run.c.rollout == sa.bindparam("rollout", type_=sa.Text),
         run.c.state == RunState.CLOSED,
-        bulk.is_in(connection, run.c.subdir, subdirs),
+        bulk.is_among(dialect, run.c.subdir, "subdirs"),
     ]
 
 
-def _upsert(connection: Connection, table: sa.Table, columns: list[str], rows: sa.Select[Any]) -> None:
+def _upsert(dialect: str, table: sa.Table, columns: list[str], rows: sa.Select[Any]) -> sa.Insert:
     keys = [column.name for column in table.primary_key]
-    if connection.dialect.name == "sqlite":
+    if dialect == "sqlite":
         from sqlalchemy.dialects.sqlite import insert  # noqa: PLC0415 - only one dialect's is ever needed
     else:
         from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]  # noqa: PLC0415 - likewise
     statement = insert(table).from_select(columns, rows)
     settings = {name: statement.excluded[name] for name in columns if name not in keys}
-    connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=settings))
+    return statement.on_conflict_do_update(index_elements=keys, set_=settings)

@@ -6,9 +6,11 @@ parser reported for is not closed either, so that nobody takes it for a subdir t
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -45,19 +47,24 @@ def outcomes(connection: Connection, tables: Tables, rollout_id: str) -> tuple[R
 
 def closed(connection: Connection, tables: Tables, rollout_id: str) -> dict[str, str]:
     """Return the subdirs of which every shard closed, with the Airflow that serialized them; empty where none did."""
-    run, job = tables.parse_run, tables.job
     wanted: dict[str, int] = {}
     shards: dict[str, set[int]] = {}
     airflow: dict[str, str] = {}
-    for row in connection.execute(
-        sa.select(run.c.subdir, run.c.shard, run.c.airflow, sa.func.coalesce(job.c.shards, 1).label("shards"))
-        .outerjoin(job, sa.and_(job.c.rollout == run.c.rollout, job.c.subdir == run.c.subdir))
-        .where(run.c.rollout == rollout_id, run.c.state == RunState.CLOSED)
-    ):
+    for row in connection.execute(_closed(tables), {"rollout": rollout_id}):
         wanted[row.subdir] = row.shards
         shards.setdefault(row.subdir, set()).add(row.shard)
         airflow[row.subdir] = row.airflow or airflow.get(row.subdir, "")
     return {subdir: airflow[subdir] for subdir, found in shards.items() if found == set(range(wanted[subdir]))}
+
+
+@functools.cache
+def _closed(tables: Tables) -> sa.Select[Any]:
+    run, job = tables.parse_run, tables.job
+    return (
+        sa.select(run.c.subdir, run.c.shard, run.c.airflow, sa.func.coalesce(job.c.shards, 1).label("shards"))
+        .outerjoin(job, sa.and_(job.c.rollout == run.c.rollout, job.c.subdir == run.c.subdir))
+        .where(run.c.rollout == sa.bindparam("rollout", type_=sa.Text), run.c.state == RunState.CLOSED)
+    )
 
 
 def run_states(connection: Connection, tables: Tables, rollout_id: str) -> tuple[RunStateRow, ...]:

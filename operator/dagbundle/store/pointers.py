@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -89,6 +90,7 @@ def write(
         after=step.definitions,
         pins=step.pins,
         errors=step.errors,
+        same_errors=now.errors.keys() == set(step.errors),
         durations=step.durations,
     )
     return revision
@@ -278,19 +280,22 @@ def _move_findings(
 
 
 def write_claims(
-    connection: Connection, tables: Tables, owner: AnyRow, rollout_id: str, claims: Collection[Claim]
+    connection: Connection,
+    tables: Tables,
+    owner: AnyRow,
+    rollout_id: str,
+    claims: Collection[Claim],
+    *,
+    before: AbstractSet[tuple[str, str, str, str]],
 ) -> None:
     """Replace the bundle's claims; they are no part of what is live, so they make no revision."""
     table = tables.claim
-    wanted = sorted({(item.dag_id, item.subdir, item.path, rollout_id) for item in claims})
-    rows = connection.execute(
-        sa.select(table.c.dag_id, table.c.subdir, table.c.path, table.c.rollout).where(table.c.bundle_id == owner.id)
-    )
-    if sorted(tuple(row) for row in rows) != wanted:
+    wanted = {(item.dag_id, item.subdir, item.path, rollout_id) for item in claims}
+    if wanted != before:
         connection.execute(sa.delete(table).where(table.c.bundle_id == owner.id))
         bulk.insert_missing(
             connection,
             table,
             ("bundle_id", "dag_id", "subdir", "path", "rollout"),
-            [(owner.id, *item) for item in wanted],
+            [(owner.id, *item) for item in sorted(wanted)],
         )

@@ -52,7 +52,8 @@ def publish(
     if missing := sorted(set(judgement.subdirs) - closed.keys()):
         raise errors.ConflictError(f"The run of {missing[0]} is not closed: its results cannot be published")
     now = state.present(connection, tables, owner, basis)
-    moved = {change.path for change in judgement.changes if change.change is not Change.UNCHANGED}
+    unchanged = Change.UNCHANGED
+    moved = {change.path for change in judgement.changes if change.change is not unchanged}
     places, warnings = memory.staged(connection, tables, rollout_id, judgement.subdirs, moved)
     after = _definitions_after(connection, tables, now.definitions, judgement, places)
     settled = {*judgement.subdirs, *(item.subdir for item in judgement.problems)}
@@ -82,7 +83,7 @@ def publish(
         },
     )
     revision = pointers.write(connection, tables, owner, now, step, target=target)
-    pointers.write_claims(connection, tables, owner, rollout_id, judgement.claims)
+    pointers.write_claims(connection, tables, owner, rollout_id, judgement.claims, before=now.claims)
     if now.basis.held:  # one version until another one comes, and this is another one: the judge blocks held ones
         connection.execute(sa.delete(tables.hold).where(tables.hold.c.bundle_id == owner.id))
     memory.remember(connection, tables, owner.id, rollout, revision=revision, subdirs=judgement.subdirs)
@@ -107,7 +108,8 @@ def block(
     """See `DagStore.block`."""
     blocked = bundles.block(connection, tables, rollout_id, reason, message)
     owner = bundles.find(connection, tables, blocked.bundle, lock=True)
-    pointers.write_claims(connection, tables, owner, rollout_id, claims)
+    before = state.claims(connection, tables, owner.id)
+    pointers.write_claims(connection, tables, owner, rollout_id, claims, before=before)
 
 
 def republish(
@@ -252,12 +254,13 @@ def _definitions_after(
 ) -> dict[str, Definition]:
     """Apply the judged changes to what is live. Their names are for people; where they point is what counts."""
     after = dict(before)
+    unchanged, kept = Change.UNCHANGED, Change.KEPT
     changes = [
         change
         for change in judgement.changes
-        if change.change is not Change.KEPT
+        if change.change is not kept
         # where a file was not parsed, the source of its DAGs is the same as well
-        and (change.change is not Change.UNCHANGED or (change.subdir, change.path) in places)
+        and (change.change is not unchanged or (change.subdir, change.path) in places)
     ]
     wanted = {change.sha256 for change in changes if change.change is not Change.REMOVED}
     stored = {
@@ -303,8 +306,9 @@ def _pins_after(
 ) -> dict[str, Pin]:
     """Pin what keeps running older code: kept DAGs, and all that this publish does not speak of."""
     pins = {}
+    kept = Change.KEPT
     for change in judgement.changes:
-        if change.change is Change.KEPT and change.dag_id in after:
+        if change.change is kept and change.dag_id in after:
             old = pinned.get(change.dag_id)
             pins[change.dag_id] = Pin(old.bundle_version if old else before, kept=True)
     for dag_id in after.keys() - {change.dag_id for change in judgement.changes}:

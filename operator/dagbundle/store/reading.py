@@ -19,7 +19,7 @@ from dagbundle.rollout.model import DagContent, Edge, Json, Task, TaskGroup
 from dagbundle.store import bulk, state
 from dagbundle.store.bundles import key_of
 from dagbundle.store.records import DagDetails
-from dagbundle.store.tables import AnyRow, Tables
+from dagbundle.store.tables import Tables
 
 
 def serialized_dag(connection: Connection, tables: Tables, dag_id: str, task_id: str | None) -> Json:
@@ -94,54 +94,26 @@ def _groups_around(tables: Tables) -> sa.Select[Any]:
 
 
 def contents(connection: Connection, tables: Tables, shas: Collection[str]) -> dict[str, DagContent]:
-    """See `DagStore.contents`. Four statements, however many contents."""
+    """See `DagStore.contents`. Two statements, however many contents."""
     table = tables.dag_content
     rows = connection.execute(
         sa.select(
             table.c.id, table.c.sha256, table.c.dag_id, table.c.dag_hash, table.c.relative_fileloc, table.c.header
         ).where(bulk.is_in(connection, table.c.sha256, set(shas)))
     ).all()
-    wanted = sa.select(table.c.id).where(bulk.is_in(connection, table.c.sha256, set(shas)))
     groups: dict[int, list[TaskGroup]] = {row.id: [] for row in rows}
     tasks: dict[int, list[Task]] = {row.id: [] for row in rows}
     edges: dict[int, list[Edge]] = {row.id: [] for row in rows}
-    group, task, edge = tables.task_group, tables.task, tables.edge
-    item: AnyRow
-    for item in connection.execute(
-        sa.select(group.c.content_id, group.c.group_id, group.c.parent_id, group.c.position, group.c.data).where(
-            group.c.content_id.in_(wanted)
-        )
+    dialect = connection.dialect.name
+    for kind, number, one, other, sha256, position, group_position, data in connection.execute(
+        _parts(tables, dialect), {"numbers": bulk.among(dialect, groups)}
     ):
-        groups[item[0]].append(TaskGroup(*item[1:]))
-    for item in connection.execute(
-        sa.select(
-            task.c.content_id,
-            task.c.task_id,
-            task.c.group_id,
-            task.c.position,
-            task.c.group_position,
-            task.c.sha256,
-            task.c.data,
-        )
-        .where(task.c.content_id.in_(wanted))
-        .order_by(task.c.content_id, task.c.position)
-    ):
-        tasks[item[0]].append(
-            Task(
-                task_id=item[1],
-                group_id=item[2],
-                position=item[3],
-                group_position=item[4],
-                sha256=item[5],
-                data=item[6],
-            )
-        )
-    for item in connection.execute(
-        sa.select(edge.c.content_id, edge.c.upstream, edge.c.downstream)
-        .where(edge.c.content_id.in_(wanted))
-        .order_by(edge.c.content_id, edge.c.upstream, edge.c.downstream)
-    ):
-        edges[item[0]].append(Edge(*item[1:]))
+        if kind == _GROUP:
+            groups[number].append(TaskGroup(one, other, position, data))
+        elif kind == _TASK:
+            tasks[number].append(Task(one, other, position, group_position, sha256, data))
+        else:
+            edges[number].append(Edge(one, other))
     return {
         row.sha256: DagContent(
             dag_id=row.dag_id,
@@ -150,11 +122,43 @@ def contents(connection: Connection, tables: Tables, shas: Collection[str]) -> d
             relative_fileloc=row.relative_fileloc,
             header=row.header,
             groups=tuple(sorted(groups[row.id], key=lambda item: (item.group_id != "", item.group_id))),
-            tasks=tuple(tasks[row.id]),
-            edges=tuple(edges[row.id]),
+            tasks=tuple(sorted(tasks[row.id], key=lambda item: item.position)),
+            edges=tuple(sorted(edges[row.id])),
         )
         for row in rows
     }
+
+
+_GROUP, _TASK, _EDGE = range(3)
+
+
+@functools.cache
+def _parts(tables: Tables, dialect: str) -> sa.CompoundSelect[Any]:
+    """Read the groups, tasks and edges of some contents at once."""
+    group, task, edge, text = tables.task_group.c, tables.task.c, tables.edge.c, sa.cast(sa.null(), sa.Text)
+    number, data = sa.cast(sa.null(), sa.Integer), sa.cast(sa.null(), sa.JSON)
+    parts = (
+        (_GROUP, group.content_id, group.group_id, group.parent_id, text, group.position, number, group.data),
+        (
+            _TASK,
+            task.content_id,
+            task.task_id,
+            task.group_id,
+            task.sha256,
+            task.position,
+            task.group_position,
+            task.data,
+        ),
+        (_EDGE, edge.content_id, edge.upstream, edge.downstream, text, number, number, data),
+    )
+    return sa.union_all(
+        *(
+            sa.select(sa.literal_column(str(kind), sa.Integer), *columns).where(
+                bulk.is_among(dialect, columns[0], "numbers")
+            )
+            for kind, *columns in parts
+        )
+    )
 
 
 def dag(connection: Connection, tables: Tables, dag_id: str) -> DagDetails:

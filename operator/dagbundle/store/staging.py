@@ -226,13 +226,14 @@ def outcome_document(outcome: FileOutcome) -> dict[str, Any]:
 
 def read_outcome(path: str, document: dict[str, Any], *, unchanged: bool, duration: float) -> FileOutcome:
     """Rebuild an outcome from what `outcome_document` made of it."""
+    problems, warnings = document["problems"], document["warnings"]
     return FileOutcome(
-        path=path,
-        dags=tuple([ParsedDag(*item) for item in document["dags"]]),
-        problems=tuple([Problem(*item) for item in document["problems"]]),
-        warnings=tuple([ParseWarning(*item) for item in document["warnings"]]),
-        unchanged=unchanged,
-        duration=duration,
+        path,
+        tuple([ParsedDag(*item) for item in document["dags"]]),
+        tuple([Problem(*item) for item in problems]) if problems else (),
+        tuple([ParseWarning(*item) for item in warnings]) if warnings else (),
+        unchanged,
+        duration,
     )
 
 

@@ -6,6 +6,7 @@ means live. So the state at any revision is a condition on those two columns, an
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -75,6 +76,8 @@ class Present:
     basis: Basis
     errors: Mapping[Finding, int]
     warnings: Mapping[Finding, int]
+    claims: frozenset[tuple[str, str, str, str]]
+    """As `claims` returns them."""
 
     @property
     def definitions(self) -> Mapping[str, Definition]:
@@ -137,32 +140,53 @@ def findings(
     connection: Connection, table: sa.Table, bundle_id: int, revision: int | None = None
 ) -> dict[Finding, int]:
     """Return a bundle's import errors or warnings with their rows' ids, visible now or at `revision`."""
-    rows = connection.execute(_findings(table, bundle_id, revision, table.c.id))
-    return {Finding(*finding): number for number, *finding in rows}
-
-
-def _findings(
-    table: sa.Table, bundle_id: int, revision: int | None, *before: sa.ColumnElement[Any]
-) -> sa.Select[tuple[Any, ...]]:
-    """Select the findings visible now or at `revision`: first the columns `before`, then a `Finding`'s."""
-    columns = (table.c.subdir, table.c.path, table.c.kind, table.c.message, table.c.line)
-    return sa.select(*before, *columns).where(table.c.bundle_id == bundle_id, during(table, revision))
+    rows = connection.execute(
+        sa.select(table.c.subdir, table.c.path, table.c.kind, table.c.message, table.c.line, table.c.id).where(
+            table.c.bundle_id == bundle_id, during(table, revision)
+        )
+    )
+    return {Finding(*row[:5]): row[5] for row in rows}
 
 
 def present(connection: Connection, tables: Tables, owner: AnyRow, basis: object = None) -> Present:
     """Return what is live of a bundle, the part of it that `basis` has from there."""
     if not isinstance(basis, Basis) or (basis.bundle_id, basis.revision) != (owner.id, owner.revision):
         basis = _basis(connection, tables, owner, held=True)
-    error, warning = tables.import_error, tables.parse_warning
-    visible: tuple[dict[Finding, int], dict[Finding, int]] = ({}, {})
-    for is_warning, number, *finding in connection.execute(
-        sa.union_all(
-            _findings(error, owner.id, None, sa.literal(0), error.c.id),
-            _findings(warning, owner.id, None, sa.literal(1), warning.c.id),
-        )
-    ):
-        visible[is_warning][Finding(*finding)] = number
-    return Present(basis, *visible)
+    errors: dict[Finding, int] = {}
+    warnings: dict[Finding, int] = {}
+    claims: list[tuple[str, str, str, str]] = []
+    for kind, number, *values in connection.execute(_visible(tables), {"bundle_id": owner.id}):
+        if kind == _CLAIM:
+            subdir, path, dag_id, rollout, _ = values
+            claims.append((dag_id, subdir, path, rollout))
+        else:
+            (errors if kind == _ERROR else warnings)[Finding(*values)] = number
+    return Present(basis, errors, warnings, frozenset(claims))
+
+
+_ERROR, _WARNING, _CLAIM = range(3)
+
+
+@functools.cache
+def _visible(tables: Tables) -> sa.CompoundSelect[Any]:
+    """Read the errors, warnings and claims of a bundle at once."""
+    error, warning, claim = tables.import_error.c, tables.parse_warning.c, tables.claim.c
+    number, bundle_id = sa.cast(sa.null(), sa.BigInteger), sa.bindparam("bundle_id", type_=sa.BigInteger)
+    claimed = (number, claim.subdir, claim.path, claim.dag_id, claim.rollout, sa.cast(sa.null(), sa.Integer))
+    findings = (
+        sa.select(
+            sa.literal_column(str(kind), sa.Integer),
+            item.id,
+            item.subdir,
+            item.path,
+            item.kind,
+            item.message,
+            item.line,
+        ).where(item.bundle_id == bundle_id, item.to_revision.is_(None))
+        for kind, item in ((_ERROR, error), (_WARNING, warning))
+    )
+    claims = sa.select(sa.literal_column(str(_CLAIM), sa.Integer), *claimed).where(claim.bundle_id == bundle_id)
+    return sa.union_all(*findings, claims)
 
 
 def _basis(connection: Connection, tables: Tables, owner: AnyRow, *, held: bool) -> Basis:
@@ -226,6 +250,13 @@ def publication(connection: Connection, tables: Tables, owner: AnyRow, revision:
             f"What was live in bundle {key} at revision {revision} was collected; the oldest kept is {owner.oldest}"
         )
     return row
+
+
+def claims(connection: Connection, tables: Tables, bundle_id: int) -> frozenset[tuple[str, str, str, str]]:
+    """Return a bundle's claims: dag_id, subdir, path and rollout."""
+    table = tables.claim
+    statement = sa.select(table.c.dag_id, table.c.subdir, table.c.path, table.c.rollout)
+    return frozenset(tuple(row) for row in connection.execute(statement.where(table.c.bundle_id == bundle_id)))
 
 
 def holds(connection: Connection, tables: Tables, bundle_id: int) -> tuple[Hold, ...]:

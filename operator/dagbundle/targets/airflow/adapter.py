@@ -239,11 +239,17 @@ class Adapter:
         # most DAGs have none, and then all that the function does between these steps is to look at rows once more
         operation = self._operation(bundle_name=bundle, bundle_version=bundle_version, dags=by_id)
         rows = operation.add_dags(session=session)
+        scheduled = any(row.schedule_asset_references for row in rows.values())
         operation.update_dags(rows, None, session=session)
         session.flush()
-        assets.add_asset_trigger_references({}, session=session)
+        if scheduled:
+            self.clear_triggers(session)
         operation.update_dag_asset_expression(orm_dags=rows, orm_assets={})
         session.flush()
+
+    def clear_triggers(self, session: Session) -> None:
+        """Drop the triggers of assets by which no DAG is scheduled any more."""
+        self._assets.collect({}).add_asset_trigger_references({}, session=session)
 
     def _write_first(self, dag: Any, bundle: str, bundle_version: str, session: Session) -> None:
         """Do what `write_dag` does for a DAG that has no version yet, without looking for one."""

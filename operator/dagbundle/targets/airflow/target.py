@@ -206,24 +206,38 @@ class AirflowTarget:
         self, session: Session, move: Move, version: str, *, without: Sequence[str] = (), only: Sequence[str] = ()
     ) -> None:
         """Set the version of the bundle's DAGs, and of the newest version of each, where it is another one."""
+        dag = self._airflow.Dag.__table__
+        if only:
+            statements = self._version_setters(dag.c.dag_id.in_(only))
+        elif without:
+            statements = self._version_setters(dag.c.dag_id.not_in(without))
+        else:
+            statements = self._all_version_setters
+        connection = session.connection()
+        for statement in statements:
+            connection.execute(statement, {"of_bundle": move.airflow_name, "to_version": version})
+
+    @functools.cached_property
+    def _all_version_setters(self) -> tuple[sa.Update, sa.Update]:
+        return self._version_setters(sa.true())
+
+    def _version_setters(self, chosen: sa.ColumnElement[bool]) -> tuple[sa.Update, sa.Update]:
         dag, versions = self._airflow.Dag.__table__, self._airflow.DagVersion.__table__
-        chosen = dag.c.dag_id.in_(only) if only else dag.c.dag_id.not_in(without)
-        mine = sa.and_(dag.c.bundle_name == move.airflow_name, ~dag.c.is_stale, chosen)
+        mine = sa.and_(dag.c.bundle_name == sa.bindparam("of_bundle"), ~dag.c.is_stale, chosen)
+        version = sa.bindparam("to_version", type_=sa.String)
         newer = versions.alias()
         is_newest = ~sa.exists().where(
             newer.c.dag_id == versions.c.dag_id, newer.c.version_number > versions.c.version_number
         )
-        session.execute(
+        return (
             sa.update(versions)
             .where(
                 versions.c.dag_id.in_(sa.select(dag.c.dag_id).where(mine)),
                 versions.c.bundle_version.is_distinct_from(version),
                 is_newest,
             )
-            .values(bundle_version=version)
-        )
-        session.execute(
-            sa.update(dag).where(mine, dag.c.bundle_version.is_distinct_from(version)).values(bundle_version=version)
+            .values(bundle_version=version),
+            sa.update(dag).where(mine, dag.c.bundle_version.is_distinct_from(version)).values(bundle_version=version),
         )
 
     def _deactivate(self, session: Session, move: Move) -> None:
@@ -246,9 +260,13 @@ class AirflowTarget:
             session.execute(sa.update(dag).where(dag.c.dag_id.in_(some)).values(is_stale=True))
             for model in references:
                 session.execute(sa.delete(model.__table__).where(model.__table__.c.dag_id.in_(some)))
+        if gone:
+            self._airflow.clear_triggers(session)
 
     def _import_errors(self, session: Session, move: Move) -> None:
         """Show every visible import error, one row for a file as Airflow has it."""
+        if move.errors is None:
+            return
         table = self._airflow.ImportError.__table__
         texts: dict[str, list[str]] = {}
         for note in move.errors:
