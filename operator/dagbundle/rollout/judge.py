@@ -114,13 +114,17 @@ def _draft(
     files = {(run.subdir, file.path): file for run in changeset.runs if run.subdir in scope for file in run.files}
     broken: dict[Place, list[Problem]] = {}
     claims: list[Claim] = []
+    mine = changeset.bundle
+    is_restricted = bool(policy.prefixes or policy.granted_prefixes)
     for (subdir, path), file in files.items():
-        problems = [*file.problems, *_refusals(file, subdir, policy)]
+        problems = list(file.problems)
+        if is_restricted or len(file.dags) > 1:  # most files of most bundles, of which there are many, need no look
+            problems += _refused(file, subdir, policy)
         for dag in file.dags:
-            owner = owners.get(dag.dag_id)
-            if owner is not None and owner != changeset.bundle:
+            owner = owners.get(dag.dag_id, mine)
+            if owner is not mine and owner != mine:
                 claims.append(Claim(dag.dag_id, subdir, path, owner))
-                problems.append(_owned(dag.dag_id, owner, changeset.bundle))
+                problems.append(_owned(dag.dag_id, owner, mine))
             elif (current := live.dags.get(dag.dag_id)) is not None and current.subdir not in scope:
                 problems.append(
                     Problem(
@@ -144,14 +148,8 @@ def _draft(
     )
 
 
-def _refusals(file: FileOutcome, subdir: str, policy: policies.Policy) -> Iterable[Problem]:
-    """Return what the policies refuse in a file (AIP-43's DagPolicy, on the trusted side)."""
-    if len(file.dags) <= 1 and not policy.prefixes and not policy.granted_prefixes:
-        return ()  # most files of most bundles, of which there are many
-    return _refused(file, subdir, policy)
-
-
 def _refused(file: FileOutcome, subdir: str, policy: policies.Policy) -> Iterable[Problem]:
+    """Yield what the policies refuse in a file (AIP-43's DagPolicy, on the trusted side)."""
     prefix = policy.prefixes.get(subdir, "")
     seen: set[str] = set()
     for dag in file.dags:

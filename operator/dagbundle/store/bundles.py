@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import uuid
 from collections.abc import Collection, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -42,11 +43,19 @@ def find(connection: Connection, tables: Tables, bundle: BundleKey, *, lock: boo
     Raises:
         NotFoundError: It was never registered.
     """
-    statement = sa.select(tables.bundle).where(matches(tables, bundle))
-    row = connection.execute(statement.with_for_update() if lock else statement).first()
+    names = {"of_cluster": bundle.cluster, "of_namespace": bundle.namespace, "of_name": bundle.name}
+    row = connection.execute(_find(tables, lock=lock), names).first()
     if row is None:
         raise errors.NotFoundError(f"There is no bundle {bundle}", hint="Apply its DagBundle first")
     return row
+
+
+@functools.cache
+def _find(tables: Tables, *, lock: bool) -> sa.Select[Any]:
+    table = tables.bundle
+    columns = (table.c.cluster, table.c.namespace, table.c.name)
+    statement = sa.select(table).where(*(column == sa.bindparam(f"of_{column.name}") for column in columns))
+    return statement.with_for_update() if lock else statement
 
 
 def register(connection: Connection, tables: Tables, bundle: BundleKey, airflow_name: str) -> None:

@@ -120,6 +120,7 @@ def tell(
     *,
     revision: int,
     version: str,
+    heads: Sequence[AnyRow],
     origin: Origin | None,
     before: Mapping[str, Definition],
     after: Mapping[str, Definition],
@@ -130,7 +131,7 @@ def tell(
 ) -> None:
     """Tell the target, and keep how far it has followed.
 
-    `origin` is looked up where it is None. With `same_errors` the revision before had these errors.
+    What is missing of `heads` and `origin` is looked up. With `same_errors` the revision before had these errors.
     """
     if target is None:
         _refuse_without(connection, tables, owner)
@@ -139,7 +140,10 @@ def tell(
         before, same_errors = {}, False
     pinned = {dag_id: pin.bundle_version for dag_id, pin in pins.items() if pin.bundle_version != version}
     written = [item for dag_id, item in after.items() if _differs(before.get(dag_id), item)]
-    contents = reading.contents(connection, tables, {item.sha256 for item in written}) if written else {}
+    wanted = {item.sha256 for item in written}
+    if missing := wanted - {row.sha256 for row in heads}:
+        heads = (*heads, *reading.heads(connection, tables, missing))
+    contents = reading.whole(connection, tables, heads) if heads else {}
     texts = _texts(connection, tables, {item.source for item in written if item.source})
     origin = origin or _origin(connection, tables, owner.rollout)
     target.move(
@@ -202,6 +206,7 @@ def follow(connection: Connection, tables: Tables, target: Target, bundle: Bundl
         owner,
         revision=owner.revision,
         version=owner.version,
+        heads=(),
         origin=None,
         before={},
         after=state.definitions(connection, tables, owner.id),

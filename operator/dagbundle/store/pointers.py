@@ -7,7 +7,7 @@ statements depends on what kinds of things changed, never on how many.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
@@ -41,6 +41,8 @@ class Next:
     counts: Counter[str] = field(default_factory=Counter)
     rollout: str | None = None
     restored: int | None = None
+    heads: Sequence[AnyRow] = ()
+    """Of contents that were not live before (`reading.heads`), where a target will want them."""
     origin: Origin | None = None
     """What parsed it, where whoever publishes has that at hand."""
     durations: Mapping[tuple[str, str], float] = field(default_factory=dict)
@@ -85,6 +87,7 @@ def write(
         owner,
         revision=revision,
         version=step.version,
+        heads=step.heads,
         origin=step.origin,
         before=before,
         after=step.definitions,

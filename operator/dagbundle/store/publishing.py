@@ -7,14 +7,14 @@ it is written (`pointers`). The compare-and-swap on the bundle's revision is mad
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagbundle import errors
-from dagbundle.rollout.model import BundleKey, Change, Changeset, Claim, Hold, Judgement, Verdict
-from dagbundle.store import bulk, bundles, database, memory, outcomes, pointers, staging, state
+from dagbundle.rollout.model import BundleKey, Change, Changeset, Claim, DagChange, Hold, Judgement, Verdict
+from dagbundle.store import bulk, bundles, database, memory, outcomes, pointers, reading, staging, state
 from dagbundle.store.following import Origin, Target
 from dagbundle.store.pointers import Next
 from dagbundle.store.records import PublicationKind, RolloutState
@@ -55,7 +55,15 @@ def publish(
     unchanged = Change.UNCHANGED
     moved = {change.path for change in judgement.changes if change.change is not unchanged}
     places, warnings = memory.staged(connection, tables, rollout_id, judgement.subdirs, moved)
-    after = _definitions_after(connection, tables, now.definitions, judgement, places)
+    before = now.definitions
+    changes = _speaking(judgement, places)
+    wanted = {change.sha256 for change in changes if change.change is not Change.REMOVED}
+    stored = {
+        item.sha256: (item.content_id, item.relative_fileloc) for item in before.values() if item.sha256 in wanted
+    }
+    heads = _heads(connection, tables, wanted - stored.keys(), target)
+    stored |= {row.sha256: (row.id, row.relative_fileloc) for row in heads}
+    after = _definitions_after(before, changes, stored, places)
     settled = {*judgement.subdirs, *(item.subdir for item in judgement.problems)}
     step = Next(
         kind=PublicationKind.PUBLISH,
@@ -77,6 +85,7 @@ def publish(
         },
         counts=_counted(judgement),
         rollout=rollout_id,
+        heads=heads if target else (),
         origin=Origin(rollout.spec, {subdir: version for subdir, version in closed.items() if version}),
         durations={
             (run.subdir, file.path): file.duration for run in changeset.runs for file in run.files if not file.unchanged
@@ -245,28 +254,26 @@ def _published_by_another(owner: AnyRow, base_revision: int) -> errors.ConflictE
     )
 
 
-def _definitions_after(
-    connection: Connection,
-    tables: Tables,
-    before: Mapping[str, Definition],
-    judgement: Judgement,
-    places: Mapping[tuple[str, str], Mapping[str, str]],
-) -> dict[str, Definition]:
-    """Apply the judged changes to what is live. Their names are for people; where they point is what counts."""
-    after = dict(before)
+def _speaking(judgement: Judgement, places: memory.Sources) -> list[DagChange]:
+    """Return the changes that say where a DAG's definition is, or that it is gone."""
     unchanged, kept = Change.UNCHANGED, Change.KEPT
-    changes = [
+    return [
         change
         for change in judgement.changes
         if change.change is not kept
         # where a file was not parsed, the source of its DAGs is the same as well
         and (change.change is not unchanged or (change.subdir, change.path) in places)
     ]
-    wanted = {change.sha256 for change in changes if change.change is not Change.REMOVED}
-    stored = {
-        item.sha256: (item.content_id, item.relative_fileloc) for item in before.values() if item.sha256 in wanted
-    }
-    stored |= _contents(connection, tables, wanted - stored.keys())
+
+
+def _definitions_after(
+    before: Mapping[str, Definition],
+    changes: Iterable[DagChange],
+    stored: Mapping[str, tuple[int, str]],
+    places: memory.Sources,
+) -> dict[str, Definition]:
+    """Apply the judged changes to what is live. Their names are for people; where they point is what counts."""
+    after = dict(before)
     for change in changes:
         if change.change is Change.REMOVED:
             after.pop(change.dag_id, None)
@@ -289,16 +296,15 @@ def _definitions_after(
     return after
 
 
-def _contents(connection: Connection, tables: Tables, wanted: Collection[str]) -> dict[str, tuple[int, str]]:
+def _heads(connection: Connection, tables: Tables, wanted: Collection[str], target: Target | None) -> Sequence[AnyRow]:
+    """Return where contents are, and all else of their `reading.heads` where a target will want it."""
     if not wanted:
-        return {}
-    table = tables.dag_content
-    rows = connection.execute(
-        sa.select(table.c.sha256, table.c.id, table.c.relative_fileloc).where(
-            bulk.is_in(connection, table.c.sha256, wanted)
-        )
-    )
-    return {row.sha256: (row.id, row.relative_fileloc) for row in rows}
+        return ()
+    if target is not None:
+        return reading.heads(connection, tables, wanted)
+    table = tables.dag_content.c
+    columns = (table.id, table.sha256, table.relative_fileloc)
+    return connection.execute(sa.select(*columns).where(bulk.is_in(connection, table.sha256, wanted))).all()
 
 
 def _pins_after(

@@ -7,7 +7,7 @@ query here touches rows in proportion to the DAG's size unless it was asked for 
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from dagbundle.rollout.model import DagContent, Edge, Json, Task, TaskGroup
 from dagbundle.store import bulk, state
 from dagbundle.store.bundles import key_of
 from dagbundle.store.records import DagDetails
-from dagbundle.store.tables import Tables
+from dagbundle.store.tables import AnyRow, Tables
 
 
 def serialized_dag(connection: Connection, tables: Tables, dag_id: str, task_id: str | None) -> Json:
@@ -95,12 +95,24 @@ def _groups_around(tables: Tables) -> sa.Select[Any]:
 
 def contents(connection: Connection, tables: Tables, shas: Collection[str]) -> dict[str, DagContent]:
     """See `DagStore.contents`. Two statements, however many contents."""
-    table = tables.dag_content
-    rows = connection.execute(
-        sa.select(
-            table.c.id, table.c.sha256, table.c.dag_id, table.c.dag_hash, table.c.relative_fileloc, table.c.header
-        ).where(bulk.is_in(connection, table.c.sha256, set(shas)))
-    ).all()
+    return whole(connection, tables, heads(connection, tables, shas))
+
+
+def heads(connection: Connection, tables: Tables, shas: Collection[str]) -> Sequence[AnyRow]:
+    """Return the rows of some contents, without their groups, tasks and edges."""
+    dialect = connection.dialect.name
+    return connection.execute(_heads(tables, dialect), {"shas": bulk.among(dialect, set(shas))}).all()
+
+
+@functools.cache
+def _heads(tables: Tables, dialect: str) -> sa.Select[Any]:
+    table = tables.dag_content.c
+    columns = (table.id, table.sha256, table.dag_id, table.dag_hash, table.relative_fileloc, table.header)
+    return sa.select(*columns).where(bulk.is_among(dialect, table.sha256, "shas"))
+
+
+def whole(connection: Connection, tables: Tables, rows: Iterable[AnyRow]) -> dict[str, DagContent]:
+    """Return the contents of which these are the `heads`, by sha256."""
     groups: dict[int, list[TaskGroup]] = {row.id: [] for row in rows}
     tasks: dict[int, list[Task]] = {row.id: [] for row in rows}
     edges: dict[int, list[Edge]] = {row.id: [] for row in rows}

@@ -211,8 +211,8 @@ def store_contents(connection: Connection, tables: Tables, contents: Iterable[Da
 def hold_content(connection: Connection, *, exclusive: bool = False) -> None:
     """Keep garbage collection away from content that this transaction is about to refer to (or everybody from it)."""
     if connection.dialect.name == "postgresql":  # SQLite has one writer at a time anyway
-        lock = sa.func.pg_advisory_xact_lock if exclusive else sa.func.pg_advisory_xact_lock_shared
-        connection.execute(sa.select(lock(CONTENT_LOCK)))
+        lock = "pg_advisory_xact_lock" if exclusive else "pg_advisory_xact_lock_shared"
+        connection.exec_driver_sql(f"SELECT {lock}({CONTENT_LOCK:d})")
 
 
 def outcome_document(outcome: FileOutcome) -> dict[str, Any]:

@@ -104,6 +104,12 @@ def definitions(
     connection: Connection, tables: Tables, bundle_id: int, revision: int | None = None
 ) -> dict[str, Definition]:
     """Return a bundle's definitions by dag_id, as they are live now or were at `revision`."""
+    rows = connection.execute(_definitions(tables, revision), {"of_bundle": bundle_id}).all()
+    return {row[0]: Definition._make(row) for row in rows}
+
+
+@functools.lru_cache(maxsize=64)
+def _definitions(tables: Tables, revision: int | None) -> sa.Select[Any]:
     table = tables.dag if revision is None else tables.dag_version
     content = tables.dag_content
     statement = (
@@ -118,11 +124,9 @@ def definitions(
             table.c.number,
         )
         .join(content, content.c.id == table.c.content_id)
-        .where(table.c.bundle_id == bundle_id)
+        .where(table.c.bundle_id == sa.bindparam("of_bundle"))
     )
-    if revision is not None:
-        statement = statement.where(during(table, revision))
-    return {row[0]: Definition(*row) for row in connection.execute(statement).all()}
+    return statement if revision is None else statement.where(during(table, revision))
 
 
 def pins(connection: Connection, tables: Tables, bundle_id: int, revision: int | None = None) -> dict[str, Pin]:
