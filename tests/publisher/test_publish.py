@@ -7,7 +7,7 @@ import json
 import pytest
 
 from dagbundle.rollout.model import Hold, Problem
-from publisher.conftest import OPS, SALES, Deployment, dag, document, opened, staged
+from publisher.conftest import OPS, SALES, Deployment, dag, document, installed, opened, staged
 from support.postgres import PostgresServer
 
 BROKEN = Problem("SyntaxError", "invalid syntax (a.py, line 1)", 1)
@@ -134,11 +134,34 @@ def test_other_bundles_are_left_alone(deployment: Deployment) -> None:
     assert deployment.live() == {"b": "v1"}
 
 
-def test_a_dag_that_somebody_made_stale_or_left_in_our_bundle_is_put_right(deployment: Deployment) -> None:
+def test_a_dag_that_somebody_left_in_our_bundle_is_made_stale(deployment: Deployment) -> None:
     deployment.submit({"a.py": [dag("a")], "b.py": [dag("b")]})
-    deployment.execute("UPDATE dag SET dag_id = dag_id || '2' WHERE dag_id = 'nothing'")
+    deployment.submit({"z.py": [dag("z")]}, bundle=OPS)
+    deployment.execute("UPDATE dag SET bundle_name = :name WHERE dag_id = 'z'", name=str(SALES))
     deployment.submit({"a.py": [dag("a", description="changed")], "b.py": [dag("b")]}, version="v2")
     assert deployment.live() == {"a": "v2", "b": "v2"}
+
+
+@pytest.mark.parametrize("its_dag", ["has no schedule any more", "is gone"])
+def test_an_asset_that_schedules_no_dag_any_more_is_watched_by_no_trigger(deployment: Deployment, its_dag: str) -> None:
+    from airflow.sdk import Asset  # noqa: PLC0415 - after AIRFLOW_HOME is set
+
+    deployment.submit({"a.py": [dag("a", schedule=[Asset("in", uri="x://in")])], "b.py": [dag("b")]})
+    deployment.execute("INSERT INTO \"trigger\" (classpath, kwargs, created_date) VALUES ('x', '', CURRENT_TIMESTAMP)")
+    if installed().minor == "3.1":
+        watched = "SELECT * FROM asset_trigger"
+        watch = 'INSERT INTO asset_trigger (asset_id, trigger_id) SELECT asset.id, t.id FROM asset, "trigger" t'
+    else:
+        watched = "SELECT * FROM asset_watcher"
+        watch = (
+            "INSERT INTO asset_watcher (name, asset_id, trigger_id)"
+            " SELECT 'watcher', asset.id, t.id FROM asset, \"trigger\" t"
+        )
+    deployment.execute(watch)
+    assert len(deployment.rows(watched)) == 1
+    still = {} if its_dag == "is gone" else {"a.py": [dag("a")]}
+    deployment.submit({**still, "b.py": [dag("b")]}, version="v2")
+    assert deployment.rows(watched) == []
 
 
 def test_a_target_that_is_added_later_is_told_all_that_is_live(deployment: Deployment) -> None:
