@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import pathlib
 
+import pytest
 import sqlalchemy as sa
 
 from dagbundle.store.dagstore import DagStore
@@ -52,6 +53,13 @@ def test_dags_that_airflow_gives_to_another_bundle_or_does_not_show_are_said(dep
     found = told(deployment, "error")
     assert "1 DAGs of bundle team-sales.sales belong to another bundle in Airflow: a (dags-folder)" in found
     assert "1 DAGs of bundle team-sales.sales are not shown by Airflow: b" in found
+
+
+def test_a_missing_key_is_said_with_what_it_costs(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "")
+    found = told(deployment, "warning")
+    assert "[core] fernet_key is not set here" in found
+    assert "cannot read encrypted Variables and Connections" in found
 
 
 def test_a_bundle_that_somebody_deactivated_is_said(deployment: Deployment) -> None:

@@ -39,7 +39,8 @@ def examine(airflow: adapter.Adapter, connection: Connection, live: Mapping[str,
     if not airflow.setting("core", "fernet_key"):
         yield Symptom(
             "warning",
-            "[core] fernet_key is not set here: arguments of asset watchers' triggers are stored unencrypted",
+            "[core] fernet_key is not set here: arguments of asset watchers' triggers are stored unencrypted, and DAG "
+            "files cannot read encrypted Variables and Connections while they are parsed",
             hint="give this program the deployment's AIRFLOW__CORE__FERNET_KEY",
         )
 
