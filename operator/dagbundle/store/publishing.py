@@ -55,15 +55,7 @@ def publish(
     unchanged = Change.UNCHANGED
     moved = {change.path for change in judgement.changes if change.change is not unchanged}
     places, warnings = memory.staged(connection, tables, rollout_id, judgement.subdirs, moved)
-    before = now.definitions
-    changes = _speaking(judgement, places)
-    wanted = {change.sha256 for change in changes if change.change is not Change.REMOVED}
-    stored = {
-        item.sha256: (item.content_id, item.relative_fileloc) for item in before.values() if item.sha256 in wanted
-    }
-    heads = _heads(connection, tables, wanted - stored.keys(), target)
-    stored |= {row.sha256: (row.id, row.relative_fileloc) for row in heads}
-    after = _definitions_after(before, changes, stored, places)
+    after, heads = _definitions_after(connection, tables, now.definitions, judgement, places, target=target)
     settled = {*judgement.subdirs, *(item.subdir for item in judgement.problems)}
     step = Next(
         kind=PublicationKind.PUBLISH,
@@ -267,33 +259,47 @@ def _speaking(judgement: Judgement, places: memory.Sources) -> list[DagChange]:
 
 
 def _definitions_after(
+    connection: Connection,
+    tables: Tables,
     before: Mapping[str, Definition],
-    changes: Iterable[DagChange],
-    stored: Mapping[str, tuple[int, str]],
+    judgement: Judgement,
     places: memory.Sources,
-) -> dict[str, Definition]:
-    """Apply the judged changes to what is live. Their names are for people; where they point is what counts."""
+    *,
+    target: Target | None,
+) -> tuple[dict[str, Definition], Sequence[AnyRow]]:
+    """Apply the judged changes to what is live. Their names are for people; where they point is what counts.
+
+    Returns:
+        What is live then, and the heads of the contents that were not live in the bundle before.
+    """
+    changes = _speaking(judgement, places)
+    wanted = {change.sha256 for change in changes if change.change is not Change.REMOVED}
+    stored = {
+        item.sha256: (item.content_id, item.relative_fileloc) for item in before.values() if item.sha256 in wanted
+    }
+    heads = _heads(connection, tables, wanted - stored.keys(), target)
+    stored |= {row.sha256: (row.id, row.relative_fileloc) for row in heads}
     after = dict(before)
     for change in changes:
         if change.change is Change.REMOVED:
             after.pop(change.dag_id, None)
-        else:
-            if change.sha256 not in stored:
-                raise errors.ConflictError(f"The content of DAG {change.dag_id} is not stored: it was never staged")
-            content_id, fileloc = stored[change.sha256]
-            texts = places.get((change.subdir, change.path), {})
-            previous = before.get(change.dag_id)
-            after[change.dag_id] = Definition(
-                dag_id=change.dag_id,
-                subdir=change.subdir,
-                path=change.path,
-                content_id=content_id,
-                sha256=change.sha256,
-                relative_fileloc=fileloc,
-                source=texts.get(fileloc) or texts.get(change.path),
-                number=previous.number if previous else 0,
-            )
-    return after
+            continue
+        if change.sha256 not in stored:
+            raise errors.ConflictError(f"The content of DAG {change.dag_id} is not stored: it was never staged")
+        content_id, fileloc = stored[change.sha256]
+        texts = places.get((change.subdir, change.path), {})
+        previous = before.get(change.dag_id)
+        after[change.dag_id] = Definition(
+            dag_id=change.dag_id,
+            subdir=change.subdir,
+            path=change.path,
+            content_id=content_id,
+            sha256=change.sha256,
+            relative_fileloc=fileloc,
+            source=texts.get(fileloc) or texts.get(change.path),
+            number=previous.number if previous else 0,
+        )
+    return after, heads
 
 
 def _heads(connection: Connection, tables: Tables, wanted: Collection[str], target: Target | None) -> Sequence[AnyRow]:
