@@ -27,6 +27,7 @@ from dagbundle_parser.errors import FileProblem, RunError
 from dagbundle_parser.loaders import lookups
 from dagbundle_parser.loaders.base import LoadedDag, LoadedWarning, LoadResult, SourceFile
 from dagbundle_parser.loaders.dummies import DUMMIES
+from dagbundle_parser.loaders.sparing import sparing_imports
 from dagbundle_parser.loaders.traces import Tracer
 from dagbundle_parser.problems import problem_of, problem_of_text
 from dagbundle_parser.settings import AirflowSettings
@@ -122,7 +123,8 @@ class AirflowAdapter:
             if int(installed.split(".")[0]) < 3:  # noqa: PLR2004 - the first version with DAG bundles
                 raise RunError("AirflowTooOld", f"Airflow {installed} is installed, 3.0 or newer is needed")
             try:
-                cls._instance = cls(installed)
+                with sparing_imports():
+                    cls._instance = cls(installed)
             except Exception as error:  # importing Airflow runs plugins and local settings, which may raise anything
                 raise RunError(
                     "AirflowImportFailed", f"Airflow {installed} cannot be imported: {type(error).__name__}: {error}"
