@@ -16,7 +16,7 @@ _SDK = "airflow.sdk"
 _TASK_DECORATORS = frozenset({"task", "setup", "teardown", "asset"})
 _CALLED_BY_TASKS_ONLY = frozenset(
     {"python_callable", "on_failure_callback", "on_success_callback", "on_retry_callback", "on_execute_callback",
-     "on_skipped_callback", "sla_miss_callback"}
+     "on_skipped_callback", "sla_miss_callback", "pre_execute", "post_execute"}
 )  # fmt: skip
 _RUN_BY_TASKS_ONLY = frozenset(
     {"execute", "execute_complete", "pre_execute", "post_execute", "on_kill", "poke", "choose_branch"}

@@ -30,6 +30,7 @@ PLAIN = [
     "@task.branch(retries=1)\nasync def f():\n    async with x: await y\nf()",
     "def call():\n    json.dumps = None\nBashOperator(task_id='a', python_callable=call, on_failure_callback=call)",
     "def call():\n    json.dumps = None\nBashOperator.partial(task_id='a', python_callable=call).expand(x=[1])",
+    "def call(context, result):\n    context['a'].x = 1\nBashOperator(task_id='a', post_execute=call)",
     "def helper():\n    global json\n@task\ndef f():\n    helper()\nf()",
     "import random\n@task\ndef f():\n    return random.random()\nf()",
     "from random import random as rnd\n@task\ndef f():\n    return rnd()\nf()",
