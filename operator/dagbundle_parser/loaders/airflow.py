@@ -1,4 +1,4 @@
-"""The place that touches Airflow's internals, which move with each minor (3.0 to 3.3); `lookups` is a part of it.
+"""The place that touches Airflow's internals, which move with each minor (3.0 to 3.3), with `lookups` and `sparing`.
 
 Airflow's own DagBag loads a file and Airflow's own serializer and hash make what is reported, so that the result is
 what a stock `dag-processor` would store. Everything that a DAG file could rewrite is looked up here before any DAG

@@ -2,6 +2,7 @@
 
 Every import of Airflow does it once for each process, most of which never see a task run: pydantic's validators of two
 hundred models, and libcst, which takes the decorators out of a task's source text before a worker sends it elsewhere.
+What Airflow itself does late, and slowly, is done faster here.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ from typing import Any
 _USERS_OF_LIBCST = frozenset({"airflow.sdk.definitions._internal.decorators", "airflow.utils.decorators"})
 """Where `remove_task_decorator` is, from Airflow 3.1 on and in 3.0."""
 
+_REGISTRIES_OF_METRICS = (
+    "airflow._shared.observability.metrics.metrics_registry",
+    "airflow.sdk._shared.observability.metrics.metrics_registry",
+)
+"""From Airflow 3.2 on."""
+
 
 @contextlib.contextmanager
 def sparing_imports() -> Iterator[None]:
@@ -28,6 +35,7 @@ def sparing_imports() -> Iterator[None]:
     try:
         with _deferred_models():
             yield
+        _read_metrics_with_libyaml()
     finally:
         sys.meta_path.remove(finder)
 
@@ -46,6 +54,24 @@ def _deferred_models() -> Iterator[None]:
         yield
     finally:
         del config["defer_build"]
+
+
+def _read_metrics_with_libyaml() -> None:
+    """Have the list of Airflow's metrics read by libyaml, in 8 ms instead of 80 ms, where a file makes Airflow need it.
+
+    A path in an object store does, and then in each child anew.
+    """
+    yaml: Any = sys.modules.get("yaml")
+    loader = getattr(yaml, "CSafeLoader", None)
+
+    def read_metrics_yaml(yaml_path: str) -> Any:
+        with open(yaml_path, "rb") as file:  # noqa: PTH123 - as Airflow's own
+            return yaml.load(file, loader)["metrics"]
+
+    for name in _REGISTRIES_OF_METRICS:
+        module: Any = sys.modules.get(name)
+        if loader is not None and hasattr(module, "read_metrics_yaml"):
+            module.read_metrics_yaml = read_metrics_yaml
 
 
 class _Finder(importlib.abc.MetaPathFinder):

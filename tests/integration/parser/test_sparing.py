@@ -55,6 +55,26 @@ print(json.dumps([said, adapted[0].key, "defer_build" in pydantic.BaseModel.mode
 """
 )
 
+METRICS = (
+    BEGIN
+    + """
+import importlib, importlib.util
+same = []
+for package in ("airflow", "airflow.sdk"):
+    name = f"{package}._shared.observability.metrics.metrics_registry"
+    if name not in sys.modules:
+        continue
+    module = sys.modules[name]
+    spec = importlib.util.find_spec(name)
+    stock = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(stock)
+    path = str(stock.YAML_REGISTRY_PATH)
+    same.append(module.read_metrics_yaml(path) == stock.read_metrics_yaml(path) != [])
+    same.append(module.read_metrics_yaml.__module__ != name)
+print(json.dumps(same))
+"""
+)
+
 
 def test_libcst_comes_in_when_the_source_of_a_task_is_asked_for(airflow: Airflow) -> None:
     before, found, derives, name = airflow.script(SOURCE, str(ROOT / "operator"))
@@ -74,3 +94,9 @@ def test_models_of_airflow_validate_as_ever_and_those_of_a_file_are_built_at_onc
     assert adapted == "b"
     assert not deferred
     assert complete
+
+
+def test_metrics_that_libyaml_reads_are_those_that_airflow_reads(airflow: Airflow) -> None:
+    same = airflow.script(METRICS, str(ROOT / "operator"))
+    assert all(same)
+    assert same or airflow.minor in {"3.0", "3.1"}
