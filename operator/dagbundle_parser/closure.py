@@ -12,6 +12,7 @@ file's content, `path: absent` an open that failed, `path/: <sha256>` the names 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import stat
 import sys
@@ -55,6 +56,11 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _UNSEEN = ("/dev/null", "/dev/urandom", "/dev/random")
 
 
+def loaded_after(last: str) -> list[str]:
+    """The names of modules that came after one. No others are touched: in a child that would copy their memory."""
+    return list(itertools.takewhile(lambda name: name != last, reversed(sys.modules)))
+
+
 class Recorder:
     """Records what the current process opens, lists and does from `start` to `finish`.
 
@@ -88,9 +94,7 @@ class Recorder:
         With any reason, or with more than MAX_ENTRIES entries, the closure is empty.
         """
         self._active = False
-        for name in reversed(list(sys.modules)):  # new ones come last; looking at all would copy their memory
-            if name == self._last_module:
-                break
+        for name in loaded_after(self._last_module):
             origin = getattr(sys.modules[name], "__file__", None)
             if isinstance(origin, str):
                 self._opened.add(origin)

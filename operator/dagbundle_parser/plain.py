@@ -57,37 +57,36 @@ _METHODS = frozenset(
      "external_python", "short_circuit", "sensor", "docker", "kubernetes", "partition", "today", "multi", "get", "ref"}
 )  # fmt: skip
 _DOC_ATTRIBUTES = frozenset({"doc_md", "doc", "doc_json", "doc_yaml", "doc_rst"})
-_ALLOWED: tuple[type[ast.AST], ...] = (
+_ALLOWED: frozenset[type[ast.AST]] = frozenset({
     ast.Module, ast.Expr, ast.Assign, ast.AnnAssign, ast.FunctionDef, ast.With, ast.withitem, ast.Import,
     ast.ImportFrom, ast.alias, ast.For, ast.If, ast.IfExp, ast.Return, ast.Pass, ast.Continue, ast.Break, ast.JoinedStr,
     ast.FormattedValue, ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.Call, ast.keyword, ast.Starred,
     ast.Attribute, ast.Subscript, ast.Slice, ast.Constant, ast.List, ast.Tuple, ast.Dict, ast.Set, ast.Name,
     ast.Lambda, ast.arguments, ast.arg, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp, ast.comprehension,
-    ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.AsyncFunctionDef,
-    ast.Try, ast.ExceptHandler, ast.Assert, ast.Raise, ast.ClassDef,
-)  # fmt: skip
+    *ast.cmpop.__subclasses__(), ast.AsyncFunctionDef, ast.Try, ast.ExceptHandler, ast.Assert, ast.Raise, ast.ClassDef,
+})  # fmt: skip
 _CLASS_HOOKS = frozenset({"__slots__", "__classcell__", "__class__", "__init_subclass__", "__set_name__"})
 _METHOD_DECORATORS = frozenset({"staticmethod", "classmethod", "property"})
 
 
-def is_plain(tree: ast.Module, loaded: Mapping[str, object]) -> bool:
+def is_plain(nodes: Sequence[ast.AST], loaded: Mapping[str, object]) -> bool:
     """Whether a parsed Python file provably leaves nothing behind in the process that imports it.
 
     Args:
-        tree: the file; it is changed.
+        nodes: what `pruning.strip` left of the file; they are changed.
         loaded: modules that the process has imported already, by name, none of them from a bundle.
     """
     try:
-        return _Gate(tree, loaded).passes()
+        return _Gate(nodes, loaded).passes()
     except RecursionError:
         return False
 
 
 class _Gate:
-    def __init__(self, tree: ast.Module, loaded: Mapping[str, object]) -> None:
-        self._nodes = prune(tree, loaded)
+    def __init__(self, nodes: Sequence[ast.AST], loaded: Mapping[str, object]) -> None:
+        self._nodes = prune(nodes, loaded)
         self._classes = _Classes(self._nodes)
-        self._modules: set[str] = set()
+        self._modules: dict[str, set[str]] = {}
         self._imported: set[str] = set()
         self._bound: set[str] = set()
         self._not_calls: set[str] = set()
@@ -95,7 +94,7 @@ class _Gate:
         self._called: set[int] = set()
 
     def passes(self) -> bool:
-        if not all(isinstance(node, _ALLOWED) for node in self._nodes):
+        if not _ALLOWED.issuperset(map(type, self._nodes)):
             return False
         return self._imports() and self._bindings() and all(self._node(node) for node in self._nodes)
 
@@ -105,7 +104,7 @@ class _Gate:
                 for alias in node.names:
                     if alias.name not in _MODULE_MEMBERS:
                         return False
-                    self._modules.add(alias.asname or alias.name)
+                    self._modules.setdefault(alias.asname or alias.name, set()).update(_MODULE_MEMBERS[alias.name])
             elif isinstance(node, ast.ImportFrom):
                 if node.level or not all(_may_import(node.module or "", alias.name) for alias in node.names):
                     return False
@@ -133,7 +132,7 @@ class _Gate:
                 self._bases.add(id(node.value))
             elif isinstance(node, ast.Call):
                 self._called.add(id(node.func))
-        return self._bound.isdisjoint(self._modules | self._imported | _BUILTINS | {"globals", "vars", "super"})
+        return self._bound.isdisjoint({*self._modules} | self._imported | _BUILTINS | {"globals", "vars", "super"})
 
     def _node(self, node: ast.AST) -> bool:  # noqa: PLR0911 - one return per kind of node
         if self._classes.vouch_for(node):
@@ -185,20 +184,11 @@ class _Gate:
             return False
         base = node.value
         if isinstance(base, ast.Name) and base.id in self._modules:
-            members = [known for module, known in _MODULE_MEMBERS.items() if self._is_alias(base.id, module)]
-            return isinstance(node.ctx, ast.Load) and any(node.attr in known for known in members)
+            return isinstance(node.ctx, ast.Load) and node.attr in self._modules[base.id]
         if isinstance(node.ctx, ast.Load):
             return True
         own = isinstance(base, ast.Name) and base.id in self._bound and base.id not in self._not_calls
         return isinstance(node.ctx, ast.Store) and own and node.attr in _DOC_ATTRIBUTES
-
-    def _is_alias(self, name: str, module: str) -> bool:
-        return any(
-            alias.name == module and (alias.asname or alias.name) == name
-            for node in self._nodes
-            if isinstance(node, ast.Import)
-            for alias in node.names
-        )
 
     def _call(self, function: ast.expr) -> bool:
         if isinstance(function, ast.Name):

@@ -190,7 +190,10 @@ class Run:
             else:
                 alone.append([assignment])
         size = max(1, min(_SHARED_BATCH, -(-len(plain) // max(1, self._request.processes))))
-        return alone + [plain[i : i + size] for i in range(0, len(plain), size)]
+        shared = [plain[i : i + size] for i in range(0, len(plain), size)]
+        if len(shared) <= self._request.processes:  # less than a second: what is alone then fills the gaps at the end
+            return shared + alone
+        return alone + shared  # what is not plain may be slow, and begins first
 
     def _unloadable(self, file: ListedFile) -> FileRecord:
         problem = file.problem or FileProblem("NoLoader", f"no loader takes {file.path}")

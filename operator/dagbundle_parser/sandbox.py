@@ -17,7 +17,7 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from dagbundle_parser.errors import RunError
 
@@ -90,9 +90,9 @@ class Sandbox:
 
     def _check_identity(self, slots: int) -> None:
         wanted = [self.uid(slot) for slot in range(slots)]
-        if all(_can_become(uid) for uid in wanted):
+        if _can_become(wanted):
             return
-        if self._run_as_user is None and _can_become(_NOBODY):
+        if self._run_as_user is None and _can_become([_NOBODY]):
             self._uids, self._own_uid_per_slot = [_NOBODY] * slots, False
             return
         raise RunError(
@@ -146,10 +146,7 @@ class Sandbox:
 def _become(uid: int, *, keep_reading: bool) -> None:
     if keep_reading:
         _prctl(_PR_SET_KEEPCAPS, 1)
-    try:
-        gid = pwd.getpwuid(uid).pw_gid or uid
-    except KeyError:
-        gid = uid
+    gid = _group_of(uid)
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
@@ -160,11 +157,24 @@ def _become(uid: int, *, keep_reading: bool) -> None:
         _libc.capset(ctypes.byref(header), data)
 
 
-def _can_become(uid: int) -> bool:
+def _group_of(uid: int) -> int:
+    try:
+        return pwd.getpwuid(uid).pw_gid or uid
+    except KeyError:
+        return uid
+
+
+def _can_become(uids: Sequence[int]) -> bool:
+    """Whether this process may become each of some users, tried in one child: forking this process is not cheap."""
     pid = os.fork()
     if pid == 0:
         try:
-            _become(uid, keep_reading=False)
+            for uid in uids[1:]:
+                os.setresgid(-1, _group_of(uid), 0)
+                os.setresuid(-1, uid, 0)
+                os.setresuid(-1, 0, 0)
+                os.setresgid(-1, 0, 0)
+            _become(uids[0], keep_reading=False)
         except BaseException:  # noqa: BLE001 - whatever happened, the answer is no
             os._exit(1)
         os._exit(0)

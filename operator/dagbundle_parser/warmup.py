@@ -21,7 +21,6 @@ from pathlib import Path
 
 _MAX_PARSED_BYTES = 1 << 20
 _SHOWN_NOISE_BYTES = 8192
-_BODIES = ("body", "orelse", "finalbody", "handlers", "cases")
 
 
 def installed_directories() -> tuple[str, ...]:
@@ -45,10 +44,10 @@ def parse_source(source: bytes) -> ast.Module | None:
         return None
 
 
-def imported_names(tree: ast.Module) -> set[str]:
-    """The absolute names of the modules that a Python file imports, at any place."""
+def imported_names(nodes: Iterable[ast.AST]) -> set[str]:
+    """The absolute names of the modules that these parts of a Python file import."""
     names: set[str] = set()
-    for node in _statements(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -56,26 +55,15 @@ def imported_names(tree: ast.Module) -> set[str]:
     return names
 
 
-def bound_names(tree: ast.Module) -> set[str]:
-    """The names that a Python file imports from modules, and those of its classes."""
+def bound_names(nodes: Iterable[ast.AST]) -> set[str]:
+    """The names that these parts of a Python file import from modules, and those of their classes."""
     names: set[str] = set()
-    for node in _statements(tree):
+    for node in nodes:
         if isinstance(node, ast.ImportFrom):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ClassDef):
             names.add(node.name)
     return names
-
-
-def _statements(tree: ast.Module) -> Iterator[ast.AST]:
-    """All statements, however deep; ast.walk would visit every expression, too."""
-    waiting: list[ast.AST] = list(tree.body)
-    while waiting:
-        node = waiting.pop()
-        yield node
-        for field in _BODIES:
-            inner = getattr(node, field, ())
-            waiting += inner if isinstance(inner, list) else ()
 
 
 def import_installed(names: Iterable[str], root: str) -> None:

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dagbundle import errors
-from dagbundle.cli import inputs, options, output, progress
+from dagbundle.cli import headstart, inputs, options, output, progress
 from dagbundle.cli.exits import Exit
-from dagbundle.runtime.process import ParserProcess
-from dagbundle.store import peek
 
 if TYPE_CHECKING:
     from dagbundle.engine.applied import Applied
     from dagbundle.resources import bundle as bundle_models
     from dagbundle.rollout import policy
     from dagbundle.runtime.local import LocalRuntime
+    from dagbundle.runtime.process import ParserProcess
     from dagbundle.store.dagstore import DagStore
 
 
@@ -43,7 +42,7 @@ def apply(
         raise errors.UsageError("only --local is there so far", hint="add --local to parse on this machine")
     if check_determinism:
         _check_determinism(_Prepared(file, folder, grants, python), quiet=quiet, out=out)
-    with _standing_by(python, database_url, force=force) as parser:
+    with headstart.parser(python, database_url, force=force) as parser:
         from dagbundle.cli import report  # noqa: PLC0415 - loaded while the parser comes up
 
         prepared = _Prepared(file, folder, grants, python)
@@ -62,12 +61,6 @@ def _check_determinism(prepared: _Prepared, *, quiet: bool, out: output.Format) 
     report.drift(drifts, out)
     if drifts:
         raise typer.Exit(Exit.DIFFERENT)
-
-
-def _standing_by(python: str | None, database_url: str | None, *, force: bool) -> ParserProcess:
-    """Start the parser before this side's own modules are loaded."""
-    nothing_to_skip = force or peek.remembers_nothing(inputs.database_url(database_url))
-    return ParserProcess(python, ahead=nothing_to_skip)
 
 
 def reserialize(
@@ -111,7 +104,7 @@ def diff(
             "diff takes either a BUNDLE or -f FILE", hint="`dagbundle diff --help` shows both forms"
         )
     with contextlib.ExitStack() as stack:
-        parser = stack.enter_context(_standing_by(python, database_url, force=False)) if file else None
+        parser = stack.enter_context(headstart.parser(python, database_url, force=False)) if file else None
         from dagbundle.cli import report  # noqa: PLC0415 - loaded while the parser comes up
         from dagbundle.engine import changes  # noqa: PLC0415 - likewise
 

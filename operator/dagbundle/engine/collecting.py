@@ -164,6 +164,7 @@ class Taker:
                     yield events.FileParsed(subdir, record.path, file.outcome.unchanged, len(file.outcome.problems))
                     self._stage(files=BATCH_FILES, size=self._batch_bytes)
                 case protocol.Close():
+                    self._stage(files=1, size=0)  # while the parser's process ends, which takes as long
                     self._listing = record.files
                 case protocol.Fail():
                     self._failure = f"{intake.storable(record.kind)}: {intake.storable(record.message)}"

@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zipapp
 
 from dagbundle import errors
 
@@ -36,6 +35,8 @@ def source_files() -> dict[str, bytes]:
 
 def build_zipapp(target: pathlib.Path) -> None:
     """Write the parser as one executable file that runs on Python 3.10 or newer."""
+    import zipapp  # noqa: PLC0415 - an apply has its parser to start
+
     with tempfile.TemporaryDirectory() as folder:
         _write(pathlib.Path(folder), source_files())
         target.parent.mkdir(parents=True, exist_ok=True)

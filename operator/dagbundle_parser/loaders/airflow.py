@@ -1,4 +1,4 @@
-"""The place that touches Airflow's internals, which move with each minor (3.0 to 3.3); `lookups` is a part of it.
+"""The place that touches Airflow's internals, which move with each minor (3.0 to 3.3), with `lookups` and `sparing`.
 
 Airflow's own DagBag loads a file and Airflow's own serializer and hash make what is reported, so that the result is
 what a stock `dag-processor` would store. Everything that a DAG file could rewrite is looked up here before any DAG
@@ -11,7 +11,6 @@ import ast
 import contextlib
 import importlib
 import importlib.metadata
-import itertools
 import json
 import logging
 import os
@@ -23,10 +22,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
+from dagbundle_parser.closure import loaded_after
 from dagbundle_parser.errors import FileProblem, RunError
 from dagbundle_parser.loaders import lookups
 from dagbundle_parser.loaders.base import LoadedDag, LoadedWarning, LoadResult, SourceFile
 from dagbundle_parser.loaders.dummies import DUMMIES
+from dagbundle_parser.loaders.sparing import sparing_imports
 from dagbundle_parser.loaders.traces import Tracer
 from dagbundle_parser.problems import problem_of, problem_of_text
 from dagbundle_parser.settings import AirflowSettings
@@ -122,7 +123,8 @@ class AirflowAdapter:
             if int(installed.split(".")[0]) < 3:  # noqa: PLR2004 - the first version with DAG bundles
                 raise RunError("AirflowTooOld", f"Airflow {installed} is installed, 3.0 or newer is needed")
             try:
-                cls._instance = cls(installed)
+                with sparing_imports():
+                    cls._instance = cls(installed)
             except Exception as error:  # importing Airflow runs plugins and local settings, which may raise anything
                 raise RunError(
                     "AirflowImportFailed", f"Airflow {installed} cannot be imported: {type(error).__name__}: {error}"
@@ -153,6 +155,7 @@ class AirflowAdapter:
         classes = (sdk.BaseOperator, sdk.DAG, sdk.TaskGroup, serializer, model, serialization.BaseSerialization)
         self.tracer = Tracer((*classes, serialization, self._dagbag), contexts)
         self._log = _CapturingLog()
+        self._last_module = ""
         self._used: set[str] = set()
         lookups.watch(self._used)
         self._bag_class = self._make_bag_class()
@@ -236,6 +239,7 @@ class AirflowAdapter:
             sources: reads a source text by path relative to the root; None where it cannot.
         """
         result = LoadResult()
+        self._last_module = next(reversed(sys.modules))
         registered = _RecordingSet()
         self._context.autoregistered_dags = registered
         self._log.caught.clear()
@@ -319,7 +323,7 @@ class AirflowAdapter:
     def _duplicates(self, seen: Sequence[Any], dags: Sequence[Any], file: SourceFile) -> list[FileProblem]:
         """Two DAG objects with one id in one file, which stock Airflow silently makes one of."""
         loaded = {str(dag.dag_id) for dag in dags}
-        for module in _modules_of(file):
+        for module in _modules_of(file, self._last_module):
             seen = [*seen, *(value for value in vars(module).values() if isinstance(value, self._dag_class))]
         by_id: dict[str, set[int]] = {}
         for dag in seen:
@@ -328,10 +332,9 @@ class AirflowAdapter:
         return [_duplicate(dag_id, file) for dag_id in twice]
 
 
-def _modules_of(file: SourceFile) -> list[ModuleType]:
-    """The module that a file became: among the last, since looking at all would make a child copy their memory."""
-    last = itertools.islice(reversed(sys.modules.items()), 200)
-    found = [module for name, module in last if name.startswith("unusual_prefix_")]
+def _modules_of(file: SourceFile, last: str) -> list[ModuleType]:
+    """The module that a file became, which came after `last`."""
+    found = [sys.modules[name] for name in loaded_after(last) if name.startswith("unusual_prefix_")]
     return [module for module in found if getattr(module, "__file__", None) == file.absolute]
 
 

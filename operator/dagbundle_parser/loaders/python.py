@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,6 +13,7 @@ from dagbundle_parser.errors import FileProblem
 from dagbundle_parser.loaders.airflow import AirflowAdapter
 from dagbundle_parser.loaders.base import AbstractDagLoader, Candidate, LoadResult, SourceFile
 from dagbundle_parser.plain import is_plain
+from dagbundle_parser.pruning import strip
 from dagbundle_parser.warmup import bound_names, import_installed, imported_names, parse_source
 
 _MAX_SOURCE_BYTES = 4 << 20
@@ -46,12 +47,12 @@ class PythonDagLoader(AbstractDagLoader):
     def warm_up(self, files: Sequence[SourceFile]) -> None:
         """Import Airflow and what the files import from installed distributions; see which files are plain."""
         adapter = AirflowAdapter.get()
-        trees = {file.path: tree for file in files if (tree := _tree_of(file)) is not None}
+        running = {file.path: strip(tree) for file in files if (tree := _tree_of(file)) is not None}
+        may_need_plugins = any(map(_may_need_plugins, running.values()))  # the gate changes what it looks at
         if files:
-            import_installed({name for tree in trees.values() for name in imported_names(tree)}, files[0].root)
-        self._plain.update(path for path, tree in trees.items() if is_plain(tree, sys.modules))
-        bundle = files[0].bundle if files else "warm-up"
-        adapter.warm_up(bundle, plugins=any(map(_may_need_plugins, trees.values())))
+            import_installed({name for nodes in running.values() for name in imported_names(nodes)}, files[0].root)
+        self._plain.update(path for path, nodes in running.items() if is_plain(nodes, sys.modules))
+        adapter.warm_up(files[0].bundle if files else "warm-up", plugins=may_need_plugins)
 
     def load(self, file: SourceFile) -> LoadResult:
         """Load the file with Airflow's DagBag."""
@@ -71,9 +72,9 @@ class PythonDagLoader(AbstractDagLoader):
         return AirflowAdapter.get().tracer.snapshot()
 
 
-def _may_need_plugins(tree: ast.Module) -> bool:
-    """Whether the file imports or defines what Airflow serializes by looking for it among its plugins."""
-    return any(name.endswith(_PLUGIN_KINDS) for name in bound_names(tree))
+def _may_need_plugins(nodes: Iterable[ast.AST]) -> bool:
+    """Whether a file imports or defines what Airflow serializes by looking for it among its plugins."""
+    return any(name.endswith(_PLUGIN_KINDS) for name in bound_names(nodes))
 
 
 def _tree_of(file: SourceFile) -> ast.Module | None:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from dagbundle import errors
-from dagbundle.cli import exits, inputs, main, output
+from dagbundle.cli import exits, inputs, main, output, program
 
 GOOD = {
     "apiVersion": "dagbundle.dev/v1alpha1",
@@ -146,7 +146,7 @@ def test_the_version_is_printed(call: Any) -> None:
     ],
 )
 def test_every_error_has_its_exit_code(error: errors.DagBundleError, code: int) -> None:
-    assert main.exit_code_of(error) == code
+    assert program.exit_code_of(error) == code
 
 
 def test_a_tenants_text_cannot_drive_the_terminal() -> None:

@@ -11,7 +11,7 @@ import pytest
 import typer.main
 import yaml
 
-from dagbundle.cli import exits, main
+from dagbundle.cli import exits, program
 from dagbundle.resources import crd, grants, manifest
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -24,7 +24,7 @@ def commands(command: Any, path: tuple[str, ...] = ("dagbundle",)) -> Iterator[t
         yield " ".join(path), command
 
 
-COMMANDS = dict(commands(typer.main.get_command(main.app)))
+COMMANDS = dict(commands(typer.main.get_command(program.app)))
 
 
 def section(name: str) -> str:

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import pytest
 
 from unit.parser.conftest import Parse, Report, run_stub, write_bundle
@@ -95,3 +97,14 @@ def test_plain_files_do_share_a_child(parse: Parse) -> None:
 def test_other_files_do_not_share_a_child(parse: Parse) -> None:
     report = parse({f"{name}.py": f"import os\nDAGS = {{'{name}': {{'pid': os.getpid()}}}}" for name in "abc"})
     assert len({record["dags"][0]["data"]["pid"] for record in report.files.values()}) == 3
+
+
+@pytest.mark.parametrize(("plain", "first"), [(3, "shared/00.py"), (51, "alone.py")])
+def test_files_that_have_a_child_each_begin_first_unless_few_files_share_children(
+    tmp_path: pathlib.Path, plain: int, first: str
+) -> None:
+    files: dict[str, str | bytes] = {f"shared/{number:02}.py": PLAIN % f"a{number}" for number in range(plain)}
+    bundle = write_bundle(tmp_path / "bundle", {**files, "alone.py": PLAIN % "alone"})
+    report = run_stub(bundle, tmp_path / "request.json", processes=1)
+    assert report.closed, report.stderr
+    assert next(iter(report.files)) == first

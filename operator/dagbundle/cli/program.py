@@ -1,0 +1,75 @@
+"""Puts the commands together and turns every error on purpose into a message and an exit code.
+
+Modules that cost time to import (SQLAlchemy, the engine) are imported by the commands that need them, so that help,
+completion and usage errors answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from dagbundle import errors
+from dagbundle.cli import airflow, apply, controller, crd, dags, database, get, history, parse, prune, serve
+from dagbundle.cli.exits import Exit
+
+app = typer.Typer(
+    name="dagbundle",
+    help="Publish Apache Airflow DAG bundles: parsed in isolation, judged, published whole or not at all.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(apply.apply)
+app.command()(apply.diff)
+app.command()(parse.parse)
+app.command()(history.history)
+app.command()(history.rollback)
+app.command()(history.resume)
+app.command()(crd.crd)
+app.command()(controller.controller)
+app.command()(prune.prune)
+app.command()(serve.server)
+app.add_typer(get.app, name="get")
+app.add_typer(dags.app, name="dags")
+app.add_typer(database.app, name="db")
+app.add_typer(airflow.app, name="airflow")
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Publish Apache Airflow DAG bundles: parsed in isolation, judged, published whole or not at all."""
+    if version:
+        from importlib import metadata  # noqa: PLC0415 - keeps every other start fast
+
+        typer.echo(metadata.version("dagbundle-operator"))
+        raise typer.Exit
+
+
+def exit_code_of(error: errors.DagBundleError) -> Exit:
+    """Return the exit code that an error ends a command with."""
+    match error:
+        case errors.UsageError() | errors.ResourceError() | errors.NotFoundError():
+            return Exit.USAGE
+        case errors.StoreUnavailableError() | errors.ConflictError():
+            return Exit.RETRY
+        case _:
+            return Exit.FAILED
+
+
+def run() -> None:
+    """Run the command that the arguments name; see `exits.Exit` for how it ends."""
+    try:
+        app()
+    except errors.DagBundleError as error:
+        typer.secho(f"Error: {error.message}", err=True, fg=typer.colors.RED)
+        if error.hint:
+            typer.echo(f"Hint: {error.hint}", err=True)
+        sys.exit(exit_code_of(error))
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output is gone, as in `dagbundle … | head`
+        sys.exit(Exit.FAILED)
