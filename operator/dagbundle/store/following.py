@@ -166,6 +166,7 @@ def tell(
                 for item in sorted(written, key=lambda item: item.dag_id)
             ),
             standing=after.keys() - {item.dag_id for item in written},
+            gone=before.keys() - after.keys(),
             pinned=pinned,
             errors=None
             if same_errors

@@ -245,8 +245,8 @@ class AirflowTarget:
         dag = self._airflow.Dag.__table__
         live = {written.dag_id for written in move.written} | move.standing
         shown = sa.select(dag.c.dag_id).where(dag.c.bundle_name == move.airflow_name, ~dag.c.is_stale)
-        if session.scalar(shown.with_only_columns(sa.func.count())) == len(live):
-            return  # they are the same: a live one that somebody deleted there is written again by the next upkeep
+        if not move.gone and session.scalar(shown.with_only_columns(sa.func.count())) == len(live):
+            return
         gone = sorted(set(session.scalars(shown)) - live)
         models = self._airflow.Asset
         references = (
