@@ -356,6 +356,6 @@ def test_nothing_of_a_report_but_a_dag_that_has_it_holds_a_value(
     assert [error["kind"] for error in records["crashes.py"]["errors"]] == ["ProcessCrashed"]
     assert records["prints.py"]["output"]["text"] == "nothing secret\n"
     assert any("***" in warning["message"] for warning in records["warns.py"]["warnings"])
-    assert [name for name, record in records.items() if record["closure"]] == ["prints.py", "reads_nothing.py"]
+    assert {name for name, record in records.items() if record["closure"]} == {"prints.py", "reads_nothing.py"}
     assert records["told_connection.py"]["dynamic"] == ["Connection"]
     assert records["printed.py"]["dynamic"] == ["Variable"]
