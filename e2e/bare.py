@@ -115,7 +115,7 @@ class World:
             "customresourcedefinitions",
             lambda body: any(
                 item["type"] == "Established" and item["status"] == "True"
-                for item in body.get("status", {}).get("conditions", ())
+                for item in body.get("status", {}).get("conditions") or ()  # at first it is null
             ),
         )
         self.kubectl.text("create", "namespace", NAMESPACE)

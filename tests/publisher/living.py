@@ -128,8 +128,12 @@ class LivingAirflow:
 
     def runs(self, dag_id: str) -> list[Any]:
         """Return a DAG's runs, the oldest first."""
-        found: list[Any] = self.get(f"dags/{dag_id}/dagRuns", order_by="id")["dag_runs"]
-        return found
+        found: list[Any] = []
+        while True:
+            page = self.get(f"dags/{dag_id}/dagRuns", order_by="id", limit=100, offset=len(found))
+            found += page["dag_runs"]
+            if len(found) >= page["total_entries"] or not page["dag_runs"]:
+                return found
 
     def tasks(self, dag_id: str, run_id: str) -> list[Any]:
         """Return a run's task instances, by name and map index."""

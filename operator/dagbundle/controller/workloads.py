@@ -60,7 +60,7 @@ def _gate(what: str, body: Mapping[str, Any]) -> tuple[str, str]:
     spec, status = body["spec"], body.get("status", {})
     if spec.get("paused"):
         return "WorkloadPaused", f"the rollout of {what} is paused: what was parsed is published when it is complete"
-    for condition in status.get("conditions", ()):
+    for condition in status.get("conditions") or ():
         if condition.get("type") == "Progressing" and condition.get("reason") == "ProgressDeadlineExceeded":
             return "WorkloadFailed", f"the rollout of {what} failed: {condition.get('message', '')}"
     replicas = int(spec.get("replicas", 1))

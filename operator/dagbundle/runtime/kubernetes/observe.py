@@ -111,7 +111,7 @@ def _trouble(pods: Sequence[Object], events: Sequence[Object]) -> str:
             ended = container.get("lastState", {}).get("terminated") or {}
             if ended.get("reason") == "OOMKilled":
                 return _hinted("OOMKilled", f"container {container.get('name')} used more memory than its limit")
-        for condition in status.get("conditions", ()):
+        for condition in status.get("conditions") or ():
             if condition.get("type") == "PodScheduled" and condition.get("reason") == "Unschedulable":
                 return _hinted("Unschedulable", str(condition.get("message", "")))
     if not pods:
