@@ -142,7 +142,7 @@ def test_a_dag_that_somebody_left_in_our_bundle_is_made_stale(deployment: Deploy
     assert deployment.live() == {"a": "v2", "b": "v2"}
 
 
-@pytest.mark.parametrize("its_dag", ["has no schedule any more", "is gone"])
+@pytest.mark.parametrize("its_dag", ["has no schedule any more", "is gone", "was deleted"])
 def test_an_asset_that_schedules_no_dag_any_more_is_watched_by_no_trigger(deployment: Deployment, its_dag: str) -> None:
     from airflow.sdk import Asset  # noqa: PLC0415 - after AIRFLOW_HOME is set
 
@@ -159,8 +159,12 @@ def test_an_asset_that_schedules_no_dag_any_more_is_watched_by_no_trigger(deploy
         )
     deployment.execute(watch)
     assert len(deployment.rows(watched)) == 1
-    still = {} if its_dag == "is gone" else {"a.py": [dag("a")]}
-    deployment.submit({**still, "b.py": [dag("b")]}, version="v2")
+    if its_dag == "was deleted":  # by Airflow's API, which takes its references along
+        deployment.execute("DELETE FROM dag_schedule_asset_reference WHERE dag_id = 'a'")
+        deployment.store.refresh()
+    else:
+        still = {} if its_dag == "is gone" else {"a.py": [dag("a")]}
+        deployment.submit({**still, "b.py": [dag("b")]}, version="v2")
     assert deployment.rows(watched) == []
 
 

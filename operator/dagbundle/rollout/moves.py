@@ -51,12 +51,10 @@ class Move:
     written: tuple[WrittenDag, ...]
     standing: AbstractSet[str]
     """Live DAGs that are as they were, by dag_id."""
-    gone: AbstractSet[str] = frozenset()
-    """DAGs that were live in the bundle before and are not now, by dag_id."""
     pinned: Mapping[str, str] = field(default_factory=dict)
     """The bundle version of each live DAG that runs another one than `version`."""
-    errors: tuple[Note, ...] | None = ()
-    """Every import error that is visible now; None where they are the same as before."""
+    errors: tuple[Note, ...] = ()
+    """Every import error that is visible now."""
     airflow: Mapping[str, str] = field(default_factory=dict)
     """By subdir, the Airflow that serialized its DAGs; without those that nobody said."""
 

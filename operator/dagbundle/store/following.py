@@ -126,18 +126,14 @@ def tell(
     after: Mapping[str, Definition],
     pins: Mapping[str, Pin],
     errors: Collection[Finding],
-    same_errors: bool,
     durations: Mapping[tuple[str, str], float],
 ) -> None:
-    """Tell the target, and keep how far it has followed.
-
-    What is missing of `heads` and `origin` is looked up. With `same_errors` the revision before had these errors.
-    """
+    """Tell the target, and keep how far it has followed. What is missing of `heads` and `origin` is looked up."""
     if target is None:
         _refuse_without(connection, tables, owner)
         return
     if not _keep(connection, tables, target, owner, revision):
-        before, same_errors = {}, False
+        before = {}
     pinned = {dag_id: pin.bundle_version for dag_id, pin in pins.items() if pin.bundle_version != version}
     written = [item for dag_id, item in after.items() if _differs(before.get(dag_id), item)]
     wanted = {item.sha256 for item in written}
@@ -166,11 +162,8 @@ def tell(
                 for item in sorted(written, key=lambda item: item.dag_id)
             ),
             standing=after.keys() - {item.dag_id for item in written},
-            gone=before.keys() - after.keys(),
             pinned=pinned,
-            errors=None
-            if same_errors
-            else tuple(
+            errors=tuple(
                 Note(item.path, item.message)
                 for item in sorted(errors, key=lambda item: (item.path, item.line or 0, item.message))
             ),
@@ -213,7 +206,6 @@ def follow(connection: Connection, tables: Tables, target: Target, bundle: Bundl
         after=state.definitions(connection, tables, owner.id),
         pins=state.pins(connection, tables, owner.id),
         errors=state.findings(connection, tables.import_error, owner.id),
-        same_errors=False,
         durations={},
     )
 

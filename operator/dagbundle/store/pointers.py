@@ -93,7 +93,6 @@ def write(
         after=step.definitions,
         pins=step.pins,
         errors=step.errors,
-        same_errors=now.errors.keys() == set(step.errors),
         durations=step.durations,
     )
     return revision

@@ -245,8 +245,6 @@ class AirflowTarget:
         dag = self._airflow.Dag.__table__
         live = {written.dag_id for written in move.written} | move.standing
         shown = sa.select(dag.c.dag_id).where(dag.c.bundle_name == move.airflow_name, ~dag.c.is_stale)
-        if not move.gone and session.scalar(shown.with_only_columns(sa.func.count())) == len(live):
-            return
         gone = sorted(set(session.scalars(shown)) - live)
         models = self._airflow.Asset
         references = (
@@ -265,8 +263,6 @@ class AirflowTarget:
 
     def _import_errors(self, session: Session, move: Move) -> None:
         """Show every visible import error, one row for a file as Airflow has it."""
-        if move.errors is None:
-            return
         table = self._airflow.ImportError.__table__
         texts: dict[str, list[str]] = {}
         for note in move.errors:

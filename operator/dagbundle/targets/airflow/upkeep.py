@@ -97,7 +97,7 @@ def missing(airflow: adapter.Adapter, connection: Connection, live: Mapping[str,
 
 
 def refresh(airflow: adapter.Adapter, connection: Connection, names: Collection[str]) -> int:
-    """Say that what is live was looked at, compute the dates of overdue DAGs, and drop the warnings of those that went.
+    """Say that what is live was looked at, compute overdue dates, and drop what DAGs that went left behind.
 
     Returns:
         How many DAGs' dates were computed.
@@ -124,10 +124,10 @@ def refresh(airflow: adapter.Adapter, connection: Connection, names: Collection[
     groups: dict[tuple[str, str | None, float | None], list[str]] = {}
     for row in overdue:
         groups.setdefault((row.bundle_name, row.bundle_version, row.last_parse_duration), []).append(row.dag_id)
-    if groups:
-        with session_in(connection) as session:
-            for (name, version, duration), dag_ids in groups.items():
-                airflow.refresh(session, name, version, dag_ids, duration)
+    with session_in(connection) as session:
+        for (name, version, duration), dag_ids in groups.items():
+            airflow.refresh(session, name, version, dag_ids, duration)
+        airflow.clear_triggers(session)  # whose DAGs somebody deleted in Airflow: no publication speaks of those
     return len(overdue)
 
 
