@@ -11,6 +11,7 @@ import sys
 from typing import NoReturn
 
 from dagbundle.cli import headstart
+from dagbundle.cli.exits import Exit
 
 
 def _interrupt(_number: int, _frame: object) -> None:
@@ -30,7 +31,7 @@ def command() -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
     except (BrokenPipeError, ValueError):  # nobody reads it; or the program saw that and closed it
-        code = code or 1
+        code = code or Exit.FAILED
     os._exit(code or 0)
 
 
