@@ -104,7 +104,7 @@ class LivingAirflow:
         return self.folder / "releases" / name
 
     def gate(self, name: str) -> pathlib.Path:
-        """Return a path that is not there; tasks wait until `open` makes it."""
+        """Return a path that is not there; tasks wait until a test makes it."""
         return self.folder / f"gate-{name}"
 
     # --- what an operator does ----------------------------------------------------------------------------------------
@@ -174,15 +174,14 @@ class LivingAirflow:
 
         return self.until(f"ended run of {dag_id}", ask)
 
-    def running(self, dag_id: str, task_id: str) -> Any:
-        """Wait until this task of the DAG's first run is at work, and return the run."""
+    def waiting(self, dag_id: str, gate: pathlib.Path) -> Any:
+        """Wait until a task of the DAG's first run waits at the gate, and return the run.
 
-        def ask() -> Any:
-            for run in self.runs(dag_id)[:1]:
-                return run if self.states(dag_id, run["dag_run_id"]).get(task_id) == "running" else None
-            return None
-
-        return self.until(f"running task {task_id} of {dag_id}", ask)
+        The task says so itself: for the API it runs from before its worker has read the DAG's file.
+        """
+        begun = gate.with_name(f"{gate.name}.{dag_id}")
+        self.until(f"task of {dag_id} at {gate.name}", begun.exists)
+        return self.runs(dag_id)[0]
 
     def logs(self) -> str:
         """Return what the processes and the tasks said last."""

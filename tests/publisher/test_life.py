@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ RELEASES = "publisher.releases.ReleaseDagBundle"
 HEAD = """
 import datetime as dt
 import os
+import pathlib
 import time
 
 from airflow.sdk import DAG, Asset, task
@@ -72,7 +74,7 @@ LIFE = {
 }  # fmt: skip
 
 
-def at_the_gate(dag_id: str, gate: object, *, says: str, schedule: str = "None", more: str = "") -> str:
+def at_the_gate(dag_id: str, gate: pathlib.Path, *, says: str, schedule: str = "None", more: str = "") -> str:
     """A DAG whose first task waits until the gate is there; each task returns which text of the file it is of."""
     return f"""{HEAD}
 import helper
@@ -80,7 +82,8 @@ import helper
 with DAG({dag_id!r}, schedule={schedule}, start_date=START, catchup=False, max_active_runs=1):
     @task
     def first():
-        while not os.path.exists({str(gate)!r}) and os.path.exists(__file__):
+        pathlib.Path({f"{gate}.{dag_id}"!r}).touch()
+        while not os.path.exists({str(gate)!r}) and os.path.exists({str(gate.parent)!r}):
             time.sleep(0.1)
         return [{says!r}, helper.RELEASE]
 
@@ -232,7 +235,7 @@ def test_a_broken_file_that_is_published_while_its_dag_runs_costs_no_run(airflow
     gate = airflow.gate("kept")
     good = at_the_gate("kept", gate, says="good", schedule=EVERY_SECOND)
     version = airflow.publish("kept", {"kept.py": good, "helper.py": helper("1")})
-    run = airflow.running("kept", "first")
+    run = airflow.waiting("kept", gate)
     airflow.publish("kept", {"kept.py": BROKEN, "helper.py": helper("2")}, code=3)
     published = dt.datetime.now(dt.UTC)
     (error,) = errors_of(airflow, "team-sales.kept")
@@ -263,7 +266,7 @@ def test_a_stock_processor_loses_the_dag_and_the_run_in_that_story(stock: Living
     others = {"helper.py": helper("1"), "beacon.py": BEACON}
     stock.write("kept", {"kept.py": good, **others})
     living.process_files(stock, "kept")
-    run = stock.running("kept", "first")
+    run = stock.waiting("kept", gate)
     stock.write("kept", {"kept.py": BROKEN, **others})
     living.process_files(stock, "kept")
     (error,) = errors_of(stock, "kept")
@@ -289,7 +292,7 @@ def test_a_run_keeps_its_version_through_a_rollout_and_the_next_takes_the_new_on
     old = airflow.publish("rolled", {"rolled.py": rolled, "changed.py": changed, "helper.py": helper("1")})
     before = {dag_id: airflow.trigger(dag_id) for dag_id in ("rolled", "changed")}
     for dag_id in before:
-        airflow.running(dag_id, "first")
+        airflow.waiting(dag_id, gate)
     changed = at_the_gate("changed", gate, says="new", more=" >> third()")
     new = airflow.publish("rolled", {"rolled.py": rolled, "changed.py": changed, "helper.py": helper("2")})
     after = {dag_id: airflow.trigger(dag_id) for dag_id in before}
