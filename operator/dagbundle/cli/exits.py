@@ -19,6 +19,6 @@ class Exit(enum.IntEnum):
     BLOCKED = 4
     """Nothing was published: a guard, `onImportError: Fail`, a run that did not finish, a hold, `suspend`."""
     FAILED = 5
-    """The command could not be carried out: the parser, or the database, said no."""
+    """Not carried out: the parser or the database said no, or you did; or nobody reads the output."""
     RETRY = 75
     """The database was locked, restarting or gone, or somebody was faster: call again (75 is EX_TEMPFAIL)."""

@@ -70,6 +70,9 @@ def run() -> None:
         if error.hint:
             typer.echo(f"Hint: {error.hint}", err=True)
         sys.exit(exit_code_of(error))
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output is gone, as in `dagbundle … | head`
-        sys.exit(Exit.FAILED)
+    except SystemExit as end:
+        # Typer ends with 1, which says "different" here, when a question is declined or the reader of the output is
+        # gone, as in `dagbundle … | head`
+        if isinstance(end.__context__, typer.Abort | OSError):
+            sys.exit(Exit.FAILED)
+        raise

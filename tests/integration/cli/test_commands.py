@@ -186,6 +186,23 @@ def test_an_interrupted_apply_ends_its_parser_and_publishes_nothing(
     assert command("get", "bundles", "-o", "json").data["items"][0]["revision"] == 0
 
 
+def test_a_command_whose_output_nobody_reads_says_nothing_and_ends_as_failed(command: Command) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as output:
+        done = subprocess.run(
+            [COMMAND, "crd"], env=command.environment, stdout=output, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (5, "")
+
+
+def test_a_downgrade_that_is_declined_changes_nothing_and_ends_as_failed(command: Command) -> None:
+    current = command("db", "upgrade").out
+    done = command("db", "downgrade", "base", code=5)  # nobody answers
+    assert "Aborted" in done.err
+    assert command("db", "upgrade").out == current
+
+
 def test_completion_is_offered_for_shells(command: Command) -> None:
     command.environment["SHELL"] = "/bin/bash"
     command.environment["_DAGBUNDLE_COMPLETE"] = "complete_bash"
