@@ -1,4 +1,4 @@
-"""A deployment of Airflow that lives: its scheduler, LocalExecutor's workers and API server, on a database of its own.
+"""A deployment of Airflow that lives: scheduler, LocalExecutor's workers, triggerer and API server, on a database.
 
 No dag-processor runs unless a test runs one. The tests of tests/publisher/test_life.py publish into it as a user does,
 and ask it by its REST API.
@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import httpx
+import sqlalchemy
 
 from dagbundle.runtime.local import LocalRuntime
 from publisher.conftest import airflow, driver
@@ -149,6 +150,12 @@ class LivingAirflow:
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
         return self.get(path, deserialize=True)["value"]
 
+    def triggers(self) -> list[str]:
+        """Return the classes of all triggers that the triggerer has to run, which no API tells."""
+        engine = sqlalchemy.create_engine(driver(self.url))
+        with contextlib.closing(engine.connect()) as connection:
+            return list(connection.scalars(sqlalchemy.text('SELECT classpath FROM "trigger"')))
+
     # --- what is waited for -------------------------------------------------------------------------------------------
 
     def until(self, what: str, ask: Callable[[], Found | None]) -> Found:
@@ -226,6 +233,7 @@ def living(url: str, bundles: Mapping[str, str]) -> Iterator[LivingAirflow]:
         for name, arguments, more in (
             ("api-server", ("--port", api.rpartition(":")[2], "--host", "127.0.0.1", "--workers", "1"), {}),
             ("scheduler", ("--skip-serve-logs",), known),
+            ("triggerer", ("--skip-serve-logs",), {}),
         ):
             started = running(folder / f"{name}.log", name, *arguments, environment={**environment, **more})
             deployment.processes[name] = stack.enter_context(started)

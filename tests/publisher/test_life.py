@@ -1,4 +1,4 @@
-"""A whole Airflow lives on what we publish: no dag-processor runs, and its scheduler, workers and API do as ever."""
+"""A whole Airflow lives on what we publish: no dag-processor runs, and all the others do as ever."""
 
 from __future__ import annotations
 
@@ -68,9 +68,18 @@ with DAG("daily", schedule="@daily", start_date=START, catchup=False):
         return ds
     one()
 """
+DEFERS = f"""{HEAD}
+from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
+
+with DAG("defers", schedule=None):
+    for name, at_once in (("by_worker", False), ("at_once", True)):
+        DateTimeSensorAsync(task_id=name, target_time=START.isoformat(), start_from_trigger=at_once)
+"""
+FILE_DELETE = "airflow.providers.standard.triggers.file.FileDeleteTrigger"
 BROKEN = "from airflow.sdk import DAG, chian\n"
 LIFE = {
-    "hourly.py": HOURLY, "by_hand/manual.py": MANUAL, "assets.py": ASSETS, "daily.py": DAILY, "typo.py": BROKEN,
+    "hourly.py": HOURLY, "by_hand/manual.py": MANUAL, "assets.py": ASSETS, "daily.py": DAILY, "defers.py": DEFERS,
+    "typo.py": BROKEN,
 }  # fmt: skip
 
 
@@ -114,7 +123,7 @@ with DAG("beacon", schedule=dt.timedelta(seconds=1), start_date=START, catchup=F
 @pytest.fixture(scope="module")
 def airflow(server: PostgresServer, postgres_template: str) -> Iterator[LivingAirflow]:
     """Ours: nothing but what was published tells it what DAGs there are."""
-    names = ("life", "kept", "rolled")
+    names = ("life", "kept", "rolled", "watched")
     url = server.create_database(template=postgres_template)
     with living.living(url, {f"team-sales.{name}": RELEASES for name in names}) as deployment:
         yield deployment
@@ -176,6 +185,45 @@ def test_a_backfill_makes_a_run_for_each_day_and_all_succeed(airflow: LivingAirf
         assert airflow.said("daily", run["dag_run_id"], "one") == day
 
 
+@pytest.mark.usefixtures("life")
+def test_tasks_that_defer_are_taken_up_by_the_triggerer_and_succeed(airflow: LivingAirflow) -> None:
+    run = airflow.trigger("defers")
+    assert airflow.ended("defers", run)["state"] == "success"
+    assert airflow.states("defers", run) == {"by_worker": "success", "at_once": "success"}
+
+
+def test_what_an_assets_watcher_sees_starts_the_dag_that_waits_for_it_until_no_dag_does(airflow: LivingAirflow) -> None:
+    dropped = airflow.folder / "dropped"
+    airflow.publish("watched", {"watched.py": watched(dropped)})
+    dropped.touch()
+    run = airflow.ended("watched", kind="asset_triggered")
+    assert run["state"] == "success"
+    assert airflow.said("watched", run["dag_run_id"], "one") == [True]
+    assert not dropped.exists()  # what watches takes it away
+
+    airflow.publish("watched", {"watched.py": BROKEN}, code=3)
+    assert "watched.py" in [error["filename"] for error in errors_of(airflow, "team-sales.watched")]
+    dropped.touch()
+    airflow.until("second run", lambda: airflow.runs("watched")[1:])  # a DAG that is kept is started as before
+    airflow.publish("watched", {"another.py": MANUAL.replace("manual", "another")})
+    airflow.until("end of the watch", lambda: FILE_DELETE not in airflow.triggers())
+
+
+def watched(path: pathlib.Path) -> str:
+    """A DAG that a file starts, as soon as it is there; its task returns what the watcher said."""
+    return f"""{HEAD}
+from airflow.providers.standard.triggers.file import FileDeleteTrigger
+from airflow.sdk import AssetWatcher
+
+SEES = FileDeleteTrigger(filepath={str(path)!r}, poke_interval=0.2)
+with DAG("watched", schedule=[Asset("files", watchers=[AssetWatcher(name="drop", trigger=SEES)])]):
+    @task
+    def one(triggering_asset_events=None):
+        return [event.extra["payload"] for events in triggering_asset_events.values() for event in events]
+    one()
+"""
+
+
 # --- The REST API -----------------------------------------------------------------------------------------------------
 
 
@@ -190,7 +238,7 @@ def test_the_rest_api_serves_what_was_published(airflow: LivingAirflow, life: st
     ours = {dag["dag_id"]: dag for dag in listed if dag["bundle_name"] == "team-sales.life"}
     assert {dag_id: (dag["relative_fileloc"], dag["bundle_version"]) for dag_id, dag in ours.items()} == {
         "hourly": ("hourly.py", life), "manual": ("by_hand/manual.py", life), "producer": ("assets.py", life),
-        "consumer": ("assets.py", life), "daily": ("daily.py", life),
+        "consumer": ("assets.py", life), "daily": ("daily.py", life), "defers": ("defers.py", life),
     }  # fmt: skip
     assert [tag["name"] for tag in ours["manual"]["tags"]] == ["by-hand"]
     tasks = airflow.get("dags/manual/tasks")["tasks"]
