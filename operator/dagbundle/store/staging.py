@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.sql.functions import Function
 
 from dagbundle import errors
 from dagbundle.rollout.content import canonical
@@ -359,9 +360,9 @@ def _require_current(row: AnyRow, attempt: str) -> None:
 
 def _sum_of(connection: Connection, outcome: sa.ColumnElement[Any], member: str) -> sa.ColumnElement[int]:
     """Add up the lengths of one list of the outcomes, inside the database."""
-    if connection.dialect.name == "sqlite":
-        return sa.func.sum(sa.func.json_array_length(outcome, f"$.{member}"))
-    return sa.func.sum(sa.func.json_array_length(outcome.op("->")(member)))
+    lists = (outcome, f"$.{member}") if connection.dialect.name == "sqlite" else (outcome.op("->")(member),)
+    # not by `sa.func`: SQLAlchemy-Utils, which comes with FAB, puts a function of its own in this one's place
+    return sa.func.sum(Function("json_array_length", *lists, type_=sa.Integer()))
 
 
 def _text(value: object) -> str:
