@@ -59,15 +59,19 @@ $(AIRFLOW_ENVS): .venvs/airflow-%/installed: .venvs/uv/installed requirements/ai
 
 PUBLISHERS := 3.1 3.2 3.3
 PUBLISHER_ENVS := $(PUBLISHERS:%=.venvs/publisher-%/installed)
+PROVIDERS_ENV := .venvs/providers-3.3/installed
 
 .PHONY: publisher-envs
 publisher-envs: $(PUBLISHER_ENVS) ## Make .venvs/publisher-3.1 to -3.3: this project beside an Airflow that it publishes into
 
-$(PUBLISHER_ENVS): .venvs/publisher-%/installed: .venvs/uv/installed requirements/publisher-%.txt pyproject.toml
-	test -x .venvs/publisher-$*/bin/python || PATH="$$(.venvs/uv/bin/python -c 'import sys; print(sys.base_prefix)')/bin:$$PATH" \
-	  $(UV) venv --quiet --python '$(PYTHON_FOR_$*)' .venvs/publisher-$*
-	$(UV) pip sync --quiet --compile-bytecode --python .venvs/publisher-$*/bin/python --require-hashes requirements/publisher-$*.txt
-	$(UV) pip install --quiet --python .venvs/publisher-$*/bin/python --no-deps --no-build-isolation --editable .
+.PHONY: providers-env
+providers-env: $(PROVIDERS_ENV) ## Make .venvs/providers-3.3: this project beside Airflow's KubernetesExecutor and FAB
+
+$(PUBLISHER_ENVS) $(PROVIDERS_ENV): .venvs/%/installed: .venvs/uv/installed requirements/%.txt pyproject.toml
+	test -x .venvs/$*/bin/python || PATH="$$(.venvs/uv/bin/python -c 'import sys; print(sys.base_prefix)')/bin:$$PATH" \
+	  $(UV) venv --quiet --python '$(PYTHON_FOR_$(lastword $(subst -, ,$*)))' .venvs/$*
+	$(UV) pip sync --quiet --compile-bytecode --python .venvs/$*/bin/python --require-hashes requirements/$*.txt
+	$(UV) pip install --quiet --python .venvs/$*/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # --- checks ----------------------------------------------------------------------------------------------------------
@@ -90,7 +94,7 @@ format: .venv/installed ## Let ruff mend what it can
 	$(BIN)/ruff format .
 
 .PHONY: test
-test: test-unit test-integration test-publisher ## Run every test
+test: test-unit test-integration test-publisher test-providers ## Run every test
 
 .PHONY: test-unit
 test-unit: .venv/installed ## Run the tests that need no Airflow and no PostgreSQL
@@ -104,6 +108,10 @@ test-integration: .venv/installed $(AIRFLOW_ENVS) ## Run the tests on real Airfl
 test-publisher: $(PUBLISHER_ENVS) ## Run the tests of publishing into Airflow's own database, on each Airflow that has one
 	@for minor in $(PUBLISHERS); do \
 	  echo "Airflow $$minor"; .venvs/publisher-$$minor/bin/python -m pytest --numprocesses 2 --dist loadfile tests/publisher $(PYTEST_ARGS) || exit 1; done
+
+.PHONY: test-providers
+test-providers: $(PROVIDERS_ENV) ## Run the tests that need Airflow's KubernetesExecutor or FAB
+	.venvs/providers-3.3/bin/python -m pytest --numprocesses 2 tests/publisher/test_workers.py tests/publisher/test_permissions.py $(PYTEST_ARGS)
 
 .PHONY: e2e-install
 e2e-install: .venv/installed ## Bring what the stories run, from Debian's packages and from source (root; 7 minutes, once)
@@ -143,6 +151,8 @@ lock: .venvs/uv/installed ## Resolve requirements/ anew; LOCK_ARGS=--upgrade tak
 	for minor in $(AIRFLOWS); do \
 	  $(COMPILE) $(LOCK_ARGS) requirements/airflow-$$minor.in -o requirements/airflow-$$minor.txt || exit 1; done
 	$(COMPILE) $(LOCK_ARGS) requirements/executor-3.3.in -o requirements/executor-3.3.txt
+	$(COMPILE) $(LOCK_ARGS) pyproject.toml requirements/airflow-3.3.in requirements/publisher.in requirements/providers.in \
+	  --override requirements/providers.override -o requirements/providers-3.3.txt
 	for minor in $(PUBLISHERS); do \
 	  $(COMPILE) $(LOCK_ARGS) pyproject.toml requirements/airflow-$$minor.in requirements/publisher.in -o requirements/publisher-$$minor.txt || exit 1; \
 	  $(COMPILE) $(LOCK_ARGS) pyproject.toml requirements/runtime-airflow.in --constraint requirements/publisher-$$minor.txt \

@@ -53,9 +53,9 @@ def airflow(*arguments: str, **environment: str) -> str:
     return done.stdout
 
 
-def migrate(url: str) -> None:
+def migrate(url: str, **environment: str) -> None:
     """Make Airflow's tables, and ours."""
-    airflow("db", "migrate", AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=driver(url))
+    airflow("db", "migrate", AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=driver(url), **environment)
     DagStore.open(url, upgrade=True).close()
 
 

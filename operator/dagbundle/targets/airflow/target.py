@@ -168,10 +168,8 @@ class AirflowTarget:
             except (SQLAlchemyError, errors.DagBundleError):
                 raise
             except Exception as error:  # whatever Airflow's decoders make of a document that is not what they expect
-                raise errors.TargetError(
-                    f"Airflow {self._airflow.version} cannot store {_names(dags)} of bundle {move.bundle}: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
+                said = f"Airflow {self._airflow.version} cannot store it: {type(error).__name__}: {error}"
+                raise errors.TargetError(f"{_names(dags, move)}: {said}") from error
 
     def _document(self, dag: WrittenDag, move: Move) -> dict[str, Any]:
         """Rebuild the serialized DAG, vetted, with the place where its file is in the image."""
@@ -284,8 +282,11 @@ class AirflowTarget:
             session.execute(sa.insert(table), fresh)
 
 
-def _names(dags: Sequence[WrittenDag]) -> str:
-    return f"DAG {dags[0].dag_id}" if len(dags) == 1 else f"one of {len(dags)} DAGs ({dags[0].dag_id}, …)"
+def _names(dags: Sequence[WrittenDag], move: Move) -> str:
+    first, *others = dags
+    if others:
+        return f"One of {len(dags)} DAGs of bundle {move.bundle} ({first.dag_id}, …)"
+    return f"DAG {first.dag_id} of bundle {move.bundle}, file {first.path}"
 
 
 def _chunks(values: Collection[Any]) -> Iterator[list[Any]]:
