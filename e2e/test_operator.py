@@ -93,6 +93,15 @@ def test_a_replica_that_ends_in_order_gives_the_lease_back(world: World, replica
     assert not lease["spec"].get("holderIdentity")
 
 
+def test_a_replica_that_waits_for_the_lease_ends_in_order_too(replica: Callable[[str], Replica]) -> None:
+    first = replica("first")
+    eventually("the first leads", first.leads)
+    second = replica("second")
+    eventually("the second answers", second.healthy)
+    assert second.stop() == 0
+    assert first.leads()
+
+
 def test_an_api_server_that_is_away_is_waited_for(
     world: World, server: ApiServer, replica: Callable[[str], Replica]
 ) -> None:

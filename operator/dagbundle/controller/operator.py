@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -67,15 +68,19 @@ class Operator:
         Raises:
             ClusterError: Leading ended by anything but a signal; starting again is the remedy.
         """
+        elected, told = asyncio.Event(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):  # kopf takes them over once it leads
+            asyncio.get_running_loop().add_signal_handler(number, told.set)
         metrics.serve(self._settings.metrics_port, self._seen, self._queue)
         health.serve(self._settings.health_port, self.problem)
         await _load_config()
-        elected = asyncio.Event()
         async with aio_client.ApiClient() as api:
             lease = Lease(self._settings.lease, self._settings.namespace, self._settings.identity, api)
             election = asyncio.create_task(self._election(lease, elected).run(), name="the Lease")
             leading = asyncio.create_task(self._lead(elected), name="the watches")
-            ended, running = await asyncio.wait({election, leading}, return_when=asyncio.FIRST_COMPLETED)
+            told_to_end = asyncio.create_task(told.wait(), name="the signal")
+            tasks = {election, leading, told_to_end}
+            ended, running = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             self.stop()
             for task in running:
                 task.cancel()
