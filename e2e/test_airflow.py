@@ -1,7 +1,8 @@
 """One DAG, from its DagBundle to a run that succeeds: published into Airflow's own database, run by its executor.
 
 The tasks run in the team's namespace, on the image that was parsed. While a run is in flight another image is rolled
-out: the run goes on as it began, and the next one is of the new version.
+out: the run goes on as it began, and the next one is of the new version. Another bundle's file reads a Variable and a
+Connection of that Airflow while it is parsed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from e2e import airflow, images
 from e2e.airflow import Airflow, Api
 from e2e.cluster import ClusterError, Image, Kubectl
 from e2e.cluster.given import AnyCluster
-from e2e.installation import RELEASE, Installation
+from e2e.installation import GRANTS, RELEASE, Installation
 from e2e.tenants import Bundle
 
 SECRET = "airflow-database"  # noqa: S105 - the name of one
@@ -78,6 +79,20 @@ V1 = FILE.format(dag_id=DAG_ID, version="v1", wait=GO_ON, last="finish")
 V2 = FILE.format(dag_id=DAG_ID, version="v2", wait="", last="end")
 """Of another task: what a run in flight has left to do is not in it."""
 
+READS = """\
+from airflow.sdk import DAG, Connection, Variable
+
+warehouse = Connection.get("a_warehouse")
+print(warehouse.password)
+about = [Variable.get("a_region"), Variable.get("b_region", default="none of ours"), warehouse.host]
+with DAG("a.reads", schedule=None, description=", ".join([*about, str(len(warehouse.password))])):
+    pass
+"""
+VALUES = {"variables": ["a_*"], "connections": ["a_warehouse"]}
+PASSWORD = "a-password-that-nobody-prints"  # noqa: S105 - of no account
+VALUE_SECONDS = 180
+"""For a changed value to show: the controller looks every two minutes."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Deployment:
@@ -114,6 +129,7 @@ def deployment(
             database={"existingSecret": SECRET},
             controller={"replicas": 1},
             server={"replicas": 1},
+            tenants=[{**grant, **(VALUES if grant["namespace"] == "team-a" else {})} for grant in GRANTS],
             airflow={
                 "version": "3.3",
                 "fernetKeySecret": {"name": FERNET_SECRET},
@@ -192,6 +208,33 @@ def tell(api: Api, bundle: Bundle, digests: Mapping[str, str], another: str) -> 
     return Story(digests, published, while_held, health, states, returned, pods)
 
 
+@pytest.fixture(scope="module")
+def reads(cluster: AnyCluster, deployment: Deployment, executor_image: Image) -> Iterator[Bundle]:
+    """A bundle whose file reads values, published; since then one of them has changed."""
+    image = images.with_dags(executor_image, {"ingest/reads.py": READS})
+    cluster.push_image(image, "reads:1")
+    with deployment.airflow.api() as api:
+        for key in ("a_region", "b_region"):
+            api("POST", "/api/v2/variables", {"key": key, "value": f"the north of {key}"})
+        warehouse = {"connection_id": "a_warehouse", "conn_type": "http", "host": "db.test", "password": PASSWORD}
+        api("POST", "/api/v2/connections", warehouse)
+        bundle = deployment.operator.team("team-a").apply("reads", f"{cluster.registry}/reads:1", SUBDIRS)
+        try:
+            bundle.wait_ready()
+            assert described(api) == f"the north of a_region, none of ours, db.test, {len(PASSWORD)}"
+            api("PATCH", "/api/v2/variables/a_region", {"key": "a_region", "value": "the south"})
+            yield bundle
+        except AssertionError:
+            print(deployment.operator.told())  # noqa: T201 - pytest shows it with the failure
+            raise
+        finally:
+            bundle.delete()
+
+
+def described(api: Api) -> str:
+    return str(api.dag("a.reads")["description"])
+
+
 def is_running(run_id: str, task_id: str) -> Callable[[Any], bool]:
     def holds(pod: Any) -> bool:
         about = pod["metadata"].get("annotations", {})
@@ -203,6 +246,18 @@ def is_running(run_id: str, task_id: str) -> Callable[[Any], bool]:
 
 def each_pod(story: Story) -> list[Any]:
     return [pod for pods in story.pods.values() for pod in pods.values()]
+
+
+def test_a_file_reads_granted_values_of_airflow_while_it_is_parsed_and_nobody_prints_them(
+    deployment: Deployment, reads: Bundle
+) -> None:
+    (pod, *_) = reads.pods()
+    password = deployment.airflow.database_url.partition(":")[2].partition("@")[0].rpartition(":")[2]
+    assert [word for word in (PASSWORD, password, airflow.FERNET_KEY) if word in json.dumps(pod)] == []
+    programs = [deployment.operator.logs(component, tail=-1) for component in ("controller", "server")]
+    assert all("team-a" in log for log in programs)
+    logs = [*programs, reads.kubectl.text("logs", pod["metadata"]["name"], "--all-containers")]
+    assert [log for log in logs if PASSWORD in log or "the north of" in log] == []
 
 
 def test_runs_succeed_across_the_rollout_of_an_image(story: Story) -> None:
@@ -267,6 +322,13 @@ def test_the_check_in_a_pod_of_the_operator_finds_nothing_wrong(deployment: Depl
     assert story.states["two"] == "success"
     said = command(deployment.operator.kubectl, "airflow", "check", "--output=json")
     assert [found for found in json.loads(said)["findings"] if found["level"] != "info"] == []
+
+
+def test_a_bundle_is_parsed_again_when_a_value_that_it_read_has_changed(deployment: Deployment, reads: Bundle) -> None:
+    (controller,) = deployment.operator.pods("controller")
+    with deployment.airflow.api() as api:
+        reads.until(lambda _: described(api).startswith("the south, "), VALUE_SECONDS)
+    assert deployment.operator.metric(controller, "dagbundle_value_changes_total") == 1
 
 
 def command(kubectl: Kubectl, *arguments: str) -> str:
