@@ -62,6 +62,22 @@ def test_a_missing_key_is_said_with_what_it_costs(deployment: Deployment, monkey
     assert "cannot read encrypted Variables and Connections" in found
 
 
+def test_users_of_fab_without_its_auth_manager_here_are_said(deployment: Deployment) -> None:
+    deployment.execute("CREATE TABLE ab_user (id INTEGER)")  # as one that was left behind has it
+    assert "access_control" not in told(deployment, "warning")
+    deployment.execute("INSERT INTO ab_user VALUES (1)")
+    assert "DAGs' access_control is not carried out" in told(deployment, "warning")
+
+
+def test_fabs_auth_manager_without_its_provider_is_said(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "AIRFLOW__CORE__AUTH_MANAGER", "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
+    )
+    assert "its provider is not installed here: no DAG can be published" in told(deployment, "error")
+
+
 def test_a_bundle_that_somebody_deactivated_is_said(deployment: Deployment) -> None:
     deployment.submit({"a.py": [dag("a")]})
     deployment.execute("UPDATE dag_bundle SET active = false")

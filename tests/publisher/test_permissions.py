@@ -99,6 +99,10 @@ def test_access_that_fab_does_not_know_blocks_the_publication_and_leaves_no_perm
     assert (fab.live(), fab.rows(KNOWN)) == ({"a": "v1"}, before)
 
 
+def test_the_check_finds_nothing_to_say_of_fab(fab: Deployment) -> None:
+    assert [item.text for item in fab.store.examine() if "auth_manager" in item.text] == []
+
+
 def test_permissions_are_those_that_a_stock_dag_processor_writes(
     fab: Deployment, sqlite_template: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

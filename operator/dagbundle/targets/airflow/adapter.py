@@ -159,6 +159,11 @@ class Adapter:
         """Whether there is a key for what Airflow encrypts in its tables."""
         return bool(self._fernet().is_encrypted)
 
+    @property
+    def has_fab_permissions(self) -> bool:
+        """Whether DAGs' `access_control` is carried out: the FAB auth manager alone has that."""
+        return "FabAuthManager" in self.setting("core", "auth_manager")
+
     def secrets_backends(self) -> Sequence[Any]:
         """Return whom Airflow's API server asks for Variables and Connections, in its order."""
         from airflow.configuration import ensure_secrets_loaded  # noqa: PLC0415 - as it was loaded
@@ -289,7 +294,7 @@ class Adapter:
 
     def _permissions(self, dag: Any, session: Session) -> None:
         """Keep the permissions that a DAG's `access_control` gives, where the FAB auth manager is used."""
-        if "FabAuthManager" not in self._conf.get("core", "auth_manager"):
+        if not self.has_fab_permissions:
             return
         from airflow.dag_processing import collection  # noqa: PLC0415 - where it is used only
 

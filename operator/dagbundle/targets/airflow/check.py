@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import importlib.util
 from collections.abc import Collection, Iterator, Mapping
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from dagbundle.targets.airflow import adapter, upkeep
 ALIVE = dt.timedelta(seconds=60)
 """How old the last heartbeat of a processor may be that is taken for alive; Airflow's health page says 30 s."""
 _SHOWN = 5
+_FAB_USERS = "ab_user"
 
 
 def examine(airflow: adapter.Adapter, connection: Connection, live: Mapping[str, Collection[str]]) -> Iterator[Symptom]:
@@ -36,6 +38,7 @@ def examine(airflow: adapter.Adapter, connection: Connection, live: Mapping[str,
     yield from _processors(airflow, connection)
     yield from _bundles(airflow, connection, live)
     yield from _dags(airflow, connection, live)
+    yield from _permissions(airflow, connection)
     if not airflow.setting("core", "fernet_key"):
         yield Symptom(
             "warning",
@@ -115,6 +118,25 @@ def _dags(airflow: adapter.Adapter, connection: Connection, live: Mapping[str, C
             others[name] = others.get(name, 0) + 1
     for name, number in sorted(others.items()):
         yield Symptom("info", f"bundle {name} has {number} DAGs that are not ours")
+
+
+def _permissions(airflow: adapter.Adapter, connection: Connection) -> Iterator[Symptom]:
+    if airflow.has_fab_permissions:
+        if importlib.util.find_spec("airflow.providers.fab") is None:
+            yield Symptom(
+                "error",
+                "[core] auth_manager is FAB's, and its provider is not installed here: no DAG can be published",
+                hint="add the deployment's apache-airflow-providers-fab to this program's image",
+            )
+    elif sa.inspect(connection).has_table(_FAB_USERS) and connection.scalar(
+        sa.select(sa.exists().select_from(sa.table(_FAB_USERS)))
+    ):
+        yield Symptom(
+            "warning",
+            "the database has users of FAB's, and [core] auth_manager is another here: DAGs' access_control is not "
+            "carried out",
+            hint="set AIRFLOW__CORE__AUTH_MANAGER as the deployment does; if that has left FAB, all is well",
+        )
 
 
 def _some(dag_ids: Collection[str], owner: Mapping[str, str]) -> str:
