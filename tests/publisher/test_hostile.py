@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.orm import Session
 
 from dagbundle import errors
-from publisher.conftest import Deployment, dag, document, opened
+from publisher.conftest import Deployment, dag, document, installed, opened
 from support import airflow_tables
 
 NAMES = [
@@ -93,13 +95,36 @@ def shared(sqlite_template: pathlib.Path, tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.usefixtures("canary")
 @given(found=mutated())
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-def test_a_mutated_document_is_refused_or_published_whole(shared: Deployment, found: dict[str, Any]) -> None:
+def test_a_mutated_document_is_refused_or_published_whole_and_as_airflow_can_read_it(
+    shared: Deployment, found: dict[str, Any]
+) -> None:
     before = airflow_tables.dump(shared.url)
     try:
         shared.submit({"h.py": [found], "other.py": [dag("other")]}, version=str(len(before)))
     except errors.DagBundleError:
         assert airflow_tables.dump(shared.url) == before
+    else:
+        with Session(shared.store.db.engine) as session:
+            assert "other" in {row.dag.dag_id for row in session.scalars(sa.select(installed().SerializedDag))}
     assert "tenant_canary" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("harm", "why"),
+    [
+        ({"timezone": "Mars/Base"}, "InvalidTimezone"),
+        ({"task_group": {"nothing": 1}}, "KeyError: '_group_id'"),
+        ({"params": 5}, "'int' object is not iterable"),
+    ],
+)
+def test_what_airflow_cannot_read_is_refused_with_its_reason(
+    shared: Deployment, harm: dict[str, Any], why: str
+) -> None:
+    found = rich()
+    found["dag"].update(harm)
+    with pytest.raises(errors.TargetError, match=r"^DAG hostile of bundle team-sales\.sales, file h\.py: ") as refused:
+        shared.submit({"h.py": [found]}, version=why)
+    assert why in refused.value.message
 
 
 @pytest.mark.usefixtures("canary")

@@ -168,8 +168,11 @@ class AirflowTarget:
             except (SQLAlchemyError, errors.DagBundleError):
                 raise
             except Exception as error:  # whatever Airflow's decoders make of a document that is not what they expect
-                said = f"Airflow {self._airflow.version} cannot store it: {type(error).__name__}: {error}"
-                raise errors.TargetError(f"{_names(dags, move)}: {said}") from error
+                said = " from ".join(f"{type(cause).__name__}: {cause}" for cause in _causes(error))
+                raise errors.TargetError(
+                    f"{_names(dags, move)}: Airflow {self._airflow.version} cannot store it: {said}",
+                    hint="mend that DAG, or what it names in Airflow; what was live stays until then",
+                ) from error
 
     def _document(self, dag: WrittenDag, move: Move) -> dict[str, Any]:
         """Rebuild the serialized DAG, vetted, with the place where its file is in the image."""
@@ -280,6 +283,13 @@ class AirflowTarget:
         ]
         if fresh:
             session.execute(sa.insert(table), fresh)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Return an error and what it was raised from: Airflow's own says that something went wrong, and no more."""
+    yield error
+    if error.__cause__ is not None:
+        yield from _causes(error.__cause__)
 
 
 def _names(dags: Sequence[WrittenDag], move: Move) -> str:
