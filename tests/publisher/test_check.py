@@ -51,8 +51,8 @@ def test_dags_that_airflow_gives_to_another_bundle_or_does_not_show_are_said(dep
     deployment.execute("UPDATE dag SET bundle_name = 'dags-folder' WHERE dag_id = 'a'")
     deployment.execute("UPDATE dag SET is_stale = true WHERE dag_id = 'b'")
     found = told(deployment, "error")
-    assert "1 DAGs of bundle team-sales.sales belong to another bundle in Airflow: a (dags-folder)" in found
-    assert "1 DAGs of bundle team-sales.sales are not shown by Airflow: b" in found
+    assert "DAGs of bundle team-sales.sales belong to another bundle in Airflow (1): a (dags-folder)" in found
+    assert "DAGs of bundle team-sales.sales are not shown by Airflow (1): b" in found
 
 
 def test_a_missing_key_is_said_with_what_it_costs(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,14 +102,14 @@ def _dags(airflow: adapter.Adapter, connection: Connection, live: Mapping[str, C
         if taken:
             yield Symptom(
                 "error",
-                f"{len(taken)} DAGs of bundle {name} belong to another bundle in Airflow: {_some(taken, owner)}",
+                f"DAGs of bundle {name} belong to another bundle in Airflow ({len(taken)}): {_some(taken, owner)}",
                 hint="take them out of that bundle, or let its processor go",
             )
         absent = sorted(dag_id for dag_id in live[name] if dag_id not in owner)
         if absent:
             yield Symptom(
                 "error",
-                f"{len(absent)} DAGs of bundle {name} are not shown by Airflow: {', '.join(absent[:_SHOWN])}",
+                f"DAGs of bundle {name} are not shown by Airflow ({len(absent)}): {', '.join(absent[:_SHOWN])}",
                 hint="run: dagbundle airflow sync",
             )
     others: dict[str, int] = {}
@@ -117,7 +117,7 @@ def _dags(airflow: adapter.Adapter, connection: Connection, live: Mapping[str, C
         if name not in live:
             others[name] = others.get(name, 0) + 1
     for name, number in sorted(others.items()):
-        yield Symptom("info", f"bundle {name} has {number} DAGs that are not ours")
+        yield Symptom("info", f"bundle {name} is not ours; DAGs that are live in it: {number}")
 
 
 def _permissions(airflow: adapter.Adapter, connection: Connection) -> Iterator[Symptom]:
