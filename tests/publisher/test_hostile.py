@@ -127,6 +127,14 @@ def test_what_airflow_cannot_read_is_refused_with_its_reason(
     assert why in refused.value.message
 
 
+def test_what_airflow_says_of_a_document_is_bounded(shared: Deployment) -> None:
+    found = rich()
+    found["dag"]["timezone"] = "Mars/" + "x" * 100_000
+    with pytest.raises(errors.TargetError) as refused:
+        shared.submit({"h.py": [found]}, version="long")
+    assert len(refused.value.message) < 10_000
+
+
 @pytest.mark.usefixtures("canary")
 @pytest.mark.parametrize(
     "harm",

@@ -27,6 +27,8 @@ from dagbundle.targets.airflow.sessions import session_in
 
 NO_SOURCE = "# Its source was not submitted.\n"
 """Airflow takes an empty text for one that it must look for itself."""
+_SAID = 1_000
+"""Characters of what an error of Airflow's says: it may quote the document."""
 _CHUNK = 5_000
 """Values in one IN: below every driver's limit."""
 
@@ -168,7 +170,7 @@ class AirflowTarget:
             except (SQLAlchemyError, errors.DagBundleError):
                 raise
             except Exception as error:  # whatever Airflow's decoders make of a document that is not what they expect
-                said = " from ".join(f"{type(cause).__name__}: {cause}" for cause in _causes(error))
+                said = " from ".join(f"{type(cause).__name__}: {str(cause)[:_SAID]}" for cause in _causes(error))
                 raise errors.TargetError(
                     f"{_names(dags, move)}: Airflow {self._airflow.version} cannot store it: {said}",
                     hint="mend that DAG, or what it names in Airflow; what was live stays until then",
