@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import functools
+import json
 import os
 import pathlib
 import shutil
@@ -51,6 +52,17 @@ def airflow(*arguments: str, **environment: str) -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
+
+
+def process_files(url: str, name: str, folder: pathlib.Path, **environment: str) -> None:
+    """Let the stock dag-processor go once over the files of a bundle, into Airflow's database there."""
+    kind = "airflow.dag_processing.bundles.local.LocalDagBundle"
+    bundles = [{"name": name, "classpath": kind, "kwargs": {"path": str(folder)}}]
+    known = {
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": driver(url),
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
+    }
+    airflow("dag-processor", "--num-runs", "1", **{**environment, **known})
 
 
 def migrate(url: str, **environment: str) -> None:

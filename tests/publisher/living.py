@@ -25,7 +25,7 @@ import httpx
 import sqlalchemy
 
 from dagbundle.runtime.local import LocalRuntime
-from publisher.conftest import airflow, driver
+from publisher.conftest import driver, process_files
 
 Files = Mapping[str, str]
 Found = TypeVar("Found")
@@ -108,6 +108,10 @@ class LivingAirflow:
         """Return a path that is not there; tasks wait until a test makes it."""
         return self.folder / f"gate-{name}"
 
+    def process_files(self, name: str) -> None:
+        """Let the stock dag-processor go once over what was written."""
+        process_files(self.url, name, self.folder / "bundles" / name, **self.environment)
+
     # --- what an operator does ----------------------------------------------------------------------------------------
 
     def get(self, path: str, **query: Any) -> Any:
@@ -152,7 +156,7 @@ class LivingAirflow:
 
     def triggers(self) -> list[str]:
         """Return the classes of all triggers that the triggerer has to run, which no API tells."""
-        engine = sqlalchemy.create_engine(driver(self.url))
+        engine = sqlalchemy.create_engine(driver(self.url), poolclass=sqlalchemy.NullPool)
         with contextlib.closing(engine.connect()) as connection:
             return list(connection.scalars(sqlalchemy.text('SELECT classpath FROM "trigger"')))
 
@@ -265,19 +269,6 @@ def running(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def process_files(deployment: LivingAirflow, name: str) -> None:
-    """Let the stock dag-processor go over its files once."""
-    bundle = {
-        "name": name,
-        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-        "kwargs": {"path": str(deployment.folder / "bundles" / name)},
-    }
-    airflow(
-        "dag-processor", "--num-runs", "1",
-        **{**deployment.environment, "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps([bundle])},
-    )  # fmt: skip
 
 
 def free_port() -> int:

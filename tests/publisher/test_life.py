@@ -313,10 +313,10 @@ def test_a_stock_processor_loses_the_dag_and_the_run_in_that_story(stock: Living
     good = at_the_gate("kept", gate, says="good", schedule=EVERY_SECOND)
     others = {"helper.py": helper("1"), "beacon.py": BEACON}
     stock.write("kept", {"kept.py": good, **others})
-    living.process_files(stock, "kept")
+    stock.process_files("kept")
     run = stock.waiting("kept", gate)
     stock.write("kept", {"kept.py": BROKEN, **others})
-    living.process_files(stock, "kept")
+    stock.process_files("kept")
     (error,) = errors_of(stock, "kept")
     assert error["filename"] == "kept.py"
     gate.touch()

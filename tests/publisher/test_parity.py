@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from publisher.conftest import airflow, driver
+from publisher.conftest import process_files
 from support import airflow_tables
 
 NAME = "default.corpus"
@@ -49,18 +49,7 @@ def two(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> tuple[str, st
 def test_every_row_is_as_stock_airflow_writes_it(two: tuple[str, str], package: str, tmp_path: pathlib.Path) -> None:
     ours, stock = two
     folder = corpus(package)
-    bundles = [
-        {
-            "name": NAME,
-            "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-            "kwargs": {"path": str(folder)},
-        }
-    ]
-    airflow(
-        "dag-processor", "--num-runs", "1",
-        AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=driver(stock),
-        AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST=json.dumps(bundles),
-    )  # fmt: skip
+    process_files(stock, NAME, folder)
     apply(ours, folder, tmp_path)
     found = airflow_tables.differences(without_versions(ours), without_versions(stock))
     assert {name: told for name, told in found.items() if not explained(name, told)} == {}

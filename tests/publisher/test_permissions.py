@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from dagbundle import errors
-from publisher.conftest import Deployment, airflow, dag, driver, migrate, opened
+from publisher.conftest import Deployment, dag, driver, migrate, opened, process_files
 from support.postgres import PostgresServer
 
 pytest.importorskip("airflow.providers.fab", reason="needs the provider fab (make test-providers)")
@@ -109,16 +108,7 @@ def test_permissions_are_those_that_a_stock_dag_processor_writes(
     stock = f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'stock.db')}"
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags" / "a.py").write_text(FILE)
-    bundle = {
-        "name": "dags",
-        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
-        "kwargs": {"path": str(tmp_path / "dags")},
-    }
-    airflow(
-        "dag-processor", "--num-runs", "1",
-        AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=stock,
-        AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST=json.dumps([bundle]),
-    )  # fmt: skip
+    process_files(stock, "dags", tmp_path / "dags")
     fab.submit({"a.py": [dag("a", access_control=ACCESS)]})
     with sa.create_engine(stock).connect() as connection:
         assert fab.rows(KNOWN) == [tuple(row) for row in connection.execute(sa.text(KNOWN))]
