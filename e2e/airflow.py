@@ -11,6 +11,7 @@ import dataclasses
 import http.client
 import json
 import re
+import urllib.parse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -87,6 +88,11 @@ class Airflow:
     image: str
     database_url: str
     teams: Sequence[Kubectl]
+
+    @property
+    def database_password(self) -> str:
+        """What no tenant's pod may have."""
+        return urllib.parse.urlsplit(self.database_url).password or ""
 
     def deploy(self) -> None:
         """Make all of it. `await_available` waits for it."""

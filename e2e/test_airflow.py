@@ -213,22 +213,23 @@ def reads(cluster: AnyCluster, deployment: Deployment, executor_image: Image) ->
     """A bundle whose file reads values, published; since then one of them has changed."""
     image = images.with_dags(executor_image, {"ingest/reads.py": READS})
     cluster.push_image(image, "reads:1")
-    with deployment.airflow.api() as api:
-        for key in ("a_region", "b_region"):
-            api("POST", "/api/v2/variables", {"key": key, "value": f"the north of {key}"})
-        warehouse = {"connection_id": "a_warehouse", "conn_type": "http", "host": "db.test", "password": PASSWORD}
-        api("POST", "/api/v2/connections", warehouse)
-        bundle = deployment.operator.team("team-a").apply("reads", f"{cluster.registry}/reads:1", SUBDIRS)
-        try:
+    team = deployment.operator.team("team-a")
+    try:
+        with deployment.airflow.api() as api:
+            for key in ("a_region", "b_region"):
+                api("POST", "/api/v2/variables", {"key": key, "value": f"the north of {key}"})
+            warehouse = {"connection_id": "a_warehouse", "conn_type": "http", "host": "db.test", "password": PASSWORD}
+            api("POST", "/api/v2/connections", warehouse)
+            bundle = team.apply("reads", f"{cluster.registry}/reads:1", SUBDIRS)
             bundle.wait_ready()
             assert described(api) == f"the north of a_region, none of ours, db.test, {len(PASSWORD)}"
             api("PATCH", "/api/v2/variables/a_region", {"key": "a_region", "value": "the south"})
-            yield bundle
-        except AssertionError:
-            print(deployment.operator.told())  # noqa: T201 - pytest shows it with the failure
-            raise
-        finally:
-            bundle.delete()
+        yield bundle
+    except (AssertionError, ClusterError):
+        print(deployment.operator.told())  # noqa: T201 - pytest shows it with the failure
+        raise
+    finally:
+        team.bundle("reads").delete()
 
 
 def described(api: Api) -> str:
@@ -252,7 +253,7 @@ def test_a_file_reads_granted_values_of_airflow_while_it_is_parsed_and_nobody_pr
     deployment: Deployment, reads: Bundle
 ) -> None:
     (pod, *_) = reads.pods()
-    password = deployment.airflow.database_url.partition(":")[2].partition("@")[0].rpartition(":")[2]
+    password = deployment.airflow.database_password
     assert [word for word in (PASSWORD, password, airflow.FERNET_KEY) if word in json.dumps(pod)] == []
     programs = [deployment.operator.logs(component, tail=-1) for component in ("controller", "server")]
     assert all("team-a" in log for log in programs)
@@ -313,7 +314,7 @@ def test_of_what_a_dags_executor_config_wants_it_gets_its_resources_alone(story:
 
 
 def test_no_task_has_the_databases_password(deployment: Deployment, story: Story) -> None:
-    password = deployment.airflow.database_url.partition(":")[2].partition("@")[0].rpartition(":")[2]
+    password = deployment.airflow.database_password
     assert password in json.dumps(deployment.airflow.kubectl("get", "configmap", "airflow"))
     assert [pod["metadata"]["name"] for pod in each_pod(story) if password in json.dumps(pod)] == []
 
