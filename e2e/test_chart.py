@@ -359,13 +359,18 @@ def test_settings_of_airflow_cfg_reach_the_programs_as_airflow_reads_them(helm: 
 
 
 def test_what_the_values_allow_is_what_the_program_reads(helm: Helm) -> None:
-    usual, wider = vetting.Allowed(), {"classes": ["a.B", "c.D"], "pools": ["x"], "executors": [], "triggers": ["a.*"]}
+    usual = vetting.Allowed()
+    wider = {
+        "classes": ["a.B", "c.D"], "pools": ["x"], "executors": [], "triggers": ["a.T"], "callbacks": [],
+        "callbackExecutors": ["default"],
+    }  # fmt: skip
     for told in environments(helm, *AIRFLOW):
         assert vetting.read(told) == usual
     for told in environments(helm, *AIRFLOW, f"--set-json=airflow.allowed={json.dumps(wider)}"):
         assert vetting.read(told) == vetting.Allowed(
-            classes=frozenset({"a.B", "c.D"}), triggers=("a.*",), pools=frozenset({"x"}), executors=frozenset()
-        )
+            classes=frozenset({"a.B", "c.D"}), triggers=frozenset({"a.T"}), pools=frozenset({"x"}),
+            executors=frozenset(), callbacks=frozenset(), callback_executors=frozenset({"default"}),
+        )  # fmt: skip
 
 
 def test_every_switch_off_leaves_what_cannot_be_left_out(helm: Helm) -> None:

@@ -18,7 +18,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def pod_mutation_hook(pod: Any) -> None:
-    """Put a task's pod into its bundle's place, whatever its DAG's executor_config says.
+    """Put the pod of a task or a callback into its bundle's place, whatever the DAG's executor_config says.
 
     A pod of another bundle is left as it is, and so is one that a task makes itself (KubernetesPodOperator): that runs
     with what its own pod may do.
@@ -43,8 +43,8 @@ def pod_mutation_hook(pod: Any) -> None:
         place = lookup.place(connection, task)
     if place is None:
         return
-    if task != work.task:
-        raise WorkerError(f"{work.task} is not started: by now Airflow has it as {task!r}")
+    if task != work.work:
+        raise WorkerError(f"{work.work} is not started: by now Airflow has it as {task!r}")
     deployment = template.read()
     wanted = pods.build(asked, deployment, place, task, work)
     try:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dagbundle_airflow.errors import WorkerError
-from dagbundle_airflow.workload import Task
+from dagbundle_airflow.workload import Work
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MOST = 1024
@@ -57,8 +57,8 @@ def is_installed(connection: Any) -> bool:
     return bool(sa.inspect(connection).has_table("dagbundle_bundle"))
 
 
-def place(connection: Any, task: Task) -> Place | None:
-    """Return where a task runs; None where its bundle is not the operator's.
+def place(connection: Any, task: Work) -> Place | None:
+    """Return where a task or callback runs; None where its bundle is not the operator's.
 
     Raises:
         WorkerError: It is, and nothing says where and on what this version runs.
@@ -97,7 +97,7 @@ def _live_version(connection: Any, bundle: int, dag_id: str) -> str | None:
     return None if row is None else str(row[0])
 
 
-def _found(connection: Any, bundle: int, namespace: str, task: Task) -> Place:
+def _found(connection: Any, bundle: int, namespace: str, task: Work) -> Place:
     """Read the newest revision that published this version and had this DAG, and the rollout that it came from."""
     row = _one(
         connection,
@@ -137,7 +137,7 @@ def _found(connection: Any, bundle: int, namespace: str, task: Task) -> Place:
     )
 
 
-def _image(document: Mapping[str, Any], source: Mapping[str, Any], task: Task) -> str:
+def _image(document: Mapping[str, Any], source: Mapping[str, Any], task: Work) -> str:
     """Return the image with its digest. What was published from a folder has a version that only looks like one."""
     reference = document.get("image")
     if reference is None:

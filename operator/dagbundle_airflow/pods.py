@@ -15,7 +15,7 @@ from typing import Any
 from dagbundle_airflow import template, workload
 from dagbundle_airflow.errors import WorkerError
 from dagbundle_airflow.lookup import Place
-from dagbundle_airflow.workload import Task, Workload
+from dagbundle_airflow.workload import Callback, Work, Workload
 
 Object = Mapping[str, Any]
 
@@ -35,7 +35,7 @@ _LABEL_LENGTH = 63
 _HOST = ("hostNetwork", "hostPID", "hostIPC", "serviceAccount")
 
 
-def build(asked: Object, deployment: template.Deployment, place: Place, task: Task, work: Workload) -> dict[str, Any]:
+def build(asked: Object, deployment: template.Deployment, place: Place, task: Work, work: Workload) -> dict[str, Any]:
     """Build the pod of a task.
 
     Args:
@@ -43,7 +43,7 @@ def build(asked: Object, deployment: template.Deployment, place: Place, task: Ta
             first container are taken over; everything else in it may be the DAG's.
         deployment: What the platform decides.
         place: Where and on what it runs.
-        task: Which task.
+        task: Which task or callback.
         work: What its container is told.
 
     Raises:
@@ -86,13 +86,20 @@ def build(asked: Object, deployment: template.Deployment, place: Place, task: Ta
     return {"apiVersion": "v1", "kind": "Pod", "metadata": _metadata(asked, deployment, place, task), "spec": spec}
 
 
-def _metadata(asked: Object, deployment: template.Deployment, place: Place, task: Task) -> dict[str, Any]:
+def _metadata(asked: Object, deployment: template.Deployment, place: Place, task: Work) -> dict[str, Any]:
     """Name the task in the way by which the executor finds the pod again, and takes its end for the task's."""
     given, theirs = deployment.pod.get("metadata") or {}, asked["metadata"]
-    whose = {"dag_id": task.dag_id, "task_id": task.task_id, "run_id": task.run_id, "try_number": str(task.try_number)}
-    if task.map_index >= 0:
-        whose["map_index"] = str(task.map_index)
-    executors = {name: value for name, value in (theirs.get("labels") or {}).items() if name in _EXECUTORS}
+    labels = theirs.get("labels") or {}
+    if isinstance(task, Callback):  # no DAG has a say in its pod, so all labels are the executor's
+        whose = {"dag_id": task.dag_id, "run_id": task.run_id, "callback_id": task.identity}
+        executors = dict(labels)
+    else:
+        whose = {
+            "dag_id": task.dag_id, "task_id": task.task_id, "run_id": task.run_id, "try_number": str(task.try_number),
+        }  # fmt: skip
+        if task.map_index >= 0:
+            whose["map_index"] = str(task.map_index)
+        executors = {name: value for name, value in labels.items() if name in _EXECUTORS}
     return {
         "name": theirs["name"],
         "namespace": place.namespace,

@@ -1,4 +1,4 @@
-"""Proves which task a pod is for: by the token in its workload, which only Airflow can sign, and by Airflow's tables.
+"""Proves which task or callback a pod is for: by the token in its workload, which Airflow alone signs, and its tables.
 
 Without that a DAG's executor_config could carry another team's workload, and get a pod in that team's place.
 """
@@ -10,31 +10,32 @@ import uuid
 from typing import Any
 
 from dagbundle_airflow.errors import WorkerError
-from dagbundle_airflow.workload import Task, Workload
+from dagbundle_airflow.workload import Callback, Task, Work, Workload
 
 
-def prove(connection: Any, workload: Workload) -> Task:
-    """Return the task that a workload is of, as Airflow's tables have it.
+def prove(connection: Any, workload: Workload) -> Work:
+    """Return the task or callback that a workload is of, as Airflow's tables have it.
 
     Args:
         connection: To Airflow's database.
         workload: What the pod says.
 
     Raises:
-        WorkerError: Airflow did not give it out, or its task is gone.
+        WorkerError: Airflow did not give it out, or it is gone.
     """
     try:
         claims = _validator().validated_claims(workload.token)
     except Exception as error:  # whatever Airflow and its libraries raise for a token
         raise WorkerError(
-            f"{workload.task} is not started: its token is not one that Airflow gave out, or it has run out "
+            f"{workload.work} is not started: its token is not one that Airflow gave out, or it has run out "
             f"({type(error).__name__}: {error})"
         ) from error
-    if claims.get("sub") != workload.task_instance:
-        raise WorkerError(f"{workload.task} is not started: its token is another task's")
-    known = _known(connection, workload.task_instance)
+    if claims.get("sub") != workload.identity:
+        raise WorkerError(f"{workload.work} is not started: its token is another task's or callback's")
+    find = _known_callback if isinstance(workload.work, Callback) else _known
+    known = find(connection, workload.identity)
     if known is None:
-        raise WorkerError(f"{workload.task} is not started: Airflow does not know it any more")
+        raise WorkerError(f"{workload.work} is not started: Airflow does not know it any more")
     return known
 
 
@@ -76,3 +77,26 @@ def _known(connection: Any, task_instance: str) -> Task | None:
         .where(TaskInstance.id == kind(str(uuid.UUID(task_instance))))
     ).first()
     return None if row is None else Task(*row)
+
+
+def _known_callback(connection: Any, identity: str) -> Callback | None:
+    import sqlalchemy as sa  # noqa: PLC0415 - as above
+    from airflow.models.dag import DagModel  # noqa: PLC0415 - as above
+    from airflow.models.dagrun import DagRun  # noqa: PLC0415 - as above
+
+    try:
+        from airflow.models.callback import CallbackType, ExecutorCallback  # noqa: PLC0415 - as above
+    except ImportError:  # 3.1 has none for executors
+        return None
+    table = ExecutorCallback.__table__
+    row = connection.execute(
+        sa.select(table.c.data).where(table.c.id == uuid.UUID(identity), table.c.type == CallbackType.EXECUTOR.value)
+    ).first()
+    if row is None:
+        return None
+    found = connection.execute(
+        sa.select(DagRun.dag_id, DagRun.run_id, DagModel.bundle_name, DagRun.bundle_version)
+        .join(DagModel, DagModel.dag_id == DagRun.dag_id)
+        .where(DagRun.id == int(row.data["dag_run_id"]), DagRun.dag_id == row.data["dag_id"])
+    ).first()
+    return None if found is None else Callback(identity, *found)

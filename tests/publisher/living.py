@@ -41,6 +41,8 @@ FAST = {
     "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+    "DAGBUNDLE_ALLOWED_TRIGGERS": "airflow.providers.standard.triggers.file.FileDeleteTrigger,"
+    "airflow.providers.standard.triggers.temporal.DateTimeTrigger",
     "AIRFLOW__API_AUTH__JWT_SECRET": "a secret that is long enough for the signature of a token of Airflow",
 }
 

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from dagbundle.store.dagstore import DagStore
+from dagbundle.targets.airflow import vetting
 from dagbundle.targets.airflow.target import AirflowTarget
 from publisher.conftest import Deployment, dag, installed
 
@@ -82,3 +83,25 @@ def test_a_bundle_that_somebody_deactivated_is_said(deployment: Deployment) -> N
     deployment.submit({"a.py": [dag("a")]})
     deployment.execute("UPDATE dag_bundle SET active = false")
     assert "bundle team-sales.sales is marked as inactive" in told(deployment, "error")
+
+
+def test_an_executor_that_cannot_carry_out_callbacks_is_said_where_they_are_allowed_for_it(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.executors import executor_loader  # noqa: PLC0415 - after AIRFLOW_HOME is set
+
+    def found(executors: str, allowed: str) -> tuple[str, str]:
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executors)
+        for name, value in list(vars(executor_loader).items()):  # it remembers what it read
+            if name.startswith("_") and not name.startswith("__") and isinstance(value, dict | list):
+                value.clear()
+        asked = vetting.Allowed(callback_executors=frozenset({allowed}))
+        deployment.store.target = AirflowTarget(installed(), asked)
+        return told(deployment, "error"), told(deployment, "warning")
+
+    carries = installed().minor != "3.1"
+    assert ("ends the scheduler" in found("LocalExecutor", "LocalExecutor")[0]) is not carries
+    assert ("ends the scheduler" in found("LocalExecutor", "default")[0]) is not carries
+    assert "whether it carries out callbacks is not known" in found("LocalExecutor", "CeleryExecutor")[1]
+    plain = "support.executors.PlainExecutor"
+    assert f"names {plain}, which cannot carry out callbacks" in found(plain, plain)[0]

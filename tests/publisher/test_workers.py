@@ -237,6 +237,59 @@ def test_a_task_runs_on_the_image_that_was_parsed_and_in_its_subdirs_place(sched
     assert variables(pod)["REGION"] == "eu"
 
 
+def test_a_callback_that_an_executor_carries_out_is_placed_as_a_task_is(scheduler: Deployment) -> None:
+    if installed().minor == "3.1":
+        pytest.skip("in 3.1 no executor carries out callbacks")
+    publish(scheduler)
+    workload = missed(scheduler, start(scheduler).ti.run_id)
+    pod = hooked_callback(workload)
+    (container,) = pod["spec"]["containers"]
+    assert (pod["metadata"]["namespace"], container["image"]) == ("team-sales", f"{IMAGE}@{V1}")
+    assert pod["spec"]["serviceAccountName"] == "ingest-parser"
+    assert container["args"][-1] == workload.model_dump_json()
+    assert pod["metadata"]["labels"]["airflow-worker"] == "7"
+    assert pod["metadata"]["annotations"]["callback_id"] == workload.callback.id
+
+
+def test_a_callback_whose_token_is_anothers_is_not_started(scheduler: Deployment) -> None:
+    if installed().minor == "3.1":
+        pytest.skip("in 3.1 no executor carries out callbacks")
+    publish(scheduler)
+    task = start(scheduler)
+    first, other = missed(scheduler, task.ti.run_id), missed(scheduler, task.ti.run_id)
+    with pytest.raises(WorkerError, match="its token is another task's or callback's"):
+        hooked_callback(first.model_copy(update={"token": other.token}))
+    with pytest.raises(WorkerError, match="its token is another task's or callback's"):
+        hooked_callback(first.model_copy(update={"token": task.token}))
+
+
+def missed(deployment: Deployment, run_id: str) -> Any:
+    """Let a deadline of a run be missed, and return the workload of its callback as it goes to the executor."""
+    from airflow.executors import workloads  # noqa: PLC0415 - after AIRFLOW_HOME is set
+    from airflow.executors.base_executor import BaseExecutor  # noqa: PLC0415 - likewise
+    from airflow.models.callback import CallbackFetchMethod, ExecutorCallback  # noqa: PLC0415 - likewise
+    from airflow.models.dagrun import DagRun  # noqa: PLC0415 - likewise
+    from airflow.sdk.definitions.callback import SyncCallback  # noqa: PLC0415 - likewise
+
+    with Session(deployment.store.db.engine) as session:
+        run = session.scalars(sa.select(DagRun).where(DagRun.run_id == run_id)).one()
+        told = SyncCallback("airflow.providers.smtp.notifications.smtp.SmtpNotifier", kwargs={"to": "a@example.com"})
+        made = ExecutorCallback(told, fetch_method=CallbackFetchMethod.IMPORT_PATH)
+        made.data = {**made.data, "dag_id": run.dag_id, "dag_run_id": str(run.id), "deadline_id": "d"}
+        session.add(made)
+        session.commit()
+        return workloads.ExecuteCallback.make(made, dag_run=run, generator=BaseExecutor(parallelism=1).jwt_generator)
+
+
+def hooked_callback(workload: Any) -> Any:
+    """The pod of a callback as JSON, after the hook. No provider makes one yet: it is made as a task's."""
+    template = from_json(yaml.safe_load(TEMPLATE))
+    args = ["python", "-m", "airflow.sdk.execution_time.execute_workload", "--json-string", workload.model_dump_json()]
+    pod = by_hand(template, args, None, {"callback_id": workload.callback.id})
+    hook.pod_mutation_hook(pod)
+    return to_json(pod)
+
+
 def test_a_subdir_without_an_account_runs_as_the_namespaces_default(scheduler: Deployment) -> None:
     publish(scheduler)
     spec = hooked(start(scheduler, "b"))["spec"]

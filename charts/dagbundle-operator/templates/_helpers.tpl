@@ -79,7 +79,13 @@ app.kubernetes.io/managed-by: dagbundle
 {{- if .version -}}
 - {name: DAGBUNDLE_TARGET, value: airflow}
 - {name: DAGBUNDLE_ALLOWED_CLASSES, value: {{ join "," .allowed.classes | quote }}}
+- {name: DAGBUNDLE_ALLOWED_CALLBACK_EXECUTORS, value: {{ join "," .allowed.callbackExecutors | quote }}}
+{{- if not (kindIs "invalid" .allowed.triggers) }}
 - {name: DAGBUNDLE_ALLOWED_TRIGGERS, value: {{ join "," .allowed.triggers | quote }}}
+{{- end }}
+{{- if not (kindIs "invalid" .allowed.callbacks) }}
+- {name: DAGBUNDLE_ALLOWED_CALLBACKS, value: {{ join "," .allowed.callbacks | quote }}}
+{{- end }}
 {{- if not (kindIs "invalid" .allowed.pools) }}
 - {name: DAGBUNDLE_ALLOWED_POOLS, value: {{ join "," .allowed.pools | quote }}}
 {{- end }}
@@ -112,7 +118,7 @@ app.kubernetes.io/managed-by: dagbundle
 {{- $own := list "DATABASE_URL" "GRANTS_FILE" "SERVER_URL" "SERVER_CA_FILE" "PARSER_IMAGE" "PARSER_PULL_SECRET" "CLUSTER_NAME" -}}
 {{- $own = concat $own (list "LEASE_NAME" "NAMESPACE" "POD_NAME" "HEALTH_PORT" "METRICS_PORT" "LOG_FORMAT" "MAX_PARALLEL_JOBS") -}}
 {{- $own = concat $own (list "TLS_CERT_FILE" "TLS_KEY_FILE" "PORT") -}}
-{{- $own = concat $own (list "TARGET" "ALLOWED_CLASSES" "ALLOWED_TRIGGERS" "ALLOWED_POOLS" "ALLOWED_QUEUES" "ALLOWED_EXECUTORS") -}}
+{{- $own = concat $own (list "TARGET" "ALLOWED_CLASSES" "ALLOWED_TRIGGERS" "ALLOWED_CALLBACKS" "ALLOWED_CALLBACK_EXECUTORS" "ALLOWED_POOLS" "ALLOWED_QUEUES" "ALLOWED_EXECUTORS") -}}
 {{- $airflow := list -}}
 {{- range include "dagbundle.airflowEnv" (index . 0) | fromYamlArray -}}
 {{- $airflow = append $airflow .name -}}

@@ -40,24 +40,31 @@ def test_an_ordinary_document_passes() -> None:
         ({"timetable": {"__type": "airflow.timetables.base.os", "__var": {}}}, "no such class"),
         ({"timetable": "@daily"}, "it is no timetable"),
         ({"timetable": None}, "it is no timetable"),
-        ({"x": {"__type": "base_exc_ser", "__var": {"exc_cls_name": "eval"}}}, r"dag\.x\.__type is 'base_exc_ser'"),
-        ({"x": [{"__type": "airflow_exc_ser", "__var": {}}]}, r"dag\.x\[0\]\.__type"),
-        ({"x": {"__type": "connection", "__var": {"conn_id": "a"}}}, "connection"),
-        ({"x": {"__type": "simple_task_instance", "__var": {}}}, "simple_task_instance"),
-        ({"x": {"__type": ["dict"], "__var": {}}}, "no such class"),
+        (
+            {"default_args": {"__type": "base_exc_ser", "__var": {"exc_cls_name": "eval"}}},
+            r"default_args\.__type is 'base_exc_ser'",
+        ),
+        ({"default_args": [{"__type": "airflow_exc_ser", "__var": {}}]}, r"dag\.default_args\[0\]\.__type"),
+        ({"default_args": {"__type": "connection", "__var": {"conn_id": "a"}}}, "connection"),
+        ({"default_args": {"__type": "simple_task_instance", "__var": {}}}, "simple_task_instance"),
+        ({"default_args": {"__type": ["dict"], "__var": {}}}, "no such class"),
         ({"params": [["p", {"__class": "subprocess.Popen"}]]}, "it is no Param's class"),
-        ({"deadline": [{"__classname__": "tenant.Evil"}]}, "a DAG holds no such object"),
-        ({"deadline": [{"reference": {"__class_path": "tenant.Evil"}}]}, "it is not allowed"),
+        ({"deadline": [{"__classname__": "tenant.Evil"}]}, "there is no such field"),
+        ({"default_args": {"__class_path": "tenant.Evil"}}, "it is not allowed"),
+        ({"default_args": {"__classname__": "tenant.Evil"}}, "a DAG holds no such object"),
+        ({"default_args": {"__classname__": "datetime.timedelta"}}, "only a deadline is written so"),
+        ({"default_args": {"Encoding.TYPE": "airflow_exc_ser"}}, "another object"),
+        ({"create_dagrun": "x"}, "there is no such field"),
         ({"timetable": watched("tenant.Evil")}, "the triggerer may not import it"),
         ({"timetable": watched(None)}, "the triggerer may not import it"),
         ({"tags": ["x" * 101]}, "a tag is a text of at most 100 characters"),
         ({"tags": [1]}, "a tag"),
-        ({"description": 1}, "of another type"),
-        ({"max_active_runs": "many"}, "of another type"),
-        ({"relative_fileloc": "x" * 2001}, "more than 2000 characters"),
-        ({"x": {"__type": "asset", "name": "x" * 1501, "uri": "u", "group": "g"}}, "an asset's name"),
-        ({"x": {"__type": "asset", "name": 1, "uri": "u", "group": "g"}}, "an asset's name"),
-        ({"x": {"__type": "asset", "__var": []}}, "an asset is an object"),
+        ({"description": 1}, "a text is expected"),
+        ({"max_active_runs": "many"}, "a whole number is expected"),
+        ({"relative_fileloc": "x" * 2001}, "at most 2,000 are allowed"),
+        ({"default_args": {"__type": "asset", "name": "x" * 1501, "uri": "u", "group": "g"}}, "an asset's name"),
+        ({"default_args": {"__type": "asset", "name": 1, "uri": "u", "group": "g"}}, "an asset's name"),
+        ({"default_args": {"__type": "asset", "__var": []}}, "an asset is an object"),
     ],
 )
 def test_a_document_that_names_or_is_what_it_must_not_is_refused(fields: dict[str, Any], told: str) -> None:
@@ -71,12 +78,12 @@ def test_a_document_that_names_or_is_what_it_must_not_is_refused(fields: dict[st
     [
         ({"tasks": {"x": {"__type": "base_exc_ser", "__var": {}}}}, r"client_defaults\.tasks\.x\.__type"),
         (
-            {"tasks": {"start_trigger_args": {"__type": "START_TRIGGER_ARGS", "trigger_cls": "tenant.Evil"}}},
+            {"tasks": {"start_from_trigger": True, "start_trigger_args": {"trigger_cls": "tenant.Evil"}}},
             "triggerer",
         ),
         ({"tasks": {"pool": "other"}}, r"client_defaults\.tasks\.pool is 'other'"),
         ({"tasks": []}, None),
-        ({"tasks": "x"}, "no object of objects"),
+        ({"tasks": "x"}, "it is no object"),
         ("x", "no object of objects"),
     ],
 )
@@ -94,19 +101,13 @@ def test_what_stands_beside_the_dag_is_looked_at_too(defaults: Any, told: str | 
 @pytest.mark.parametrize("value", [["a"], {"a": 1}, None, 1])
 def test_a_name_that_is_no_text_is_refused(name: str, value: Any) -> None:
     with pytest.raises(errors.TargetError, match=name):
-        vetting.check(document(x={name: value}), ANY)
+        vetting.check(document(default_args={name: value}), ANY)
 
 
 def test_a_refusal_says_how_the_platform_team_would_allow_it() -> None:
     with pytest.raises(errors.TargetError) as raised:
         vetting.check(document(timetable={"__type": "tenant.Workdays", "__var": {}}), ANY)
     assert raised.value.hint == "the platform team allows it by DAGBUNDLE_ALLOWED_CLASSES"
-
-
-def test_a_trigger_of_an_operator_that_starts_deferred_is_held_against_the_list() -> None:
-    arguments = {"__type": "START_TRIGGER_ARGS", "trigger_cls": "tenant.Evil", "trigger_kwargs": None}
-    with pytest.raises(errors.TargetError, match=r"start_trigger_args\.trigger_cls is 'tenant.Evil'"):
-        vetting.check(document(serialized.task("one", start_trigger_args=arguments)), ANY)
 
 
 @pytest.mark.parametrize(
@@ -132,20 +133,29 @@ def test_a_document_that_is_nested_too_deeply_is_refused() -> None:
     for _ in range(200):
         nested = [nested]
     with pytest.raises(errors.TargetError, match="levels deep"):
-        vetting.check(document(x=nested), ANY)
+        vetting.check(document(default_args=nested), ANY)
 
 
 def test_what_a_deployment_allows_comes_from_its_environment() -> None:
     found = vetting.read(
         {
             "DAGBUNDLE_ALLOWED_CLASSES": "plugins.Workdays, ",
-            "DAGBUNDLE_ALLOWED_TRIGGERS": "ours.*",
+            "DAGBUNDLE_ALLOWED_TRIGGERS": "ours.Trigger",
+            "DAGBUNDLE_ALLOWED_CALLBACKS": "ours.call",
+            "DAGBUNDLE_ALLOWED_CALLBACK_EXECUTORS": "default",
             "DAGBUNDLE_ALLOWED_POOLS": "a,b",
         }
     )
     assert found.classes == {"plugins.Workdays"}
-    assert found.triggers == ("ours.*",)
+    assert found.triggers == {"ours.Trigger"}
+    assert found.callbacks == {"ours.call"}
+    assert found.callback_executors == {"default"}
     assert found.pools == {"a", "b"}
     assert found.queues is None
     vetting.check(document(timetable={"__type": "plugins.Workdays", "__var": {}}), found)
     vetting.check(document(timetable=watched("ours.Trigger")), found)
+
+
+def test_a_pattern_is_refused_because_it_allows_more_than_it_says() -> None:
+    with pytest.raises(errors.UsageError, match=r"holds the pattern 'airflow\.triggers\.\*'"):
+        vetting.read({"DAGBUNDLE_ALLOWED_TRIGGERS": "airflow.triggers.*"})

@@ -164,6 +164,25 @@ class Adapter:
         """Whether DAGs' `access_control` is carried out: the FAB auth manager alone has that."""
         return "FabAuthManager" in self.setting("core", "auth_manager")
 
+    def carries_callbacks(self, executor: str | None) -> bool | None:
+        """Tell whether an executor of `[core] executor` carries out callbacks of deadlines.
+
+        Args:
+            executor: Its name, as a task would choose it; None for the default one.
+
+        Returns:
+            None where the settings of this program have no such executor, or it cannot be imported here.
+        """
+        from airflow.executors.executor_loader import ExecutorLoader  # noqa: PLC0415 - for a check only
+
+        try:
+            known = ExecutorLoader.get_executor_names()
+            name = known[0] if executor is None else ExecutorLoader.lookup_executor_name_by_str(executor)
+            found, _ = ExecutorLoader.import_executor_cls(name)
+        except Exception:  # noqa: BLE001 - a deployment's own executor may raise anything while it is imported
+            return None
+        return bool(getattr(found, "supports_callbacks", False))
+
     def secrets_backends(self) -> Sequence[Any]:
         """Return whom Airflow's API server asks for Variables and Connections, in its order."""
         from airflow.configuration import ensure_secrets_loaded  # noqa: PLC0415 - as it was loaded

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagbundle.rollout.moves import Symptom
-from dagbundle.targets.airflow import adapter, upkeep
+from dagbundle.targets.airflow import adapter, upkeep, vetting
 
 ALIVE = dt.timedelta(seconds=60)
 """How old the last heartbeat of a processor may be that is taken for alive; Airflow's health page says 30 s."""
@@ -18,13 +18,16 @@ _SHOWN = 5
 _FAB_USERS = "ab_user"
 
 
-def examine(airflow: adapter.Adapter, connection: Connection, live: Mapping[str, Collection[str]]) -> Iterator[Symptom]:
+def examine(
+    airflow: adapter.Adapter, connection: Connection, live: Mapping[str, Collection[str]], allowed: vetting.Allowed
+) -> Iterator[Symptom]:
     """Look at everything.
 
     Args:
         airflow: The installed Airflow.
         connection: In a transaction.
         live: dag_ids that are live in our tables, by their bundle's name in Airflow.
+        allowed: What documents may name.
     """
     yield Symptom("info", f"this program has Airflow {airflow.version}")
     if not sa.inspect(connection).has_table("alembic_version"):
@@ -39,6 +42,7 @@ def examine(airflow: adapter.Adapter, connection: Connection, live: Mapping[str,
     yield from _bundles(airflow, connection, live)
     yield from _dags(airflow, connection, live)
     yield from _permissions(airflow, connection)
+    yield from _callbacks(airflow, allowed)
     if not airflow.setting("core", "fernet_key"):
         yield Symptom(
             "warning",
@@ -137,6 +141,26 @@ def _permissions(airflow: adapter.Adapter, connection: Connection) -> Iterator[S
             "carried out",
             hint="set AIRFLOW__CORE__AUTH_MANAGER as the deployment does; if that has left FAB, all is well",
         )
+
+
+def _callbacks(airflow: adapter.Adapter, allowed: vetting.Allowed) -> Iterator[Symptom]:
+    """Compare the executors that may be given a deadline's callback with what they can do."""
+    for name in sorted(allowed.callback_executors):
+        carries = airflow.carries_callbacks(None if name == vetting.DEFAULT_EXECUTOR else name)
+        if carries is None:
+            yield Symptom(
+                "warning",
+                f"DAGBUNDLE_ALLOWED_CALLBACK_EXECUTORS names {name}, which [core] executor does not name "
+                "here, or which is not installed here: whether it carries out callbacks is not known",
+                hint="give this program the deployment's AIRFLOW__CORE__EXECUTOR",
+            )
+        elif not carries:
+            yield Symptom(
+                "error",
+                f"DAGBUNDLE_ALLOWED_CALLBACK_EXECUTORS names {name}, which cannot carry out callbacks: a deadline's "
+                "SyncCallback for it ends the scheduler, again at each start",
+                hint="take it out of airflow.allowed.callbackExecutors",
+            )
 
 
 def _some(dag_ids: Collection[str], owner: Mapping[str, str]) -> str:

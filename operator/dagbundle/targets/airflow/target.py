@@ -22,7 +22,7 @@ from dagbundle import errors
 from dagbundle.rollout import content
 from dagbundle.rollout.model import LookupKind, LookupValue
 from dagbundle.rollout.moves import Move, Symptom, WrittenDag
-from dagbundle.targets.airflow import adapter, check, upkeep, values, vetting
+from dagbundle.targets.airflow import adapter, check, installed, upkeep, values, vetting
 from dagbundle.targets.airflow.sessions import session_in
 
 NO_SOURCE = "# Its source was not submitted.\n"
@@ -47,7 +47,7 @@ class AirflowTarget:
         if airflow is None:
             adapter.version()  # what is missing is said at once
         self._given = airflow
-        self._allowed = allowed or vetting.read()
+        self._allowed = allowed or vetting.read(notifiers=installed.notifiers)
         self._lock = threading.Lock()
 
     @functools.cached_property
@@ -110,7 +110,7 @@ class AirflowTarget:
 
     def examine(self, connection: Connection, live: Mapping[str, Collection[str]], /) -> Sequence[Symptom]:
         """Say what would go wrong. See `check.examine`."""
-        return tuple(check.examine(self._airflow, connection, live))
+        return tuple(check.examine(self._airflow, connection, live, self._allowed))
 
     def _refuse_newer(self, move: Move) -> None:
         for subdir, found in sorted(move.airflow.items()):
