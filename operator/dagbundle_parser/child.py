@@ -125,6 +125,7 @@ class _Child:
         self._write, self._clock, self._pack = os.write, time.monotonic, HEADER.pack
         self._setitimer, self._timer = signal.setitimer, signal.ITIMER_REAL
         self._usage, self._self = resource.getrusage, resource.RUSAGE_SELF
+        self._pid, self._own, self._exit = os.getpid, os.getpid(), os._exit
         self._stand_down = faulthandler.cancel_dump_traceback_later
         self._recorder = Recorder(root, work.covered)
         self._traces: tuple[object, ...] = ()
@@ -185,6 +186,8 @@ class _Child:
                 self._setitimer(self._timer, seconds)
                 return loader.load(file)
             finally:
+                if self._pid() != self._own:  # the file forked, and this is the copy: nobody waits for its result
+                    self._exit(_code_of(sys.exc_info()[1]))
                 self._setitimer(self._timer, 0)
                 if not shared:
                     self._stand_down()
@@ -219,6 +222,12 @@ class _Child:
             view = memoryview(part)
             while view:
                 view = view[self._write(self._results, view) :]
+
+
+def _code_of(error: BaseException | None) -> int:
+    """The exit code of a process that ends by `error`, as Python has it."""
+    code = error.code if isinstance(error, SystemExit) else error and 1
+    return code & 0xFF if isinstance(code, int) else int(code is not None)
 
 
 def _flush_and_tell() -> int:
