@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import NoReturn
 
-from dagbundle_parser.descent import PR_SET_PDEATHSIG, end_descendants, inherit_orphans, prctl
+from dagbundle_parser.descent import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, end_descendants, inherit_orphans, prctl
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT)
 
@@ -36,6 +36,7 @@ def keep(parse: Callable[[], int], *, report: int) -> int:
     """
     with _masked():
         keeper, lifeline = _start(parse)
+        prctl(PR_SET_DUMPABLE, 0)  # likewise
         status = _watch(keeper, report)
     os.close(lifeline)
     end_descendants()
@@ -74,6 +75,7 @@ def _start(parse: Callable[[], int], own: Sequence[int] = ()) -> tuple[int, int]
     if pid == 0:
         status = 1
         try:
+            prctl(PR_SET_DUMPABLE, 0)  # it holds where the report goes, which files that run as its user must not open
             for descriptor in (lifeline, *own):
                 os.close(descriptor)
             status = _keep_below(parse, hangup)

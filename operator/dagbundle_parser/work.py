@@ -47,7 +47,7 @@ def work(parse: Parse) -> int:
     environment.hide()
     stop = _Stop()
     child = _Child.start(parse, settings, stop)
-    prctl(PR_SET_DUMPABLE, 0)  # its descriptors and its memory are nobody's business who shares its user
+    prctl(PR_SET_DUMPABLE, 0)  # before it makes its key: its descriptors and memory are closed to who shares its user
     from dagbundle_parser.delivery import Errand  # noqa: PLC0415 - the child must hold nothing of it
     from dagbundle_parser.spool import Spool  # noqa: PLC0415 - likewise
 
