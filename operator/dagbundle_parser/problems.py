@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import traceback
@@ -44,6 +45,8 @@ def problem_of(error: BaseException, file: SourceFile, *, doing: str = "") -> Fi
         return FileProblem("SystemExit", _with_trace(text, error, file), line)
     kind = type(error).__name__
     text = _text_of(error)
+    if isinstance(error, PermissionError):
+        text += _foreign(error)
     if isinstance(error, (SyntaxError, UnicodeDecodeError)) or (isinstance(error, ValueError) and "null byte" in text):
         return FileProblem(kind, f"{file.path} is not valid Python: {text}", line)
     return FileProblem(kind, _with_trace(f"{doing}: {kind}: {text}" if doing else f"{kind}: {text}", error, file), line)
@@ -58,6 +61,24 @@ def problem_of_text(text: str, file: SourceFile) -> FileProblem:
     kinds = [match["kind"] for match in _KIND.finditer(text)]
     kind = kinds[-1].rpartition(".")[2] if kinds else "ImportError"
     return FileProblem(kind, text.strip(), lines[-1] if lines else None)
+
+
+def _foreign(error: PermissionError) -> str:
+    """What to add where a file is of another user than the one that this process is, who are both no root."""
+    try:
+        path = os.path.abspath(os.fsdecode(error.filename))  # noqa: PTH100 - a text, perhaps of bytes
+        while not os.path.lexists(path):
+            path = os.path.dirname(path)  # noqa: PTH120 - likewise
+        owner, own = os.lstat(path).st_uid, os.geteuid()
+    except (OSError, TypeError, ValueError):
+        return ""
+    if owner in {own, 0}:
+        return ""
+    return (
+        f" ({path} belongs to user {owner}, and this file is parsed as user {own}: where the parser is root, each file "
+        "has a spare user. Write to the folder that TMPDIR names, which all files of a run share, or set the subdir's "
+        "runAsUser)"
+    )
 
 
 def _text_of(error: BaseException) -> str:
