@@ -17,6 +17,8 @@ _OWN_FRAMES = ("/dagbundle_parser/", "importlib", "/airflow/dag_processing/", "/
 _LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _KIND = re.compile(r"^(?P<kind>[A-Za-z_][\w.]*)(?::|$)", re.MULTILINE)
 _FRAMES = 20
+_MEMBERS, _DEEPEST_MEMBER = 20, 8
+_SHOWN_LINES, _SHOWN_CHARACTERS = 20, 2000
 
 
 def problem_of(error: BaseException, file: SourceFile, *, doing: str = "") -> FileProblem:
@@ -49,6 +51,7 @@ def problem_of(error: BaseException, file: SourceFile, *, doing: str = "") -> Fi
         text += _foreign(error)
     if isinstance(error, (SyntaxError, UnicodeDecodeError)) or (isinstance(error, ValueError) and "null byte" in text):
         return FileProblem(kind, f"{file.path} is not valid Python: {text}", line)
+    text += _members(error)
     return FileProblem(kind, _with_trace(f"{doing}: {kind}: {text}" if doing else f"{kind}: {text}", error, file), line)
 
 
@@ -79,6 +82,19 @@ def _foreign(error: PermissionError) -> str:
         "has a spare user. Write to the folder that TMPDIR names, which all files of a run share, or set the subdir's "
         "runAsUser)"
     )
+
+
+def _members(error: BaseException, indent: str = "  ", most: int = _MEMBERS) -> str:
+    """The exceptions that an ExceptionGroup holds, a line each; groups may hold groups."""
+    members = (
+        getattr(error, "exceptions", ()) if "ExceptionGroup" in {kind.__name__ for kind in type(error).__mro__} else ()
+    )
+    if not isinstance(members, (tuple, list)) or len(indent) > _DEEPEST_MEMBER:
+        return ""
+    lines = [f"\n{indent}{type(one).__name__}: {_text_of(one)}{_members(one, indent + '  ')}" for one in members[:most]]
+    if len(members) > most:
+        lines.append(f"\n{indent}and {len(members) - most} more")
+    return "".join(lines)
 
 
 def _text_of(error: BaseException) -> str:
@@ -125,6 +141,13 @@ def _with_trace(text: str, error: BaseException, file: SourceFile) -> str:
     prefix = file.root.rstrip("/") + "/"
     shown = "".join(traceback.format_list(own)).replace(prefix, "")
     return f"{text}\nTraceback (most recent call last):\n{shown}".rstrip()
+
+
+def last_words(output: str) -> str:
+    """What to add to an error of a file whose process ended, so that what it printed last is seen."""
+    text = output.strip()[-_SHOWN_CHARACTERS:]
+    lines = text.splitlines()[-_SHOWN_LINES:]
+    return "\nIt printed last:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
 
 
 def crash_line(output: str, absolute: str) -> int | None:
