@@ -131,7 +131,7 @@ def test_what_a_file_starts_is_gone_while_other_files_still_run(folder: Path, en
     assert len(alive) == 4, "who was started, the keeper, the parser, and the process of the file that hangs"
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 @pytest.mark.parametrize("env", USERS, ids=IDS)
 def test_all_are_gone_when_what_was_started_is_killed(folder: Path, env: dict[str, str], number: int) -> None:
     process = _start(folder, env)
