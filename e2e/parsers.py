@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import gzip
 import hashlib
+import http
 import http.client
 import json
 import ssl
@@ -50,6 +51,11 @@ class Answer:
     text: str
     date: str
     """When it was said, by the server's clock."""
+
+    @property
+    def believes_token(self) -> bool:
+        """Whether the token was that of a pod of the run; its own parser alone has the key that is asked for then."""
+        return self.status == http.HTTPStatus.OK or self.reason == "KeyRefused"
 
 
 class Server:

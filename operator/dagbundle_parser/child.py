@@ -21,6 +21,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any, NoReturn
 
 from dagbundle_parser.closure import Recorder
@@ -125,6 +126,7 @@ class _Child:
         self._write, self._clock, self._pack = os.write, time.monotonic, HEADER.pack
         self._setitimer, self._timer = signal.setitimer, signal.ITIMER_REAL
         self._usage, self._self = resource.getrusage, resource.RUSAGE_SELF
+        self._pid, self._own, self._exit = os.getpid, os.getpid(), os._exit
         self._stand_down = faulthandler.cancel_dump_traceback_later
         self._recorder = Recorder(root, work.covered)
         self._traces: tuple[object, ...] = ()
@@ -138,6 +140,7 @@ class _Child:
         VALUES.begin()
         self._recorder.start()
         result = _told(self._load(file, loader, shared=shared), file)
+        result.errors = [_limited(error, self._work.limits.file_memory_bytes) for error in result.errors]
         closure, dynamic = self._finish_recording()
         if shared:
             traces, before_traces = loader.traces(), self._traces
@@ -185,6 +188,8 @@ class _Child:
                 self._setitimer(self._timer, seconds)
                 return loader.load(file)
             finally:
+                if self._pid() != self._own:  # the file forked, and this is the copy: nobody waits for its result
+                    self._exit(_code_of(sys.exc_info()[1]))
                 self._setitimer(self._timer, 0)
                 if not shared:
                     self._stand_down()
@@ -219,6 +224,12 @@ class _Child:
             view = memoryview(part)
             while view:
                 view = view[self._write(self._results, view) :]
+
+
+def _code_of(error: BaseException | None) -> int:
+    """The exit code of a process that ends by `error`, as Python has it."""
+    code = error.code if isinstance(error, SystemExit) else error and 1
+    return code & 0xFF if isinstance(code, int) else int(code is not None)
 
 
 def _flush_and_tell() -> int:
@@ -260,9 +271,24 @@ def _warning_record(warning: LoadedWarning) -> dict[str, Any]:
     return {"category": warning.category[:200], "message": bounded(warning.message, 4096), "line": warning.line}
 
 
-def _timer(file: SourceFile, seconds: float) -> Callable[[int, object], None]:
-    def expired(_signal: int, _frame: object) -> None:
-        raise FileTimeout(timeout_text(file.path, seconds))
+def _limited(problem: FileProblem, memory: int) -> FileProblem:
+    """Name the limit where it was gone over."""
+    if problem.kind != "MemoryLimit":
+        return problem
+    found, named = "ran out of memory: ", f"ran out of memory, of which a file may use {memory >> 20} MiB: "
+    return dataclasses.replace(problem, message=problem.message.replace(found, named, 1))
+
+
+def _timer(file: SourceFile, seconds: float) -> Callable[[int, FrameType | None], None]:
+    def expired(_signal: int, frame: FrameType | None) -> None:
+        text = timeout_text(file.path, seconds)
+        while frame is not None:
+            if frame.f_code.co_name == "add_dags" and "dagbundle_parser" in frame.f_code.co_filename:
+                raise FileTimeout(
+                    f"{text}. It was imported by then, and its DAGs were being serialized: make them smaller"
+                )
+            frame = frame.f_back
+        raise FileTimeout(text)
 
     return expired
 

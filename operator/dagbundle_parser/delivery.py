@@ -71,7 +71,7 @@ class Errand:
     """
 
     def __init__(self, settings: Settings, spool: Spool, child: Child, stop: Stop) -> None:
-        self._server = Server(settings.url, settings.token_file, settings.authority)
+        self._server = Server(settings.url, settings.token_file, settings.authority, os.urandom(32).hex())
         self._delivered: RefusedError | RemoteError | None = None
         self._gave_up = threading.Event()
         self._settings = settings

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 
 IGNORE_FILE = ".airflowignore"
 
@@ -42,7 +43,7 @@ def read_rules(text: str, *, directory: str, syntax: str) -> list[IgnoreRule]:
         syntax: `glob` or `regexp`.
 
     Raises:
-        ValueError: another syntax.
+        ValueError: another syntax, or a glob that Airflow refuses.
     """
     if syntax not in {"glob", "regexp"}:
         raise ValueError(f"[core] dag_ignore_file_syntax must be glob or regexp, not {syntax!r}")
@@ -84,22 +85,33 @@ def _glob_rule(line: str, directory: str) -> IgnoreRule | None:
     if line.strip() == "/":
         return None
     anchored = line.startswith("/") or "/" in line.rstrip("/")
-    text = line if line.endswith("\\ ") else line.rstrip()
-    text = text.lstrip()
+    text = line if line.endswith("\\ ") else line.rstrip()  # blanks in front are part of the pattern
     ignore = not text.startswith("!")
     text = text if ignore else text[1:]
-    if not text or text == "/":
+    if ignore and not text:
         return None
-    if text.startswith(("\\#", "\\!")):
-        text = text[1:]
-    pattern = re.compile(_glob_regex(text))
+    if not text:
+        raise ValueError(f"{line!r} is no pattern: nothing follows the exclamation mark")
+    try:
+        regex = _glob_regex(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what a bracket may mean in a later Python
+            pattern = re.compile(regex) if regex is not None else None
+    except (ValueError, re.error) as error:
+        raise ValueError(f"{line!r} is no pattern: {error}") from error
+    if pattern is None:
+        return None
     return IgnoreRule(
         pattern, directory if anchored else None, ignore=ignore, directories_only=text.rstrip().endswith("/")
     )
 
 
-def _glob_regex(text: str) -> str:
-    """A gitignore glob as a regular expression for a path, of which a directory ends with `/`."""
+def _glob_regex(text: str) -> str | None:
+    """A gitignore glob as a regular expression for a path, of which a directory ends with `/`; None matches nothing.
+
+    Raises:
+        ValueError: it ends with a backslash.
+    """
     segments = text.split("/")
     if segments[0] == "":
         segments = segments[1:]  # a leading slash only anchors
@@ -118,29 +130,38 @@ def _glob_regex(text: str) -> str:
             else:
                 out += "(?:.+/)?"
             continue
-        out += ("/" if slash else "") + ("[^/]+" if segment == "*" else _segment_regex(segment))
+        own = "[^/]+" if segment == "*" else _segment_regex(segment)
+        if own is None:
+            return None
+        out += ("/" if slash else "") + own
         slash = True
         if i == last:
             out += "(?:/.*)?"
     return out + r"\Z"
 
 
-def _segment_regex(segment: str) -> str:
+def _segment_regex(segment: str) -> str | None:
+    """What one folder's or file's name must match; None where a bracket is not closed, which git discards."""
     out, i = "", 0
     while i < len(segment):
         char = segment[i]
         i += 1
-        if char == "\\" and i < len(segment):
+        if char == "\\":
+            if i == len(segment):
+                raise ValueError("nothing follows the backslash at its end")
             out += re.escape(segment[i])
             i += 1
         elif char == "*":
             out += "[^/]*"
         elif char == "?":
             out += "[^/]"
-        elif char == "[" and (end := _class_end(segment, i)) > 0:
+        elif char == "[":
+            end = _class_end(segment, i)
+            if end < 0:
+                return None
             body = segment[i:end]
             negated = body[:1] in {"!", "^"}
-            out += "[" + ("^" if negated else "") + _class_body(body[1:] if negated else body) + "]"
+            out += "[" + ("^" if negated else "") + (body[1:] if negated else body).replace("\\", "\\\\") + "]"
             i = end + 1
         else:
             out += re.escape(char)
@@ -155,7 +176,3 @@ def _class_end(segment: str, start: int) -> int:
     if segment[i : i + 1] == "]":
         i += 1
     return segment.find("]", i)
-
-
-def _class_body(body: str) -> str:
-    return body.replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]").replace("&&", "&\\&").replace("^", "\\^")

@@ -33,7 +33,7 @@ from dagbundle_parser.child import (
     timeout_text,
 )
 from dagbundle_parser.errors import FileProblem, RunError
-from dagbundle_parser.problems import crash_line, signal_problem
+from dagbundle_parser.problems import crash_line, last_words, signal_problem
 from dagbundle_parser.protocol import encode
 
 _CHUNK = 1 << 18
@@ -320,6 +320,8 @@ class Pool:
         """The record of a file whose child did not send one."""
         path = assignment.file.path
         problem = self._diagnose(child, assignment)
+        output = self._output(child, may_tell=True)
+        problem = dataclasses.replace(problem, message=problem.message + last_words(str(output["text"])))
         record = {
             "path": path,
             "status": "parsed",
@@ -333,7 +335,7 @@ class Pool:
             "fingerprint": self._work.fingerprint,
             "closure": {},
             "dynamic": [],
-            "output": self._output(child, may_tell=True),
+            "output": output,
         }
         return FileRecord(path, encode(record), 0, 1)
 

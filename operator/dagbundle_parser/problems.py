@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import traceback
@@ -16,6 +17,8 @@ _OWN_FRAMES = ("/dagbundle_parser/", "importlib", "/airflow/dag_processing/", "/
 _LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _KIND = re.compile(r"^(?P<kind>[A-Za-z_][\w.]*)(?::|$)", re.MULTILINE)
 _FRAMES = 20
+_MEMBERS, _DEEPEST_MEMBER = 20, 8
+_SHOWN_LINES, _SHOWN_CHARACTERS = 20, 2000
 
 
 def problem_of(error: BaseException, file: SourceFile, *, doing: str = "") -> FileProblem:
@@ -44,8 +47,11 @@ def problem_of(error: BaseException, file: SourceFile, *, doing: str = "") -> Fi
         return FileProblem("SystemExit", _with_trace(text, error, file), line)
     kind = type(error).__name__
     text = _text_of(error)
+    if isinstance(error, PermissionError):
+        text += _foreign(error)
     if isinstance(error, (SyntaxError, UnicodeDecodeError)) or (isinstance(error, ValueError) and "null byte" in text):
         return FileProblem(kind, f"{file.path} is not valid Python: {text}", line)
+    text += _members(error)
     return FileProblem(kind, _with_trace(f"{doing}: {kind}: {text}" if doing else f"{kind}: {text}", error, file), line)
 
 
@@ -58,6 +64,37 @@ def problem_of_text(text: str, file: SourceFile) -> FileProblem:
     kinds = [match["kind"] for match in _KIND.finditer(text)]
     kind = kinds[-1].rpartition(".")[2] if kinds else "ImportError"
     return FileProblem(kind, text.strip(), lines[-1] if lines else None)
+
+
+def _foreign(error: PermissionError) -> str:
+    """What to add where a file is of another user than the one that this process is, who are both no root."""
+    try:
+        path = os.path.abspath(os.fsdecode(error.filename))  # noqa: PTH100 - a text, perhaps of bytes
+        while not os.path.lexists(path):
+            path = os.path.dirname(path)  # noqa: PTH120 - likewise
+        owner, own = os.lstat(path).st_uid, os.geteuid()
+    except (OSError, TypeError, ValueError):
+        return ""
+    if owner in {own, 0}:
+        return ""
+    return (
+        f" ({path} belongs to user {owner}, and this file is parsed as user {own}: where the parser is root, each file "
+        "has a spare user. Write to the folder that TMPDIR names, which all files of a run share, or set the subdir's "
+        "runAsUser)"
+    )
+
+
+def _members(error: BaseException, indent: str = "  ", most: int = _MEMBERS) -> str:
+    """The exceptions that an ExceptionGroup holds, a line each; groups may hold groups."""
+    members = (
+        getattr(error, "exceptions", ()) if "ExceptionGroup" in {kind.__name__ for kind in type(error).__mro__} else ()
+    )
+    if not isinstance(members, (tuple, list)) or len(indent) > _DEEPEST_MEMBER:
+        return ""
+    lines = [f"\n{indent}{type(one).__name__}: {_text_of(one)}{_members(one, indent + '  ')}" for one in members[:most]]
+    if len(members) > most:
+        lines.append(f"\n{indent}and {len(members) - most} more")
+    return "".join(lines)
 
 
 def _text_of(error: BaseException) -> str:
@@ -104,6 +141,13 @@ def _with_trace(text: str, error: BaseException, file: SourceFile) -> str:
     prefix = file.root.rstrip("/") + "/"
     shown = "".join(traceback.format_list(own)).replace(prefix, "")
     return f"{text}\nTraceback (most recent call last):\n{shown}".rstrip()
+
+
+def last_words(output: str) -> str:
+    """What to add to an error of a file whose process ended, so that what it printed last is seen."""
+    text = output.strip()[-_SHOWN_CHARACTERS:]
+    lines = text.splitlines()[-_SHOWN_LINES:]
+    return "\nIt printed last:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
 
 
 def crash_line(output: str, absolute: str) -> int | None:

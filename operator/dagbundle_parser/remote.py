@@ -71,11 +71,14 @@ class Server:
         url: `https://host:port`, perhaps with a path; plain HTTP only on this machine.
         token_file: read for every request, because it is renewed while a run goes on.
         authority: certificates to trust, as PEM text; None trusts those of the system.
+        key: 64 hexadecimal digits that only this process knows. The server holds the pod to the first that comes, so
+            that who reads the token's file cannot speak in its place.
     """
 
     url: str
     token_file: str
     authority: str | None = None
+    key: str = dataclasses.field(default="", repr=False)
 
     def get(self, path: str) -> bytes:
         """Get a document.
@@ -149,6 +152,7 @@ class Server:
             f"{method} {parts.path.rstrip('/')}{path} HTTP/1.1",
             f"Host: {parts.netloc}",
             f"Authorization: Bearer {read_token(self.token_file)}",
+            *([f"Dagbundle-Key: {self.key}"] if self.key else []),
             f"User-Agent: dagbundle-parser/{__version__}",
             "Accept: application/json",
             "Accept-Encoding: gzip",

@@ -16,15 +16,14 @@ import resource
 import signal
 import socket
 import stat
-import sys
 from collections.abc import Collection, Iterable, Sequence
 
+from dagbundle_parser import descent, scratch
+from dagbundle_parser.descent import prctl
 from dagbundle_parser.errors import RunError
 
 _SPARE_UIDS = range(60_578, 61_184)  # what systemd's table of UID ranges gives to nobody
 _NOBODY = 65_534
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 1, 4, 8
-_PR_SET_SECCOMP_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 38, 36
 _CAP_DAC_READ_SEARCH = 2
 _CAPABILITY_VERSION_3 = 0x2008_0522
 
@@ -37,15 +36,6 @@ class _CapData(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
-_LINUX = sys.platform.startswith("linux")
-# Looked up now: in a child the audit hook would take ctypes for the DAG file's doing.
-_libc = ctypes.CDLL(None, use_errno=True) if _LINUX else None
-
-
-def _prctl(option: int, value: int) -> bool:
-    return _libc is not None and _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) == 0
-
-
 class Sandbox:
     """How the children of one run are held.
 
@@ -55,13 +45,21 @@ class Sandbox:
         processes: how many processes and threads a child may have.
         slots: how many children run at once.
         needed: paths that children must be able to read.
+        name: of the run, the same next time.
 
     Raises:
         RunError: `CannotDropPrivileges`: root without the right to become somebody else.
     """
 
     def __init__(
-        self, *, run_as_user: int | None, memory_bytes: int, processes: int, slots: int, needed: Iterable[str]
+        self,
+        *,
+        run_as_user: int | None,
+        memory_bytes: int,
+        processes: int,
+        slots: int,
+        needed: Iterable[str],
+        name: str,
     ) -> None:
         self._root = os.geteuid() == 0
         self._run_as_user = run_as_user
@@ -73,12 +71,16 @@ class Sandbox:
             raise RunError("CannotDropPrivileges", "runAsUser is 0: DAG files are not run as root; choose another UID")
         if self._root:
             self._check_identity(slots)
+        if self._own_uid_per_slot:
+            for uid in _users_of_processes().intersection(self._uids):  # of a parser that was killed with its keepers
+                _kill_all_of(uid)
         self._keep_reading = self._root and not all(open_to_others(path) for path in needed)
+        self._scratch = scratch.make(name, self.uid(0), self._gid(0)) if self._root else None
         own = 0 if self._own_uid_per_slot else _tasks_of(self.uid(0))
         self._processes = own + processes * (1 if self._own_uid_per_slot else slots)
         # Orphans become our children, so that they can be found; and no child may look into our descriptors.
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        _prctl(_PR_SET_DUMPABLE, 0)
+        descent.inherit_orphans()
+        prctl(descent.PR_SET_DUMPABLE, 0)
 
     def uid(self, slot: int) -> int:
         """The user that the child in `slot` runs as."""
@@ -87,6 +89,10 @@ class Sandbox:
         if self._run_as_user is not None:
             return self._run_as_user
         return self._uids[slot]
+
+    def _gid(self, slot: int) -> int:
+        """The group of the child in `slot`: spare users share one, by which they write to the same files."""
+        return _group_of(self.uid(0 if self._own_uid_per_slot else slot))
 
     def _check_identity(self, slots: int) -> None:
         wanted = [self.uid(slot) for slot in range(slots)]
@@ -104,6 +110,7 @@ class Sandbox:
     def enter(self, slot: int) -> None:
         """Confine the calling process, a fresh child, for good."""
         os.setsid()
+        descent.inherit_orphans()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         limit, hard = _address_space() + self._memory, resource.getrlimit(resource.RLIMIT_AS)[1]
         if hard == resource.RLIM_INFINITY or limit < hard:
@@ -111,10 +118,12 @@ class Sandbox:
         with contextlib.suppress(OSError, ValueError):  # a hard limit that is lower already
             resource.setrlimit(resource.RLIMIT_NPROC, (self._processes, self._processes))
         if self._root:
-            _become(self.uid(slot), keep_reading=self._keep_reading)
-        _prctl(_PR_SET_SECCOMP_NO_NEW_PRIVS, 1)
-        _prctl(_PR_SET_DUMPABLE, 1)
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # after the change of user, which clears it
+            _become(self.uid(slot), self._gid(slot), keep_reading=self._keep_reading)
+            if self._scratch is not None:
+                scratch.enter(self._scratch)
+        prctl(descent.PR_SET_NO_NEW_PRIVS, 1)
+        prctl(descent.PR_SET_DUMPABLE, 1)
+        prctl(descent.PR_SET_PDEATHSIG, signal.SIGKILL)  # after the change of user, which clears it
         if os.getppid() != self._parent:
             os._exit(1)
 
@@ -128,33 +137,27 @@ class Sandbox:
         """
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(ended, signal.SIGKILL)
-        if not _orphans(running):
+        # A child keeps its orphans while it lives (see `enter`): what has come to this process is of one that does not.
+        if not descent.children(running):
             return
         if self._own_uid_per_slot:
             _kill_all_of(self.uid(slot))
-            return
-        # Whose an orphan of another session is cannot be told; it goes when no other child runs.
-        while targets := [pid for pid in _orphans(running) if not running or _session_of(pid) == ended]:
-            for pid in targets:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
-            for pid in targets:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, 0)
+        else:
+            descent.end_descendants(running)
 
 
-def _become(uid: int, *, keep_reading: bool) -> None:
+def _become(uid: int, gid: int | None = None, *, keep_reading: bool) -> None:
     if keep_reading:
-        _prctl(_PR_SET_KEEPCAPS, 1)
-    gid = _group_of(uid)
+        prctl(descent.PR_SET_KEEPCAPS, 1)
+    gid = _group_of(uid) if gid is None else gid
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
-    if keep_reading and _libc is not None:
+    if keep_reading and descent.LIBC is not None:
         bit = 1 << _CAP_DAC_READ_SEARCH
         header = _CapHeader(_CAPABILITY_VERSION_3, 0)
         data = (_CapData * 2)(_CapData(bit, bit, 0), _CapData(0, 0, 0))
-        _libc.capset(ctypes.byref(header), data)
+        descent.LIBC.capset(ctypes.byref(header), data)
 
 
 def _group_of(uid: int) -> int:
@@ -211,36 +214,19 @@ def _claim_uids(count: int) -> tuple[list[int], list[socket.socket]]:
     raise RunError("TooManyProcesses", f"fewer than {count} spare UIDs are free: ask for fewer processes")
 
 
-def _session_of(pid: int) -> int:
-    with contextlib.suppress(ProcessLookupError):
-        return os.getsid(pid)
-    return -1
-
-
-def _orphans(running: Collection[int]) -> list[int]:
-    """Children of this process that are not in `running`, the dead ones aside."""
-    try:
-        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:  # noqa: PTH123 - a hot path
-            pids = [int(word) for word in file.read().split()]
-    except OSError:
-        pids = [pid for pid, parent in _all_processes() if parent == os.getpid()]
-    return [pid for pid in pids if pid not in running]
-
-
-def _all_processes() -> list[tuple[int, int]]:
-    found = []
+def _users_of_processes() -> set[int]:
+    users = set()
     for name in os.listdir("/proc") if os.path.isdir("/proc") else []:
         if name.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError):
-                text = open(f"/proc/{name}/stat", encoding="ascii", errors="replace").read()  # noqa: PTH123, SIM115
-                found.append((int(name), int(text.rpartition(")")[2].split()[1])))
-    return found
+            with contextlib.suppress(OSError):
+                users.add(os.stat(f"/proc/{name}").st_uid)
+    return users
 
 
 def _tasks_of(uid: int) -> int:
     """How many threads a user runs now: RLIMIT_NPROC counts them all."""
     count = 0
-    for pid, _ in _all_processes():
+    for pid, _, _ in descent.processes():
         with contextlib.suppress(OSError):
             if os.stat(f"/proc/{pid}").st_uid == uid:
                 count += len(os.listdir(f"/proc/{pid}/task"))

@@ -8,7 +8,6 @@ server and the token, imports nothing of the bundle's environment, and spools an
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import os
 import signal
@@ -19,13 +18,13 @@ import traceback
 from collections.abc import Callable
 from types import FrameType
 
-from dagbundle_parser import environment
+from dagbundle_parser import environment, keeper
+from dagbundle_parser.descent import PR_SET_DUMPABLE, end_descendants, prctl
 from dagbundle_parser.environment import Settings
 from dagbundle_parser.errors import RequestError
 
 _MOST_MESSAGE = 4000
 """Kubernetes keeps 4096 bytes of a termination message."""
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 
 Parse = Callable[[int, int, int, "int | None", bool], int]
 """Carries out the run and returns its exit code; takes the descriptors of the request, of the report and of lookups,
@@ -48,7 +47,7 @@ def work(parse: Parse) -> int:
     environment.hide()
     stop = _Stop()
     child = _Child.start(parse, settings, stop)
-    _prctl(_PR_SET_DUMPABLE, 0)  # its descriptors and its memory are nobody's business who shares its user
+    prctl(PR_SET_DUMPABLE, 0)  # before it makes its key: its descriptors and memory are closed to who shares its user
     from dagbundle_parser.delivery import Errand  # noqa: PLC0415 - the child must hold nothing of it
     from dagbundle_parser.spool import Spool  # noqa: PLC0415 - likewise
 
@@ -99,28 +98,21 @@ class _Child:
         request, asker = os.pipe()
         report, reporter = os.pipe()
         lookups, inquirer = socket.socketpair()
-        parent = os.getpid()
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
-        if pid == 0:
+
+        def carried_out() -> int:
             status = 1
             try:
-                for number in (signal.SIGTERM, signal.SIGINT):
-                    signal.signal(number, signal.SIG_DFL)
-                _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-                os.close(asker)
-                os.close(report)
-                lookups.close()
-                if os.getppid() == parent:
-                    status = parse(request, reporter, inquirer.detach(), settings.shard, settings.ahead)
+                status = parse(request, reporter, inquirer.detach(), settings.shard, settings.ahead)
             except BaseException:  # noqa: BLE001 - whatever it is, it ends here and is shown
                 traceback.print_exc()
             for stream in (sys.stdout, sys.stderr):
                 with contextlib.suppress(OSError, ValueError):
                     stream.flush()
-            os._exit(status)
-        stop.child = pid
+            return status
+
+        stop.child = pid = keeper.start(carried_out, own=(asker, report, lookups.fileno()))
         os.close(request)
         os.close(reporter)
         inquirer.close()
@@ -138,6 +130,7 @@ class _Child:
         if self.status is None:
             self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
             self.stop.child = None
+            end_descendants()  # of a keeper that was killed
         return self.status
 
     def end(self) -> None:
@@ -157,8 +150,3 @@ def _end(status: int, message: str, last_words: str) -> int:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(message.encode("utf-8", "replace")[:_MOST_MESSAGE])
     return status
-
-
-def _prctl(option: int, value: int) -> None:
-    with contextlib.suppress(OSError, AttributeError):  # not on Linux: a development machine
-        ctypes.CDLL(None).prctl(option, ctypes.c_ulong(value), 0, 0, 0)

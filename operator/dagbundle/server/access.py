@@ -19,12 +19,14 @@ from dagbundle.server.limits import Buckets, Remembered
 from dagbundle.server.metrics import Metrics
 from dagbundle.server.settings import Settings
 from dagbundle.server.tokens import Caller, Pod, TokenReviewer
+from dagbundle.store import keys
 from dagbundle.store.dagstore import DagStore
 from dagbundle.store.records import JobRow, RolloutRow, RolloutState, RunState
 
 T = TypeVar("T")
 
 _RUN = re.compile(r"[A-Za-z0-9_-]{1,200}")
+_KEY = re.compile(r"[0-9a-f]{64}")
 _MOST_TOKEN = 16 * 1024
 _ALIVE = frozenset({"Pending", "Running"})
 _WAIT_SECONDS = 3.0
@@ -125,8 +127,14 @@ class Gate:
             raise errors.CallerError("TooManyRequests", f"pod {caller.pod} asks too often")
         return caller
 
-    async def admit(self, caller: Caller, run_id: str) -> Admitted:
+    async def admit(self, caller: Caller, run_id: str, key: str, *, claims: bool) -> Admitted:
         """Let a caller speak for a run.
+
+        Args:
+            caller: Whose token came.
+            run_id: For which run.
+            key: What the caller proves by that it is the process that asked first; empty for none.
+            claims: The key, if it is the pod's first, is the one that counts from now on.
 
         Raises:
             CallerError: Why not.
@@ -145,9 +153,17 @@ class Gate:
         if not job.uid:
             raise errors.CallerError("JobUnknown", f"Job {job.namespace}/{job.name} is not recorded yet: ask again")
         shard = _shard(job, caller, await self._asked(lambda: self._tokens.pod(caller)))
+        await self._workers.run(lambda: self._require_key(run_id, caller.pod_uid, key, claims=claims))
         state, attempt = states.get(shard, (None, ""))
         is_open = rollout.state is RolloutState.OPEN
         return Admitted(job, caller, shard, is_open, rollout.spec, state, attempt == caller.pod_uid)
+
+    def _require_key(self, run_id: str, attempt: str, key: str, *, claims: bool) -> None:
+        if key and not _KEY.fullmatch(key):
+            raise errors.CallerError("KeyRefused", "this is no key")
+        check = keys.claim if key and claims else keys.is_held
+        if not check(self._store, run_id, attempt, key):
+            raise errors.CallerError("KeyRefused", "this pod's parser made another key before DAG files ran")
 
     def _recorded(self, run_id: str) -> tuple[JobRow, RolloutRow, dict[int, tuple[RunState, str]]]:
         try:

@@ -36,6 +36,7 @@ from dagbundle.store.dagstore import DagStore
 from dagbundle.store.records import RunState
 
 _COMPRESS_FROM = 1024
+_KEY_HEADER = "Dagbundle-Key"
 
 
 class Problem(pydantic.BaseModel):
@@ -163,6 +164,15 @@ async def _admit(
     return await _let_in(run, request)
 
 
+async def _admit_first(
+    run: str,
+    request: Request,
+    _credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+) -> Admitted:
+    """Let in who asks for a run; whose key comes first is who speaks for it from then on."""
+    return await _let_in(run, request, claims=True)
+
+
 async def _admit_lookup(
     run: str,
     request: Request,
@@ -174,14 +184,14 @@ async def _admit_lookup(
     return admitted
 
 
-async def _let_in(run: str, request: Request, *, looks_up: bool = False) -> Admitted:
+async def _let_in(run: str, request: Request, *, looks_up: bool = False, claims: bool = False) -> Admitted:
     gate: Gate = request.app.state.parts.gate
     entry = entry_of(request.scope)
     entry["run"] = run[:200]
     address = request.client.host if request.client else ""
     caller = await gate.who(request.headers.get("Authorization"), address, looks_up=looks_up)
     entry |= {"namespace": caller.namespace, "account": caller.account, "pod": caller.pod}
-    return await gate.admit(caller, run)
+    return await gate.admit(caller, run, request.headers.get(_KEY_HEADER, ""), claims=claims)
 
 
 def _refuse_over(admitted: Admitted) -> None:
@@ -200,10 +210,11 @@ _ROUTES = fastapi.APIRouter()
     response_model=protocol.RunRequest,
     responses=_problems(401, 403, 404, 409, 429, 503),
 )
-async def get_run(admitted: Annotated[Admitted, Depends(_admit)], request: Request) -> Response:
+async def get_run(admitted: Annotated[Admitted, Depends(_admit_first)], request: Request) -> Response:
     """Return the run request: what this pod is asked to do.
 
-    `run`, `attempt` and `shard` in it are who the server takes the pod for; its report must repeat the first two.
+    `run`, `attempt` and `shard` in it are who the server takes the pod for; its report must repeat the first two. A
+    header `Dagbundle-Key`, 64 hexadecimal digits, holds all later requests of the pod to the same one.
     """
     parts: _Parts = request.app.state.parts
     _refuse_over(admitted)

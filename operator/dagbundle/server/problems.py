@@ -36,6 +36,7 @@ REASONS: Mapping[str, Reason] = {
     "NamespaceNotEnabled": Reason(403, "The namespace is none of the operator's tenants"),
     "WrongPod": Reason(403, "The pod is none of the run's Job"),
     "WrongAccount": Reason(403, "The run belongs to another ServiceAccount"),
+    "KeyRefused": Reason(403, "Another process of this pod asked first, with a key that this one does not have"),
     "UnknownRun": Reason(404, "There is no such run for this account"),
     "OtherNamespace": Reason(404, "The run belongs to another namespace; told as UnknownRun"),
     "NotGranted": Reason(403, "The bundle may not read this Variable or Connection"),

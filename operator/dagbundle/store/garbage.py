@@ -71,7 +71,8 @@ def _delete_rollouts(connection: Connection, tables: Tables) -> int:
         runs = sa.select(run.c.id).where(bulk.is_in(connection, run.c.rollout, gone))
         connection.execute(sa.delete(submission).where(submission.c.run.in_(runs)))
         mine = sa.select(tables.job.c.run_id).where(bulk.is_in(connection, tables.job.c.rollout, gone))
-        connection.execute(sa.delete(tables.lookup).where(tables.lookup.c.run_id.in_(mine)))
+        for table in (tables.lookup, tables.run_key):
+            connection.execute(sa.delete(table).where(table.c.run_id.in_(mine)))
         for table in (run, tables.job):
             connection.execute(sa.delete(table).where(bulk.is_in(connection, table.c.rollout, gone)))
         connection.execute(sa.delete(rollout).where(bulk.is_in(connection, rollout.c.id, gone), ~is_told))

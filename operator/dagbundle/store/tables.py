@@ -236,6 +236,13 @@ class Tables:
             sa.Column("key", Key, primary_key=True),
             sa.Column("digest", Key),  # of the first answer in the run; NULL for none
         )
+        # What the parser of a pod made before any DAG file ran, as a digest: without it the pod's token is of no use.
+        self.run_key = self._table(
+            "run_key",
+            sa.Column("run_id", Key, self._refers("job.run_id"), primary_key=True),
+            sa.Column("attempt", Key, primary_key=True),
+            sa.Column("digest", Key, nullable=False),
+        )
         self.digest_key = self._table(  # one row: without it a digest of a guess says nothing
             "digest_key",
             sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import io
 import sys
+import tokenize
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -98,6 +101,14 @@ def _source(file: SourceFile, path: str) -> str | None:
         return None
     if len(raw) > _MAX_SOURCE_BYTES:
         return f"# {path} has {len(raw)} bytes, more than are kept to be shown\n"
+    return _text_of(raw)
+
+
+def _text_of(raw: bytes) -> str:
+    """A source's text, in the encoding that it says it has; UTF-8 where that cannot be."""
+    with contextlib.suppress(SyntaxError, LookupError, UnicodeDecodeError):
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
+        return raw.decode(encoding.removesuffix("-sig"))
     return raw.decode("utf-8", "replace")
 
 

@@ -22,6 +22,7 @@ PATTERNS = (
     "a", "a/", "/a", "a/b", "*/b", "**/b", "a/**", "a/**/b", "*.py", "foo*", "test_?.py", "[ab].py", "[!a].py", "!a.py",
     "!foo.py", "foo/*.py", "/foo/", "bar.baz", "# comment", "a.py # trailing", "  ", "\\!x", "x\\[1\\]", "**", "*", "/*",
     "a/*/b.py", "foo/", "!foo/", "**/foo/**", "/", "b/", "**/test_*.py", "A b", "foo**bar", "[^a]oo.py", "*a*/", "!/a",
+    " a", "  foo", "\ta/", " !a", "! a", " # comment", "[", "x[1", "[a", "!x[", "[]a]*", "[a-c]*", "\\a", "a\\ ", " /a", "a//b", "[[a]*",
 )  # fmt: skip
 REGEXPS = ("a", "^a", "foo.*", r"\.py$", "b/", "x[", "test_[ab]", "^foo/a", "a # comment", "bar.baz", "^$", "A b")
 DAG = b"import airflow\ndag = 1\n"
@@ -69,11 +70,34 @@ def grow(folder: Path, chance: random.Random, patterns: tuple[str, ...], depth: 
     (folder / "no_dag.py").write_bytes(b"import os\n")
     (folder / "some.txt").write_bytes(DAG)
     if chance.random() < (0.9 if depth == 0 else 0.4):
-        (folder / ".airflowignore").write_text("\n".join(chance.choices(patterns, k=chance.randint(1, 4))))
+        (folder / ".airflowignore").write_text("\n".join(chance.sample(patterns, chance.randint(1, 4))))
 
 
 def test_random_trees_are_listed_as_airflow_lists_them(airflow: Airflow, tmp_path: Path) -> None:
     compare(airflow, tmp_path, "glob", PATTERNS)
+
+
+def test_blanks_in_front_are_part_of_a_pattern(airflow: Airflow, tmp_path: Path) -> None:
+    for name in ("utils", "  utils"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.py").write_bytes(DAG)
+    (tmp_path / ".airflowignore").write_text("  utils\n")
+    (tmp_path / "roots.json").write_text(json.dumps([str(tmp_path)]))
+    arguments = (str(tmp_path / "roots.json"), "glob")
+    assert airflow.script(LIST, *arguments) == [["utils/a.py"]]
+    assert airflow.script(OURS, *arguments, str(ROOT / "operator")) == [["utils/a.py"]]
+
+
+@pytest.mark.parametrize("pattern", ["!", "a\\", "b/\\", "[z-a]", "!c\\"])
+def test_a_pattern_that_airflow_refuses_is_an_error(airflow: Airflow, tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "a.py").write_bytes(DAG)
+    (tmp_path / ".airflowignore").write_text(f"{pattern}\n")
+    (tmp_path / "roots.json").write_text(json.dumps([str(tmp_path)]))
+    with pytest.raises(AssertionError, match=r"Invalid git pattern|bad character range"):
+        airflow.script(LIST, str(tmp_path / "roots.json"), "glob")
+    problems = OURS.replace("file.path for file", "(file.path, file.problem and file.problem.kind) for file")
+    found = airflow.script(problems, str(tmp_path / "roots.json"), "glob", str(ROOT / "operator"))
+    assert [".airflowignore", "UnreadableIgnoreFile"] in found[0]
 
 
 def test_random_trees_with_regular_expressions_are_listed_as_airflow_lists_them(

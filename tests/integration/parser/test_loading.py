@@ -268,3 +268,26 @@ def test_when_a_dag_runs_next_is_computed_by_airflow(run: dict[str, Any], newest
     assert len(runs) == 3
     assert set(runs[0]) == {"logical_date", "data_interval_start", "data_interval_end", "run_after"}
     assert runs[0]["run_after"] < runs[1]["run_after"]
+
+
+def test_a_file_in_another_encoding_shows_its_text(newest: Airflow, write: Callable[..., Path], tmp_path: Path) -> None:
+    text = "# -*- coding: latin-1 -*-\nfrom airflow.sdk import DAG\ndag = DAG('caf\xe9', description='na\xefve')\n"
+    bundle = write(tmp_path / "bundle", {"a.py": text.encode("latin-1")})
+    record = newest.parse(bundle)["files"]["a.py"]
+    assert record["sources"] == {"a.py": text}
+
+
+def test_a_timeout_while_dags_are_serialized_says_so(
+    newest: Airflow, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = (
+        "import time\nfrom airflow.sdk import DAG, BaseOperator\n"
+        "class Slow:\n    def __str__(self):\n        time.sleep(60)\n        return 'slow'\n"
+        "class Sleepy(BaseOperator):\n    template_fields = ('value',)\n"
+        "    def __init__(self, **kwargs):\n        super().__init__(**kwargs)\n        self.value = Slow()\n"
+        "with DAG('slow'):\n    Sleepy(task_id='t')\n"
+    )
+    bundle = write(tmp_path / "bundle", {"a.py": source})
+    (error,) = newest.parse(bundle, limits={"fileSeconds": 3})["files"]["a.py"]["errors"]
+    assert error["kind"] == "Timeout"
+    assert "its DAGs were being serialized" in error["message"]

@@ -172,3 +172,35 @@ def test_a_line_of_the_log_says_who_asked_for_what_and_never_the_token(world: Wo
     assert (told["method"], told["result"], told["bytes"] > 100, told["seconds"] >= 0) == ("POST", "Closed", True, True)
     assert (refusal["status"], refusal["account"]) == (403, "another")
     assert pod.token not in str(server.lines)
+
+
+def test_a_pod_is_held_to_the_key_that_came_first(world: World, server: Process) -> None:
+    job = world.job()
+    pod = world.pod(job)
+    first, second = "1" * 64, "2" * 64
+    assert pod.ask(server, Dagbundle_Key=first).status == 200
+    assert pod.ask(server, Dagbundle_Key=first).status == 200, "its answer may have been lost"
+    for headers in ({}, {"Dagbundle_Key": second}, {"Dagbundle_Key": ""}):
+        assert pod.ask(server, **headers).reason == "KeyRefused"
+        assert pod.report(server, reports.parsed("a.py", "a"), **headers).reason == "KeyRefused"
+        assert pod.ask(server, "/variables/x", **headers).reason == "KeyRefused"
+    assert pod.report(server, reports.parsed("a.py", "a"), Dagbundle_Key=first).status == 200
+
+
+def test_each_pod_of_a_run_has_a_key_of_its_own(world: World, server: Process) -> None:
+    job = world.job()
+    for number in (1, 2):
+        assert world.pod(job).ask(server, Dagbundle_Key=str(number) * 64).status == 200
+
+
+def test_what_is_no_key_holds_nobody(world: World, server: Process) -> None:
+    pod = world.pod(world.job())
+    for text in ("short", "A" * 64, "0" * 65, "0" * 5000):
+        assert pod.ask(server, Dagbundle_Key=text).reason == "KeyRefused"
+    assert pod.ask(server).status == 200
+
+
+def test_a_parser_of_an_earlier_release_sends_no_key_and_is_let_in(world: World, server: Process) -> None:
+    pod = world.pod(world.job())
+    assert pod.ask(server).status == 200
+    assert pod.report(server, reports.parsed("a.py", "a")).status == 200

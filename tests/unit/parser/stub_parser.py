@@ -13,7 +13,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from dagbundle_parser import sandbox
+from dagbundle_parser import keeper, sandbox
 from dagbundle_parser.fingerprint import Surroundings
 from dagbundle_parser.loaders.base import AbstractDagLoader, Candidate, LoadedDag, LoadedWarning, LoadResult, SourceFile
 from dagbundle_parser.loaders.traces import Tracer
@@ -79,4 +79,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    keeper.end_as(keeper.keep(main, report=1))

@@ -72,6 +72,8 @@ HOSTILE: dict[str, str | bytes] = {
         "import gc, json\nDAGS = {}\nchild = next(o for o in gc.get_objects() if type(o).__name__ == '_Child')\n"
         "child._encode = lambda record: json.dumps({**record, 'dynamic': 5}, separators=(',', ':'))\n"
     ),
+    "says_and_dies.py": "import os\nDAGS = {}\nprint('the last words', flush=True)\nos._exit(3)\n",
+    "group.py": "DAGS = {}\nraise ExceptionGroup('outer', [ValueError('first'), ExceptionGroup('inner', [KeyError('second')])])\n",
     "breaks_values.py": "from dagbundle_parser import values\nDAGS = {}\nvalues.VALUES.asked = 5\n",
     "unreadable/x.txt": "",
 }  # fmt: skip
@@ -156,6 +158,18 @@ def test_a_hostile_file_gets_one_error_that_says_what_happened(
     assert text in error["message"]
     assert line in {None, error["line"]}
     assert path in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("says_and_dies.py", "It printed last:\n  the last words"),
+        ("memory.py", "of which a file may use 512 MiB"),
+        ("group.py", "\n  ValueError: first\n  ExceptionGroup: inner (1 sub-exception)\n    KeyError: 'second'"),
+    ],
+)
+def test_an_error_says_what_its_author_needs(report: Report, path: str, text: str) -> None:
+    assert text in report.error(path)["message"]
 
 
 def test_a_timeouts_traceback_shows_where_the_file_hangs(report: Report) -> None:
