@@ -95,6 +95,16 @@ def _gone(folder: Path) -> bool:
     return True
 
 
+@pytest.fixture(autouse=True)
+def _hangups_end_programs() -> Iterator[None]:
+    """Let a hangup end what is started here, also where these tests run under nohup, which every program inherits."""
+    before = signal.getsignal(signal.SIGHUP)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def _start(folder: Path, env: dict[str, str]) -> subprocess.Popen[bytes]:
     """Start a run of all files, and return when they have started theirs and one that hangs runs."""
     bundle = write_bundle(folder / "bundle", {**STARTS, "zz_hangs.py": HANGS.format(gate=str(folder / "gate"))})
