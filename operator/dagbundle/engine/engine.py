@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dagbundle import errors
-from dagbundle.engine import collecting, deferring, events
+from dagbundle.engine import collecting, deferring, events, judging
 from dagbundle.engine.applied import Applied
 from dagbundle.resources import bundle as bundle_models
 from dagbundle.rollout import judge, plan, policy
@@ -20,6 +20,7 @@ from dagbundle.rollout.model import (
     BundleKey,
     Change,
     Changeset,
+    DagContent,
     FileOutcome,
     Hold,
     Judgement,
@@ -139,7 +140,7 @@ class Engine:
         self, changeset: Changeset, live: Live, rules: policy.Policy, spec: Mapping[str, Any]
     ) -> Applied | None:
         """Return what an apply did that found all as it was published; None when a rollout has something to do."""
-        judgement = judge.judge(changeset, live=live, owners=self._owners(changeset, live), policy=rules)
+        changeset, judgement = self._judged(changeset, live, rules)
         if judgement.verdict is Verdict.BLOCK or any(
             change.change not in {Change.UNCHANGED, Change.KEPT} for change in judgement.changes
         ):
@@ -203,7 +204,7 @@ class Engine:
             watch=self._watch,
         )
         changeset = Changeset(key, version, planned.template_hash, live.revision, sink.outcomes())
-        judgement = judge.judge(changeset, live=live, owners=self._owners(changeset, live), policy=rules)
+        changeset, judgement = self._judged(changeset, live, rules, sink.contents)
         return Applied(
             bundle=key,
             version=version,
@@ -302,12 +303,23 @@ class Engine:
         asked = {dag.dag_id for run in changeset.runs for file in run.files for dag in file.dags} - live.dags.keys()
         return {**dict.fromkeys(live.dags, live.bundle), **(self._store.owners(asked) if asked else {})}
 
+    def _judged(
+        self,
+        changeset: Changeset,
+        live: Live,
+        rules: policy.Policy,
+        contents: Mapping[str, DagContent] | None = None,
+    ) -> tuple[Changeset, Judgement]:
+        return judging.judged(
+            self._store, changeset, live=live, owners=self._owners(changeset, live), policy=rules, contents=contents
+        )
+
     def _publish(self, rollout_id: str, changeset: Changeset, rules: policy.Policy) -> Applied:
         """Judge and publish, again and again while others publish first."""
         for _ in range(MAX_JUDGEMENTS):
             live = self._store.live(changeset.bundle)
             current = dataclasses.replace(changeset, base_revision=live.revision)
-            judgement = judge.judge(current, live=live, owners=self._owners(current, live), policy=rules)
+            current, judgement = self._judged(current, live, rules)
             applied = Applied(
                 bundle=current.bundle,
                 version=current.version,

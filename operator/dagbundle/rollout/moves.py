@@ -31,6 +31,16 @@ class WrittenDag:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """A DAG that a publication would write, before it is judged for the last time."""
+
+    dag_id: str
+    subdir: str
+    path: str
+    content: DagContent
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """An import error of a file."""
 

@@ -14,8 +14,17 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagbundle import errors
-from dagbundle.rollout.model import BundleKey, Judgement, LookupKind, LookupValue
-from dagbundle.rollout.moves import Move, Note, Symptom, WrittenDag
+from dagbundle.rollout.model import (
+    BundleKey,
+    Change,
+    DagContent,
+    FileProblem,
+    Judgement,
+    LookupKind,
+    LookupValue,
+    Problem,
+)
+from dagbundle.rollout.moves import Candidate, Move, Note, Symptom, WrittenDag
 from dagbundle.store import bulk, bundles, database, reading, state
 from dagbundle.store.records import RolloutState, RunState
 from dagbundle.store.state import Definition, Finding, Pin
@@ -39,6 +48,10 @@ class Target(Protocol):
 
     def move(self, connection: Connection, move: Move, /) -> None:
         """Write what a publication changed. Whatever it raises takes the whole publication back."""
+        ...
+
+    def refused(self, candidates: Sequence[Candidate], /) -> Mapping[str, Problem]:
+        """Return what is wrong with DAGs that a publication would write, by dag_id: their files are broken then."""
         ...
 
     def owners(self, connection: Connection, dag_ids: Collection[str], /) -> Mapping[str, str]:
@@ -170,6 +183,25 @@ def tell(
             airflow=origin.airflow,
         ),
     )
+
+
+_WRITTEN = frozenset({Change.ADDED, Change.CHANGED, Change.MOVED})
+
+
+def refused(target: Target, judgement: Judgement, contents: Mapping[str, DagContent]) -> tuple[FileProblem, ...]:
+    """See `DagStore.refused`."""
+    candidates = [
+        Candidate(change.dag_id, change.subdir, change.path, contents[change.sha256])
+        for change in judgement.changes
+        if change.change in _WRITTEN and change.sha256 in contents
+    ]
+    found = target.refused(candidates) if candidates else {}
+    return tuple(FileProblem(item.subdir, item.path, found[item.dag_id]) for item in candidates if item.dag_id in found)
+
+
+def written(judgement: Judgement) -> set[str]:
+    """Return the contents that publishing a judgement would write into a target."""
+    return {change.sha256 for change in judgement.changes if change.change in _WRITTEN}
 
 
 def owners(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from dagbundle.rollout.model import BundleKey, Judgement, LookupKind, LookupValue
+from dagbundle.rollout.model import BundleKey, DagContent, FileProblem, Judgement, LookupKind, LookupValue
 from dagbundle.rollout.moves import Symptom
 from dagbundle.store import following, lookups
 from dagbundle.store.database import Mode
@@ -29,6 +29,22 @@ class TargetedStore(DagReader):
         A bundle that only the target knows, such as one of Airflow's own processor, is named by its name there.
         """
         return self.db.read(lambda c: following.owners(c, self.db.tables, self.target, dag_ids))
+
+    def refused(
+        self, judgement: Judgement, contents: Mapping[str, DagContent] | None = None
+    ) -> tuple[FileProblem, ...]:
+        """Return what the target would not take of what a judgement publishes, as problems of the files.
+
+        Args:
+            judgement: One that publishes.
+            contents: Contents that are not in the store; those that are nowhere are looked at when they are published.
+        """
+        target = self.target
+        if target is None:
+            return ()
+        wanted, given = following.written(judgement), contents or {}
+        known = {**self.contents(wanted - given.keys()), **given} if wanted - given.keys() else given
+        return following.refused(target, judgement, known)
 
     def is_settled(self, bundle: BundleKey, revision: int, spec: Mapping[str, Any], judgement: Judgement) -> bool:
         """Tell whether a rollout by this spec published the bundle's revision, and nothing waits for another one.

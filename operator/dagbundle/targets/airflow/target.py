@@ -20,8 +20,8 @@ from sqlalchemy.orm import Session
 
 from dagbundle import errors
 from dagbundle.rollout import content
-from dagbundle.rollout.model import LookupKind, LookupValue
-from dagbundle.rollout.moves import Move, Symptom, WrittenDag
+from dagbundle.rollout.model import LookupKind, LookupValue, Problem
+from dagbundle.rollout.moves import Candidate, Move, Symptom, WrittenDag
 from dagbundle.targets.airflow import adapter, check, installed, upkeep, values, vetting
 from dagbundle.targets.airflow.sessions import session_in
 
@@ -70,6 +70,17 @@ class AirflowTarget:
             self._follow_versions(session, move)
             self._deactivate(session, move)
             self._import_errors(session, move)
+
+    def refused(self, candidates: Sequence[Candidate], /) -> Mapping[str, Problem]:
+        """Return what vetting refuses of DAGs that a publication would write, by dag_id."""
+        found: dict[str, Problem] = {}
+        for item in candidates:
+            try:
+                vetting.check(content.join(item.content), self._allowed)
+            except errors.TargetError as error:
+                hint = f". Next: {error.hint}" if error.hint else ""
+                found[item.dag_id] = Problem(error.reason, f"DAG {item.dag_id}: {error.message}{hint}")
+        return found
 
     def owners(self, connection: Connection, dag_ids: Collection[str], /) -> Mapping[str, str]:
         """Return the bundles, by their names in Airflow, in which these DAGs are live, whether they are ours or not."""
@@ -169,7 +180,7 @@ class AirflowTarget:
                 )
             except (SQLAlchemyError, errors.DagBundleError):
                 raise
-            except Exception as error:  # whatever Airflow's decoders make of a document that is not what they expect
+            except (Exception, SystemExit) as error:  # whatever Airflow, or a plugin's class, makes of a document
                 said = " from ".join(f"{type(cause).__name__}: {str(cause)[:_SAID]}" for cause in _causes(error))
                 raise errors.TargetError(
                     f"{_names(dags, move)}: Airflow {self._airflow.version} cannot store it: {said}",

@@ -1,0 +1,123 @@
+"""What Airflow's tables cannot take of one file costs that file, and is said before it is published."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from dagbundle.engine import applied, engine
+from dagbundle.resources import base, bundle
+from dagbundle.rollout import policy
+from publisher.conftest import Deployment, dag, document, installed, staged
+
+OWNED = """
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG
+
+with DAG("shared", schedule=None):
+    for number in range(6):
+        EmptyOperator(task_id=f"t{number}", owner=f"{number:0>400}")
+"""
+PLAIN = """
+from airflow.sdk import DAG
+
+DAG("neighbour", schedule=None)
+"""
+
+
+def roll_out(deployment: Deployment, files: Mapping[str, Sequence[Any]], version: str) -> applied.Applied:
+    """Carry a rollout out as a controller does."""
+    resource = base.validate(
+        bundle.DagBundle,
+        {
+            "apiVersion": "dagbundle.dev/v1alpha1", "kind": "DagBundle",
+            "metadata": {"name": "sales", "namespace": "team-sales"},
+            "spec": {"source": {"image": {"reference": f"sales:{version}", "path": "/opt/dags"}}},
+        },
+        what="test",
+    )  # fmt: skip
+    store = deployment.store
+    engine_ = engine.Engine(store)
+    rollout = engine_.start(resource, version=version, rules=policy.Policy(), details={})
+    run = store.open_run(rollout.id, ".", attempt="1", airflow=installed().version, python="3.11")
+    store.stage(run, "1", [staged(path, found) for path, found in files.items()])
+    store.close_run(run, "1", list(files))
+    return engine_.finish(rollout.id)
+
+
+def bad(**fields: Any) -> dict[str, Any]:
+    """A document of a DAG with other fields, as the parser of a file that is up to no good reports it."""
+    found = document(dag("bad"), "bad.py")
+    found["dag"].update(fields)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"max_active_tasks": 2**40}, "dag.max_active_tasks"),
+        ({"owner_links": {"airflow": "javascript:alert(1)"}}, "dag.owner_links.airflow"),
+        ({"tags": ["x" * 101]}, "dag.tags"),
+        ({"timetable": {"__type": "tenant.Evil", "__var": {}}}, "DAGBUNDLE_ALLOWED_CLASSES"),
+        ({"dag_display_name": "x" * 2001}, "dag.dag_display_name"),
+    ],
+)
+def test_what_vetting_refuses_costs_its_file_and_not_the_bundle(
+    deployment: Deployment, fields: dict[str, Any], told: str
+) -> None:
+    done = roll_out(deployment, {"bad.py": [bad(**fields)], "good.py": [dag("good")]}, "v1")
+    assert done.judgement.reason == "KeptLastGood"
+    assert deployment.live() == {"good": "v1"}
+    ((path, text),) = deployment.rows("SELECT filename, stacktrace FROM import_error")
+    assert path == "bad.py"
+    assert "DAG bad: " in text
+    assert told in text
+
+
+def test_a_file_that_becomes_refused_keeps_what_it_had_and_publishes_again_when_it_is_mended(
+    deployment: Deployment,
+) -> None:
+    roll_out(deployment, {"bad.py": [dag("bad")], "good.py": [dag("good")]}, "v1")
+    roll_out(deployment, {"bad.py": [bad(max_active_runs=2**40)], "good.py": [dag("good", tags=["new"])]}, "v2")
+    assert deployment.live() == {"bad": "v1", "good": "v2"}
+    done = roll_out(deployment, {"bad.py": [dag("bad", tags=["mended"])], "good.py": [dag("good", tags=["new"])]}, "v3")
+    assert done.judgement.reason == "Published"
+    assert deployment.live() == {"bad": "v3", "good": "v3"}
+    assert deployment.rows("SELECT filename FROM import_error") == []
+
+
+def test_owners_that_add_up_break_their_file_and_a_dry_run_says_so_beforehand(url: str, tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    tmp_path.chmod(0o755)  # as root the parser's children have a user of their own
+    (folder / "shared.py").write_text(OWNED)
+    (folder / "neighbour.py").write_text(PLAIN)
+    told = apply(url, folder, tmp_path, "--dry-run")
+    assert "shared.py" in told
+    assert "the length of all tasks' owners is 2410, and Airflow's dag.owners has 2,000" in told
+    told = apply(url, folder, tmp_path)
+    assert "KeptLastGood" in told
+    assert "the length of all tasks' owners is 2410" in told
+
+
+def apply(url: str, folder: pathlib.Path, tmp_path: pathlib.Path, *options: str) -> str:
+    """Publish a folder as a user would, and return what was said on one line."""
+    resource = tmp_path / "bundle.yaml"
+    resource.write_text(
+        "apiVersion: dagbundle.dev/v1alpha1\nkind: DagBundle\nmetadata: {name: corpus, namespace: default}\n"
+        f"spec: {{source: {{image: {{reference: 'corpus:1', path: {folder}}}}}}}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "dagbundle.cli.main", "apply", "-f", str(resource), "--local", "--folder", str(folder),
+         "--python", sys.executable, *options],
+        env={**os.environ, "DAGBUNDLE_DATABASE_URL": url, "DAGBUNDLE_TARGET": "airflow", "COLUMNS": "1000"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stdout[-3000:] + done.stderr[-3000:]
+    return " ".join((done.stdout + done.stderr).split())
