@@ -79,8 +79,7 @@ def _foreign(error: PermissionError) -> str:
         return ""
     return (
         f" ({path} belongs to user {owner}, and this file is parsed as user {own}: where the parser is root, each file "
-        "has a spare user. Write to the folder that TMPDIR names, which all files of a run share, or set the subdir's "
-        "runAsUser)"
+        "has a spare user. Set the subdir's runAsUser, and all its files are parsed as that one)"
     )
 
 

@@ -177,7 +177,6 @@ class Run:
             processes=limits.processes_per_file,
             slots=self._processes(count),
             needed=needed,
-            name=f"{self._request.bundle} {self._request.subdir} {self._request.shard}",
         )
         own = str(Path(__file__).parent.parent) + "/"
         return Work(limits, sandbox, self._fingerprint, (*installed_directories(), own, *ZONE_FILES), self._line)

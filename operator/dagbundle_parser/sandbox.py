@@ -18,7 +18,7 @@ import socket
 import stat
 from collections.abc import Collection, Iterable, Sequence
 
-from dagbundle_parser import descent, scratch
+from dagbundle_parser import descent
 from dagbundle_parser.descent import prctl
 from dagbundle_parser.errors import RunError
 
@@ -45,21 +45,13 @@ class Sandbox:
         processes: how many processes and threads a child may have.
         slots: how many children run at once.
         needed: paths that children must be able to read.
-        name: of the run, the same next time.
 
     Raises:
         RunError: `CannotDropPrivileges`: root without the right to become somebody else.
     """
 
     def __init__(
-        self,
-        *,
-        run_as_user: int | None,
-        memory_bytes: int,
-        processes: int,
-        slots: int,
-        needed: Iterable[str],
-        name: str,
+        self, *, run_as_user: int | None, memory_bytes: int, processes: int, slots: int, needed: Iterable[str]
     ) -> None:
         self._root = os.geteuid() == 0
         self._run_as_user = run_as_user
@@ -75,7 +67,6 @@ class Sandbox:
             for uid in _users_of_processes().intersection(self._uids):  # of a parser that was killed with its keepers
                 _kill_all_of(uid)
         self._keep_reading = self._root and not all(open_to_others(path) for path in needed)
-        self._scratch = scratch.make(name, self.uid(0), self._gid(0)) if self._root else None
         own = 0 if self._own_uid_per_slot else _tasks_of(self.uid(0))
         self._processes = own + processes * (1 if self._own_uid_per_slot else slots)
         # Orphans become our children, so that they can be found; and no child may look into our descriptors.
@@ -89,10 +80,6 @@ class Sandbox:
         if self._run_as_user is not None:
             return self._run_as_user
         return self._uids[slot]
-
-    def _gid(self, slot: int) -> int:
-        """The group of the child in `slot`: spare users share one, by which they write to the same files."""
-        return _group_of(self.uid(0 if self._own_uid_per_slot else slot))
 
     def _check_identity(self, slots: int) -> None:
         wanted = [self.uid(slot) for slot in range(slots)]
@@ -118,9 +105,7 @@ class Sandbox:
         with contextlib.suppress(OSError, ValueError):  # a hard limit that is lower already
             resource.setrlimit(resource.RLIMIT_NPROC, (self._processes, self._processes))
         if self._root:
-            _become(self.uid(slot), self._gid(slot), keep_reading=self._keep_reading)
-            if self._scratch is not None:
-                scratch.enter(self._scratch)
+            _become(self.uid(slot), keep_reading=self._keep_reading)
         prctl(descent.PR_SET_NO_NEW_PRIVS, 1)
         prctl(descent.PR_SET_DUMPABLE, 1)
         prctl(descent.PR_SET_PDEATHSIG, signal.SIGKILL)  # after the change of user, which clears it
@@ -146,10 +131,10 @@ class Sandbox:
             descent.end_descendants(running)
 
 
-def _become(uid: int, gid: int | None = None, *, keep_reading: bool) -> None:
+def _become(uid: int, *, keep_reading: bool) -> None:
     if keep_reading:
         prctl(descent.PR_SET_KEEPCAPS, 1)
-    gid = _group_of(uid) if gid is None else gid
+    gid = _group_of(uid)
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)

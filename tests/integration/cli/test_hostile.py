@@ -95,18 +95,3 @@ def test_the_one_good_file_is_published_beside_them(story: dict[str, Any]) -> No
     (dag,) = [row for row in story["dags"] if row["dag_id"] == "steady"]
     assert (dag["number"], dag["kept"]) == (2, False)
     assert story["second"]["reason"] == "KeptLastGood"
-
-
-def test_files_that_write_together_among_temporary_files_are_all_published(
-    command: Command, tmp_path: pathlib.Path
-) -> None:
-    folder = tmp_path / "flows"
-    folder.mkdir()
-    for number in range(4):
-        (folder / f"flow_{number}.py").write_text(
-            "import tempfile\nfrom pathlib import Path\nfrom airflow.sdk import DAG\n"
-            'cache = Path(tempfile.gettempdir(), "cache-of-flows")\ncache.mkdir(exist_ok=True)\n'
-            f'(cache / "s{number}").write_text("x")\ndag = DAG("flow_{number}")\n'
-        )
-    found = command("parse", str(folder), "--python", airflow.python(), "-o", "json").data
-    assert [dag["dag_id"] for dag in found["dags"]] == [f"flow_{number}" for number in range(4)]

@@ -7,6 +7,7 @@ import pathlib
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -39,6 +40,17 @@ def _processes(mark: str) -> list[int]:
     return found
 
 
+@pytest.fixture
+def _an_interrupt_ends_programs() -> Iterator[None]:
+    """Let an interrupt end what is started here, also where a shell started these tests in the background."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_an_interrupt_ends_programs")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_nothing_of_a_run_outlives_the_command_that_waited_for_it(
     command: Command, bundle: MakeBundle, tmp_path: pathlib.Path, number: int
