@@ -65,6 +65,23 @@ def process_files(url: str, name: str, folder: pathlib.Path, **environment: str)
     airflow("dag-processor", "--num-runs", "1", **{**environment, **known})
 
 
+def apply_folder(
+    url: str, folder: pathlib.Path, tmp_path: pathlib.Path, *options: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Publish a folder into Airflow's database there, as a user does; the bundle is `default.corpus`."""
+    resource = tmp_path / "bundle.yaml"
+    resource.write_text(
+        "apiVersion: dagbundle.dev/v1alpha1\nkind: DagBundle\nmetadata: {name: corpus, namespace: default}\n"
+        f"spec: {{source: {{image: {{reference: 'corpus:1', path: {folder}}}}}}}\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-m", "dagbundle.cli.main", "apply", "-f", str(resource), "--local", "--folder", str(folder),
+         "--python", sys.executable, *options],
+        env={**os.environ, "DAGBUNDLE_DATABASE_URL": url, "DAGBUNDLE_TARGET": "airflow", **environment},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
 def migrate(url: str, **environment: str) -> None:
     """Make Airflow's tables, and ours."""
     airflow("db", "migrate", AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=driver(url), **environment)

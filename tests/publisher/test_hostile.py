@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
+import json
 import pathlib
 import shutil
 import sys
@@ -149,3 +151,60 @@ def test_no_class_of_a_tenants_choosing_is_imported(shared: Deployment, harm: di
     with pytest.raises(errors.TargetError):
         shared.submit({"h.py": [found]}, version="evil")
     assert "tenant_canary" not in sys.modules
+
+
+@pytest.mark.usefixtures("canary")
+def test_a_modules_name_in_any_place_of_a_document_is_never_imported(shared: Deployment) -> None:
+    plain = calling()
+    shared.submit({"h.py": [plain]}, version="plain")
+    places = [path for path, _ in _strings(plain)]
+    assert {"classpath", "trigger_cls", "path", "__classname__", "__type"} <= {path[-1] for path in places}
+    for path in places:
+        found = copy.deepcopy(plain)
+        holder: Any = found
+        for key in path[:-1]:
+            holder = holder[key]
+        holder[path[-1]] = "tenant_canary.Evil"
+        with contextlib.suppress(errors.DagBundleError):
+            shared.submit({"h.py": [found]}, version="/".join(map(str, path))[:200])
+            with Session(shared.store.db.engine) as session:
+                assert [row.dag for row in session.scalars(sa.select(installed().SerializedDag))]
+        assert "tenant_canary" not in sys.modules, path
+
+
+def calling() -> dict[str, Any]:
+    """A document with everything that Airflow imports and calls, and which is allowed: keys are plain texts."""
+    found: dict[str, Any] = json.loads(json.dumps(rich_once()))
+    moment = "airflow.providers.standard.triggers.temporal.DateTimeTrigger"
+    notifier = "airflow.providers.smtp.notifications.smtp.SmtpNotifier"
+    asset = {"__type": "asset", "name": "in", "uri": "x://in/", "group": "asset", "extra": {},
+             "watchers": [{"name": "w", "trigger": {"classpath": moment, "kwargs": {"moment": 1.0}}}]}  # fmt: skip
+    kind = "airflow.timetables.simple.AssetTriggeredTimetable"
+    found["dag"]["timetable"] = {"__type": kind, "__var": {"asset_condition": asset}}
+    callback = {"__classname__": "airflow.sdk.definitions.deadline.AsyncCallback", "__version__": 0,
+                "__data__": {"path": notifier, "kwargs": {"to": "a@example.com"}}}  # fmt: skip
+    alert = {"reference": {"reference_type": "DagRunQueuedAtDeadline"}, "interval": 1.0, "callback": callback}
+    found["dag"]["deadline"] = [{"__type": "deadline_alert", "__var": alert}]
+    found["dag"]["tasks"][0]["__var"] |= {
+        "start_from_trigger": True,
+        "start_trigger_args": {"__type": "START_TRIGGER_ARGS", "trigger_cls": moment, "trigger_kwargs": None,
+                               "next_method": "execute", "next_kwargs": None, "timeout": None},
+    }  # fmt: skip
+    return found
+
+
+def _strings(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
+    if isinstance(value, str):
+        yield path, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _strings(item, (*path, key))
+
+
+@pytest.mark.parametrize("params", [5, "x", [1], [["p"]], [["p", {"__class": "tenant_canary.Evil"}]]])
+def test_params_that_are_none_are_refused(shared: Deployment, params: Any) -> None:
+    found = rich()
+    found["dag"]["params"] = params
+    with pytest.raises(errors.TargetError, match=r"^DAG hostile of bundle team-sales\.sales, file h\.py: ") as refused:
+        shared.submit({"h.py": [found]}, version="params")
+    assert refused.value.reason == "NotAllowed"

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import pathlib
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
-from publisher.conftest import process_files
+from publisher.conftest import apply_folder, process_files
 from support import airflow_tables
 
 NAME = "default.corpus"
@@ -65,18 +62,7 @@ WATCHING = (
 
 def apply(url: str, folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
     """Publish a folder as a user would."""
-    resource = tmp_path / "bundle.yaml"
-    resource.write_text(
-        "apiVersion: dagbundle.dev/v1alpha1\nkind: DagBundle\nmetadata: {name: corpus, namespace: default}\n"
-        f"spec: {{source: {{image: {{reference: 'corpus:1', path: {folder}}}}}}}\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "dagbundle.cli.main", "apply", "-f", str(resource), "--local", "--folder", str(folder),
-         "--python", sys.executable],
-        env={**os.environ, "DAGBUNDLE_DATABASE_URL": url, "DAGBUNDLE_TARGET": "airflow",
-             "DAGBUNDLE_ALLOWED_TRIGGERS": ",".join(WATCHING)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = apply_folder(url, folder, tmp_path, DAGBUNDLE_ALLOWED_TRIGGERS=",".join(WATCHING))
     assert done.returncode in {0, 3}, done.stdout[-3000:] + done.stderr[-3000:]
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +11,7 @@ import pytest
 from dagbundle.engine import applied, engine
 from dagbundle.resources import base, bundle
 from dagbundle.rollout import policy
-from publisher.conftest import Deployment, dag, document, installed, staged
+from publisher.conftest import Deployment, apply_folder, dag, document, installed, staged
 
 OWNED = """
 from airflow.providers.standard.operators.empty import EmptyOperator
@@ -107,17 +104,7 @@ def test_owners_that_add_up_break_their_file_and_a_dry_run_says_so_beforehand(ur
 
 
 def apply(url: str, folder: pathlib.Path, tmp_path: pathlib.Path, *options: str) -> str:
-    """Publish a folder as a user would, and return what was said on one line."""
-    resource = tmp_path / "bundle.yaml"
-    resource.write_text(
-        "apiVersion: dagbundle.dev/v1alpha1\nkind: DagBundle\nmetadata: {name: corpus, namespace: default}\n"
-        f"spec: {{source: {{image: {{reference: 'corpus:1', path: {folder}}}}}}}\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "dagbundle.cli.main", "apply", "-f", str(resource), "--local", "--folder", str(folder),
-         "--python", sys.executable, *options],
-        env={**os.environ, "DAGBUNDLE_DATABASE_URL": url, "DAGBUNDLE_TARGET": "airflow", "COLUMNS": "1000"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    """Publish a folder, and return what was said on one line."""
+    done = apply_folder(url, folder, tmp_path, *options, COLUMNS="1000")
     assert done.returncode == 3, done.stdout[-3000:] + done.stderr[-3000:]
     return " ".join((done.stdout + done.stderr).split())

@@ -1,7 +1,7 @@
 """Looks at the JSON schemas of Params: Airflow validates with them in scheduler and API server.
 
-`$ref` may name a URL, which the validator fetches, without a limit of time and from inside the platform's network; a
-reference within the schema can be followed without an end.
+`$ref` may name a URL. The validator fetches it, without a limit of time and from inside the platform's network.
+References within one schema can multiply the work at each level, so they are refused too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def check(path: str, found: object) -> None:
     """Check `params` of a DAG or a task: pairs of a name and a Param, or an object of those.
 
     Raises:
-        TargetError: A schema names another document, or is nested too deeply.
+        TargetError: A schema holds a reference or an address, or is nested too deeply.
     """
     if found is None:
         return

@@ -1,8 +1,7 @@
 """Bounds timetables and what they are made of: what the scheduler computes from them again and again, for everybody.
 
 A delta that does not move forward, a huge offset or a thousand cron expressions would keep the scheduler busy for
-minutes, or for ever. Counts and offsets are bounded here; what is left is computed once in a child with a limit
-(`examining`) before it is published.
+minutes, or for ever. Counts and offsets are bounded here. What a plugin's timetable computes is not bounded.
 """
 
 from __future__ import annotations
