@@ -57,6 +57,8 @@ class Settings:
     """How long one report may take."""
     request_seconds: float = 60.0
     """How long anything else may take, its answer included."""
+    handshake_seconds: float = 5.0
+    """How long a connection may take to its first byte, and its TLS handshake after that."""
     head_seconds: float = 15.0
     """How long a connection may take to say what it wants."""
     connections: int = 1000

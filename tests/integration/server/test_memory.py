@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.client
 import json
 import pathlib
 import random
+import resource
+import socket
 import ssl
 import subprocess
 import sys
@@ -20,7 +23,7 @@ import sqlalchemy as sa
 
 from dagbundle.rollout.model import BundleKey
 from integration.server.conftest import Answer, Caller, Serve, World
-from integration.server.helpers import publish
+from integration.server.helpers import metric, publish, wait_for
 from support import reports
 from support.store_process import ROOT, Process
 
@@ -186,3 +189,42 @@ def test_the_largest_records_of_many_reports_at_once_stay_within_the_charts_limi
     assert sum("digest" in detail for detail in details) >= 4  # the others were told to come back
     assert {answer.reason for answer in answers} <= {"BadReport", "TooManyReports"}
     assert peak(server.process.pid) < BUDGET
+
+
+def test_thousands_of_silent_connections_from_one_address_cost_no_memory_and_others_are_served(
+    world: World, serve: Serve
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the server is given as many as this process has
+    server = serve()
+    pod = world.pod(world.job())
+    assert pod.ask(server).status == 200
+    before = peak(server.process.pid)
+    with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for number in range(3_000):
+            silent = stack.enter_context(socket.socket())
+            silent.connect(("127.0.0.1", server.port))
+            if number % 100 == 0:
+                assert metric(server, "dagbundle_server_connections") <= 64
+        other = http.client.HTTPSConnection(
+            "127.0.0.1", server.port, context=pod.authority.context, timeout=30, source_address=("127.0.0.2", 0)
+        )
+        other.request("GET", f"/v1/runs/{pod.run}", headers={"Authorization": f"Bearer {pod.token}"})
+        assert other.getresponse().status == 200
+        other.close()
+        assert peak(server.process.pid) < before + (32 << 20)
+    wait_for(server, "dagbundle_server_connections", 0)
+    assert pod.ask(server).status == 200
+
+
+def test_a_connection_that_never_says_a_byte_or_never_ends_its_handshake_is_closed(world: World, serve: Serve) -> None:
+    server = serve(handshake_seconds=0.3)
+    for said in (b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"GET / HTTP/1.1\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", server.port), 30) as connection:
+            connection.sendall(said)
+            with contextlib.suppress(ConnectionError):
+                while connection.recv(1000):
+                    pass
+        wait_for(server, "dagbundle_server_connections", 0)
+    assert world.pod(world.job()).ask(server).status == 200
