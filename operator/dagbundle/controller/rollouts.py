@@ -160,7 +160,6 @@ class Rollouts:
         for run in view.planned.runs:
             if run.subdir not in subdirs:
                 continue
-            known = self._store.known_files(view.key, run.subdir) if view.head.revision else {}
             row = self._store.record_job(
                 rollout.id,
                 run.subdir,
@@ -177,7 +176,7 @@ class Rollouts:
                 run_id=row.run_id,
                 rollout_id=rollout.id,
                 image=view.image,
-                ahead=not known,
+                ahead=not (view.head.revision and self._store.knows_files(view.key, run.subdir)),
             )
             if not self._seen.reserve_job(place, row.name, limit=self._settings.max_jobs):
                 return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import os
 import time
 import uuid
@@ -19,7 +20,7 @@ from dagbundle import errors
 from dagbundle.engine import events, intake
 from dagbundle.resources import base, protocol
 from dagbundle.resources import bundle as bundle_models
-from dagbundle.rollout import plan
+from dagbundle.rollout import budgets, plan
 from dagbundle.rollout.model import DagContent, FileOutcome, KnownFile, RunOutcome, StagedFile
 from dagbundle.runtime.base import Runtime
 
@@ -28,6 +29,8 @@ BATCH_BYTES = 16 * 2**20
 """A batch is staged when it has so many files, or so many bytes of report (inflated) have come; until then it is in
 memory."""
 DEFAULT_PROCESSES = 2
+_VALUES_OF_BYTES = 4
+"""How much more a batch may take as values than as bytes; of Airflow's documents one takes as much."""
 
 
 class Sink(Protocol):
@@ -72,7 +75,7 @@ def carry_out(
     """
     with concurrent.futures.ThreadPoolExecutor(max_workers=min(len(runs), os.cpu_count() or 1)) as pool:
         try:  # from the first thread on: an interrupt may come while it is being started
-            futures = [pool.submit(_carry_out_one, run, settings, runtime, sink, watch) for run in runs]
+            futures = [pool.submit(_carry_out_one, run, settings, runtime, sink, watch, runs=len(runs)) for run in runs]
             concurrent.futures.wait(futures)
         except BaseException:  # interrupted: leaving the pool would wait for parsers that nobody waits for any more
             runtime.stop()
@@ -82,13 +85,13 @@ def carry_out(
 
 
 def _carry_out_one(
-    run: plan.RunPlan, settings: RunSettings, runtime: Runtime, sink: Sink, watch: events.Watcher
+    run: plan.RunPlan, settings: RunSettings, runtime: Runtime, sink: Sink, watch: events.Watcher, *, runs: int
 ) -> None:
     attempt = str(uuid.uuid4())
     request = request_for(run, settings, attempt=attempt, root=runtime.root, known=sink.known(run.subdir))
     try:
         with contextlib.closing(runtime.report(request)) as chunks:  # whatever happens, the parser is gone afterwards
-            taker = Taker(run, sink, run_id=request.run, attempt=request.attempt)
+            taker = Taker(run, sink, run_id=request.run, attempt=request.attempt, runs=runs)
             for chunk in chunks:
                 for event in taker.feed(chunk):
                     watch(event)
@@ -109,7 +112,9 @@ class Taker:
         run_id: The run's name in the report.
         attempt: Likewise.
         limits: Bounds of the report.
-        batch_bytes: How many bytes of report are kept in memory before they are staged.
+        batch_bytes: How many bytes of report are kept in memory before they are staged; as values they may take
+            four times as much.
+        runs: How many runs the rollout has: they share the bounds of `budgets`.
 
     Every method raises `ProtocolError` when the report cannot be trusted, and what the sink raises; after that nothing
     more must be fed.
@@ -124,6 +129,7 @@ class Taker:
         attempt: str,
         limits: protocol.Limits | None = None,
         batch_bytes: int = BATCH_BYTES,
+        runs: int = 1,
     ) -> None:
         self._batch_bytes = batch_bytes
         self._run = run
@@ -132,13 +138,16 @@ class Taker:
         self._decoder = protocol.ReportDecoder(run=run_id, attempt=attempt, limits=limits)
         self._batch: list[StagedFile] = []
         self._staged_bytes = 0
+        self._staged_weight = 0
+        self._texts = budgets.Texts(runs)
+        self._known = budgets.Known()
         self._listing: Sequence[str] | None = None
         self._failure = ""
 
     @property
     def held(self) -> int:
-        """How many bytes of report are in memory, as they came; as values they take several times as much."""
-        return self._decoder.received - self._staged_bytes
+        """How many bytes of memory take what came and is not staged yet, roughly, as values."""
+        return self._decoder.weight - self._staged_weight
 
     @property
     def ended(self) -> bool:
@@ -159,7 +168,7 @@ class Taker:
                     self._sink.opened(subdir, self._attempt, record)
                     yield events.RunOpened(subdir, record.files)
                 case protocol.File():
-                    file = intake.take(record, self._run)
+                    file = self._bounded(intake.take(record, self._run))
                     self._batch.append(file)
                     yield events.FileParsed(subdir, record.path, file.outcome.unchanged, len(file.outcome.problems))
                     self._stage(files=BATCH_FILES, size=self._batch_bytes)
@@ -181,9 +190,19 @@ class Taker:
 
     def _stage(self, *, files: int, size: int) -> None:
         """Hand on what has been collected, if it is so many files or so many bytes."""
-        if self._batch and (len(self._batch) >= files or self._decoder.received - self._staged_bytes >= size):
+        due = self._decoder.received - self._staged_bytes >= size or self.held >= size * _VALUES_OF_BYTES
+        if self._batch and (len(self._batch) >= files or due):
             self._sink.staged(self._run.subdir, self._batch)
-            self._batch, self._staged_bytes = [], self._decoder.received
+            self._batch = []
+            self._staged_bytes, self._staged_weight = self._decoder.received, self._decoder.weight
+
+    def _bounded(self, file: StagedFile) -> StagedFile:
+        """Leave out what is over the bounds of the run."""
+        closure = file.closure
+        size = sum(len(path) + len(word) for path, word in closure.items())
+        if closure and not self._known.takes(size, len(closure)):
+            file = dataclasses.replace(file, closure={})
+        return self._texts.keep(file)
 
 
 def request_for(

@@ -7,11 +7,10 @@ cannot be stored becomes a problem of that file with a message its author can ac
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from dagbundle import errors
-from dagbundle.resources import protocol
-from dagbundle.rollout import content, plan
+from dagbundle.resources import protocol, records
+from dagbundle.rollout import budgets, content, plan
 from dagbundle.rollout.model import (
     DagContent,
     FileOutcome,
@@ -23,7 +22,6 @@ from dagbundle.rollout.model import (
 
 MAX_MESSAGE = 64 * 1024
 """Characters of one problem's message that are kept; the middle of a longer one is left out."""
-MAX_CLOSURE_BYTES = 2 * 2**20
 
 
 def take(record: protocol.File, run: plan.RunPlan) -> StagedFile:
@@ -84,7 +82,7 @@ def _contents(record: protocol.File) -> tuple[tuple[DagContent, ...], list[Probl
     return tuple(contents), problems
 
 
-def _check_place(dag: protocol.Dag, taken: DagContent, path: str) -> None:
+def _check_place(dag: records.Dag, taken: DagContent, path: str) -> None:
     """Hold what the record says of a DAG against what its data says."""
     if dag.dag_id != taken.dag_id:
         raise errors.ContentError(f"the record names it {dag.dag_id!r}, its data {taken.dag_id!r}")
@@ -93,10 +91,10 @@ def _check_place(dag: protocol.Dag, taken: DagContent, path: str) -> None:
             raise errors.ContentError(f"its file is said to be {place!r:.200}, but it came with {path!r}")
 
 
-def _closure(closure: Mapping[str, Any]) -> dict[str, Any]:
+def _closure(closure: Mapping[str, str]) -> dict[str, str]:
     """Keep a closure only if it can be stored and is small enough; without one the file is parsed again next time."""
     try:
-        small = len(content.canonical(closure)) <= MAX_CLOSURE_BYTES
+        small = len(content.canonical(closure)) <= budgets.CLOSURE_BYTES
     except errors.ContentError:
         return {}
     return dict(closure) if small else {}

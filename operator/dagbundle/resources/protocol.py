@@ -14,18 +14,24 @@ import hashlib
 import json
 import zlib
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import pydantic
 from pydantic.alias_generators import to_camel
 
 from dagbundle import errors
+from dagbundle.resources.records import Close, Fail, File, Open
+
+__all__ = [
+    "ACCEPTED_VERSIONS", "VERSION", "Close", "Fail", "File", "Limits", "Open", "Record", "ReportDecoder", "RunRequest",
+]  # fmt: skip
 
 VERSION = 1
 ACCEPTED_VERSIONS = frozenset({1})
 """This version and the one before it, once there is one."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_VALUE_BYTES = 48
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,122 +39,13 @@ class Limits:
     """Bounds of one report. They are generous: their work is to stop a flood, not a large bundle."""
 
     line_bytes: int = 96 * 2**20
-    total_bytes: int = 4 * 2**30
+    total_bytes: int = 2**30
     """Decompressed bytes in all."""
     files: int = 100_000
     line_values: int = 8_000_000
     """Commas and brackets of one record: what decides how much memory its values take, far more than its bytes."""
     inflate_ratio: int = 200
     """Decompressed bytes per compressed byte, above which a gzip stream counts as a bomb (text has about 20)."""
-
-
-class _Record(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-Text = Annotated[str, pydantic.Field(max_length=256 * 1024)]
-Short = Annotated[str, pydantic.Field(max_length=1024)]
-FilePath = Annotated[str, pydantic.Field(min_length=1, max_length=4096)]
-
-
-class ParserInfo(_Record):
-    """Who parsed."""
-
-    name: Short
-    version: Short
-
-
-class Open(_Record):
-    """The first record."""
-
-    type: Literal["open"]
-    protocol: int
-    run: Short
-    attempt: Short
-    parser: ParserInfo
-    python: Short
-    airflow: Short | None
-    fingerprint: Short
-    files: Annotated[int, pydantic.Field(ge=0)]
-
-
-class Dag(_Record):
-    """One serialized DAG; `data` is judged by `rollout.content`."""
-
-    dag_id: Short
-    relative_fileloc: FilePath
-    dag_hash: Short
-    data: dict[str, Any]
-
-
-class FileError(_Record):
-    """One error of a file."""
-
-    kind: Short
-    message: Text
-    line: int | None = None
-
-
-class FileWarning(_Record):
-    """One Python warning of a file."""
-
-    category: Short
-    message: Text
-    line: int | None = None
-
-
-class Output(_Record):
-    """What a file printed: how much, and the tail of it."""
-
-    bytes: Annotated[int, pydantic.Field(ge=0)]
-    text: Text
-
-
-class File(_Record):
-    """One submission."""
-
-    type: Literal["file"]
-    seq: int
-    path: FilePath
-    status: Literal["parsed", "unchanged"]
-    loader: Short = ""
-    duration: Annotated[float, pydantic.Field(ge=0, allow_inf_nan=False)] = 0.0
-    memory: Annotated[int, pydantic.Field(ge=0, le=2**50)] = 0
-    dags: Annotated[list[Dag], pydantic.Field(max_length=20_000)] = pydantic.Field(default_factory=list)
-    errors: Annotated[list[FileError], pydantic.Field(max_length=1_000)] = pydantic.Field(default_factory=list)
-    warnings: Annotated[list[FileWarning], pydantic.Field(max_length=1_000)] = pydantic.Field(default_factory=list)
-    sources: Annotated[
-        dict[FilePath, Annotated[str, pydantic.Field(max_length=16 * 2**20)]], pydantic.Field(max_length=1_000)
-    ] = pydantic.Field(default_factory=dict)
-    fingerprint: Short = ""
-    closure: dict[str, Any] = pydantic.Field(default_factory=dict)
-    dynamic: Annotated[list[Short], pydantic.Field(max_length=100)] = pydantic.Field(default_factory=list)
-    output: Output | None = None
-
-
-class Counts(_Record):
-    """Totals as the parser counted them."""
-
-    files: int
-    dags: int
-    errors: int
-
-
-class Close(_Record):
-    """The last record of a run that went through."""
-
-    type: Literal["close"]
-    files: Annotated[list[FilePath], pydantic.Field(max_length=100_000)]
-    counts: Counts
-    digest: Short
-
-
-class Fail(_Record):
-    """The last record of a run that could not be carried out as a whole."""
-
-    type: Literal["fail"]
-    kind: Short
-    message: Text
 
 
 Record = Open | File | Close | Fail
@@ -185,6 +82,7 @@ class ReportDecoder:
         self._first = b""
         self._compressed = 0
         self._total = 0
+        self._values = 0
         self._digest = hashlib.sha256()
         self._paths: set[str] = set()
         self._dags = 0
@@ -201,12 +99,18 @@ class ReportDecoder:
         """How many bytes have come, inflated."""
         return self._total
 
+    @property
+    def weight(self) -> int:
+        """How many bytes of memory what has come takes as values, roughly: a list of nothing takes 64 for its two."""
+        return self._total + self._values * _VALUE_BYTES
+
     def feed(self, data: bytes) -> Iterator[Record]:
         """Take the next bytes and yield the records that they complete, in order."""
         for chunk in self._plain(data):
             self._total += len(chunk)
             if self._total > self._limits.total_bytes:
                 raise errors.ProtocolError(f"the report is longer than {self._limits.total_bytes:,} bytes")
+            self._values += _values_in(chunk)
             self._buffer += chunk
             yield from self._lines()
 
@@ -265,7 +169,7 @@ class ReportDecoder:
     def _record(self, line: bytes) -> Record:
         if self._state in {_State.CLOSED, _State.FAILED}:
             raise errors.ProtocolError(f"a record came {self._state.value}")
-        if line.count(b",") + line.count(b"[") + line.count(b"{") > self._limits.line_values:
+        if _values_in(line) > self._limits.line_values:
             raise errors.ProtocolError(f"a record has more than {self._limits.line_values:,} values")
         try:
             document = json.loads(line)
@@ -337,6 +241,10 @@ class ReportDecoder:
         counts = (record.counts.files, record.counts.dags, record.counts.errors)
         if counts != (len(self._paths), self._dags, self._errors) or len(self._paths) != self._announced:
             raise errors.ProtocolError("the close record's counts do not fit what arrived")
+
+
+def _values_in(text: bytes) -> int:
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def _is_inside(path: str) -> bool:

@@ -47,6 +47,8 @@ class Admitted:
     """Of the current attempt at this shard; None when there is none yet."""
     own: bool
     """Whether that attempt is the caller's."""
+    runs: int = 1
+    """How many runs the rollout has, roughly: they share what is kept of errors."""
 
     @property
     def attempt(self) -> str:
@@ -156,7 +158,16 @@ class Gate:
         await self._workers.run(lambda: self._require_key(run_id, caller.pod_uid, key, claims=claims))
         state, attempt = states.get(shard, (None, ""))
         is_open = rollout.state is RolloutState.OPEN
-        return Admitted(job, caller, shard, is_open, rollout.spec, state, attempt == caller.pod_uid)
+        return Admitted(
+            job,
+            caller,
+            shard,
+            is_open,
+            rollout.spec,
+            state,
+            attempt == caller.pod_uid,
+            len(rollout.subdirs) * job.shards,
+        )
 
     def _require_key(self, run_id: str, attempt: str, key: str, *, claims: bool) -> None:
         if key and not _KEY.fullmatch(key):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gzip
 import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -21,10 +20,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 
 from dagbundle import errors
-from dagbundle.engine import collecting
 from dagbundle.resources import protocol
 from dagbundle.rollout.model import LookupKind
-from dagbundle.server import problems
+from dagbundle.server import problems, requests
 from dagbundle.server.access import Admitted, Gate, Workers
 from dagbundle.server.ledger import Ledger, entry_of
 from dagbundle.server.metrics import Metrics
@@ -35,7 +33,6 @@ from dagbundle.server.values import MOST_KEY, Values
 from dagbundle.store.dagstore import DagStore
 from dagbundle.store.records import RunState
 
-_COMPRESS_FROM = 1024
 _KEY_HEADER = "Dagbundle-Key"
 
 
@@ -219,8 +216,7 @@ async def get_run(admitted: Annotated[Admitted, Depends(_admit_first)], request:
     parts: _Parts = request.app.state.parts
     _refuse_over(admitted)
     zipped = "gzip" in request.headers.get("Accept-Encoding", "")
-    body, encoding = await parts.workers.run(lambda: _run_request(parts.store, admitted, parts.settings, zipped=zipped))
-    return Response(body, headers=encoding, media_type="application/json")
+    return await requests.answer(parts.store, admitted, parts.settings, parts.workers, zipped=zipped)
 
 
 @_ROUTES.get(
@@ -305,30 +301,6 @@ async def _taken(admitted: Admitted, request: Request, body: Body, reports: Repo
     if not admitted.rollout_open and admitted.state is not RunState.CLOSED:
         raise errors.CallerError("RunOver", "the run's rollout is over")
     return await reports.take(admitted, body)
-
-
-def _run_request(
-    store: DagStore, admitted: Admitted, settings: Settings, *, zipped: bool
-) -> tuple[bytes, dict[str, str]]:
-    """Complete a recorded run request with what is only known now. In a worker thread."""
-    job = admitted.job
-    known = {} if job.request.get("force") else store.known_files(job.bundle, job.subdir)
-    document = {
-        "runAsUser": None,  # the pod runs as it already
-        **job.request,
-        "values": store.target is not None,
-        "run": job.run_id,
-        "attempt": admitted.attempt,
-        "shard": admitted.shard,
-        "shards": job.shards,
-        "known": collecting.known_document(known),
-    }
-    request = protocol.RunRequest.model_validate(document)
-    limits = {**request.limits, "reportBytes": min(request.limits.get("reportBytes", 1 << 40), settings.record_bytes)}
-    body = request.model_copy(update={"limits": limits}).model_dump_json(by_alias=True).encode()
-    if zipped and len(body) >= _COMPRESS_FROM:
-        return gzip.compress(body, compresslevel=1), {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
-    return body, {"Vary": "Accept-Encoding"}
 
 
 def _without_validation(schema: dict[str, Any]) -> dict[str, Any]:

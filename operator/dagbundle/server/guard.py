@@ -1,46 +1,36 @@
-"""What uvicorn leaves open: connections that say nothing, or too many of them.
+"""What uvicorn leaves open: connections that do not say what they want.
 
-A request's body has its own bounds (`reports`); here it is about what comes before there is a request.
+A request's body has its own bounds (`reports`), and how many connections there are is counted at the `door`; here it is
+about what comes between the two.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections.abc import Callable
 from typing import ClassVar
 
-from prometheus_client import Gauge
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from dagbundle.server.settings import Settings
 
 
 class Guarded(H11Protocol):
-    """HTTP/1.1 whose connections are counted, and must say what they want in time.
+    """HTTP/1.1 whose connections must say what they want in time.
 
     Attributes:
-        settings: How many, and in what time.
-        open_from: How many are open, by address.
+        settings: In what time.
+        on_lost: Called when the connection is gone.
     """
 
     settings: ClassVar[Settings]
-    open_from: ClassVar[Counter[str]]
-    _address: str | None = None
+    on_lost: Callable[[], None] = staticmethod(lambda: None)
     _timer: asyncio.TimerHandle | None = None
     _unread: bool = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as its base does
-        """Let a connection in, if there are not too many."""
+        """See the base."""
         super().connection_made(transport)
-        address = self.client[0] if self.client else ""
-        if (
-            self.open_from.total() >= self.settings.connections
-            or self.open_from[address] >= self.settings.connections_per_address
-        ):
-            transport.abort()
-            return
-        self._address = address
-        self.open_from[address] += 1
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -56,11 +46,7 @@ class Guarded(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See the base."""
         self._stop_timer()
-        if self._address is not None:
-            self.open_from[self._address] -= 1
-            if not self.open_from[self._address]:
-                del self.open_from[self._address]
-            self._address = None
+        self.on_lost()
         super().connection_lost(exc)
 
     def _watch(self) -> None:
@@ -83,9 +69,6 @@ class Guarded(H11Protocol):
             self._timer = None
 
 
-def guarded(settings: Settings, connections: Gauge | None = None) -> type[Guarded]:
-    """Make the protocol of one server; its connections are counted together, and shown by a gauge."""
-    open_from: Counter[str] = Counter()
-    if connections is not None:
-        connections.set_function(open_from.total)
-    return type("GuardedHere", (Guarded,), {"settings": settings, "open_from": open_from})
+def guarded(settings: Settings) -> type[Guarded]:
+    """Make the protocol of one server."""
+    return type("GuardedHere", (Guarded,), {"settings": settings})

@@ -29,8 +29,8 @@ from dagbundle.store.records import RunState
 
 _SLICE = 16 * 1024
 """Bytes that are decoded at a time: inflated, 3 MiB at most."""
-_HEAVY = 4 << 20
-"""A report that holds so much is decoded alone, so that the memory that values take is never taken several times."""
+_HEAVY = 16 << 20
+"""A report that holds so much, as values, is decoded alone: the memory that they take is never taken several times."""
 _BATCH_BYTES = 4 << 20
 
 
@@ -198,7 +198,13 @@ class Reports:
             total_bytes=self._settings.inflated_bytes,
         )
         return collecting.Taker(
-            run, sink, run_id=job.run_id, attempt=admitted.attempt, limits=limits, batch_bytes=_BATCH_BYTES
+            run,
+            sink,
+            run_id=job.run_id,
+            attempt=admitted.attempt,
+            limits=limits,
+            batch_bytes=_BATCH_BYTES,
+            runs=admitted.runs,
         )
 
     def _feed(self, taker: collecting.Taker, sink: _RunSink, chunk: bytes) -> None:

@@ -15,16 +15,18 @@ import pathlib
 import signal
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import fastapi
 import uvicorn
+from prometheus_client import Gauge
 from starlette.types import ASGIApp
 
 from dagbundle import errors
 from dagbundle.server import app as applications
 from dagbundle.server import probes
+from dagbundle.server.door import Door
 from dagbundle.server.guard import guarded
 from dagbundle.server.metrics import Metrics
 from dagbundle.server.settings import Settings
@@ -32,7 +34,6 @@ from dagbundle.server.tokens import TokenReviewer
 from dagbundle.store.dagstore import DagStore
 
 _LOG = logging.getLogger("dagbundle.server")
-_HANDSHAKE_SECONDS = 10.0
 _LOOK_SECONDS = 5.0
 """How often certificate files are looked at."""
 
@@ -158,8 +159,10 @@ async def _serve(
     metrics = Metrics()
     stopping = asyncio.Event()
     application = applications.create(store, tokens, settings, metrics)
-    served = _Server(_config(application, settings, metrics, certificate), sockets[0])
-    watched = _Server(_config(probes.create(store, metrics, is_stopping=stopping.is_set), settings), *sockets[1:])
+    served = _Server(_config(application, settings, certificate), settings, sockets[:1], metrics.connections)
+    watched = _Server(
+        _config(probes.create(store, metrics, is_stopping=stopping.is_set), settings), settings, sockets[1:]
+    )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
@@ -181,11 +184,19 @@ async def _serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, which leaves signals to us and bounds handshakes."""
+    """uvicorn's, which leaves signals to us and connections to a door."""
 
-    def __init__(self, config: uvicorn.Config, *sockets: socket.socket) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        settings: Settings,
+        sockets: Sequence[socket.socket],
+        connections: Gauge | None = None,
+    ) -> None:
         super().__init__(config)
+        self._settings = settings
         self._sockets = sockets
+        self._connections = connections
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -196,16 +207,11 @@ class _Server(uvicorn.Server):
         if self.lifespan.should_exit:
             self.should_exit = True
             return
-        loop = asyncio.get_running_loop()
-        self.servers = [
-            await loop.create_server(
-                self._protocol,
-                sock=opened,
-                ssl=self.config.ssl,
-                ssl_handshake_timeout=_HANDSHAKE_SECONDS if self.config.ssl else None,
-            )
+        doors = [
+            Door(opened, self._protocol, self._settings, context=self.config.ssl, connections=self._connections)
             for opened in self._sockets
         ]
+        self.servers = doors  # type: ignore[assignment] # they have all that uvicorn asks of a server
         self.started = True
 
     def _protocol(self) -> asyncio.Protocol:
@@ -218,12 +224,11 @@ class _Server(uvicorn.Server):
 def _config(
     application: ASGIApp | fastapi.FastAPI,
     settings: Settings,
-    metrics: Metrics | None = None,
     certificate: Certificate | None = None,
 ) -> uvicorn.Config:
     return uvicorn.Config(
         application,
-        http=guarded(settings, metrics.connections if metrics else None),
+        http=guarded(settings),
         ws="none",
         lifespan="on",
         log_config=None,

@@ -25,14 +25,14 @@ class Settings:
     """How long the answer about one token is believed. The pod behind it is looked at for every request."""
     report_bytes: int = 1 << 30
     """The longest report, compressed, in bytes."""
-    inflated_bytes: int = 4 << 30
+    inflated_bytes: int = 1 << 30
     """The longest report, inflated, in bytes."""
     record_bytes: int = 32 << 20
     """The longest record of one file in bytes; parsers are told, and make an error of that file of a longer one."""
     record_values: int = 2_000_000
     """Commas and brackets of one record: they decide how much memory it takes, up to 100 bytes each."""
     held_bytes: int = 256 << 20
-    """How many bytes of reports may be in memory at once, in all; who comes on top is told to come back."""
+    """How many bytes reports may take in memory at once, as values, in all; who comes on top is told to come back."""
     reports: int = 64
     """How many reports are taken at once. A report lasts as long as its run parses, and mostly waits."""
     reports_per_namespace: int = 16
@@ -57,6 +57,8 @@ class Settings:
     """How long one report may take."""
     request_seconds: float = 60.0
     """How long anything else may take, its answer included."""
+    handshake_seconds: float = 5.0
+    """How long a connection may take to its first byte, and its TLS handshake after that."""
     head_seconds: float = 15.0
     """How long a connection may take to say what it wants."""
     connections: int = 1000

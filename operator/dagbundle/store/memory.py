@@ -7,31 +7,104 @@ remembered.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from dagbundle.rollout import budgets
 from dagbundle.rollout.model import BundleKey, FileOutcome, KnownFile
-from dagbundle.store import bulk, bundles, staging
+from dagbundle.store import bulk, bundles, staging, texts
 from dagbundle.store.records import RolloutRow, RunState
 from dagbundle.store.state import Finding
 from dagbundle.store.tables import REMEMBERED, Tables
 
+PAGE_BYTES = 4 << 20
+"""What a page of remembered files takes in memory, roughly; it may be over it by one file."""
+_FILE_BYTES = 300
+_ENTRY_BYTES = 250
+_ROWS = 8
 _NO_WARNINGS = '%"warnings":[]}'
 """How the canonical text of an outcome without warnings ends (`staging.outcome_document`, keys sorted)."""
 
 
+@dataclass(frozen=True, slots=True)
+class KnownPage:
+    """Some of what is remembered of a subdir's files.
+
+    Attributes:
+        files: In the order of their paths.
+        last: The last path.
+        more: Whether others may follow.
+        counted: What this page and the ones before have taken of the subdir's bounds.
+    """
+
+    files: tuple[KnownFile, ...]
+    last: str
+    more: bool
+    counted: budgets.Known
+
+
 def known_files(connection: Connection, tables: Tables, bundle: BundleKey, subdir: str) -> dict[str, KnownFile]:
     """See `DagStore.known_files`."""
+    return {file.path: file for file in _known(connection, tables, bundle, subdir, after="", counted=budgets.Known())}
+
+
+def known_page(
+    connection: Connection, tables: Tables, bundle: BundleKey, subdir: str, *, after: str, counted: budgets.Known
+) -> KnownPage:
+    """See `DagReader.known_page`."""
+    page: list[KnownFile] = []
+    counted = counted.copy()  # a read that is repeated counts once
+    size = 0
+    for file in _known(connection, tables, bundle, subdir, after=after, counted=counted):
+        page.append(file)
+        size += _FILE_BYTES + sum(len(path) + _ENTRY_BYTES for path in file.closure)
+        if size >= PAGE_BYTES:
+            return KnownPage(tuple(page), file.path, more=True, counted=counted)
+    return KnownPage(tuple(page), page[-1].path if page else after, more=False, counted=counted)
+
+
+def knows_files(connection: Connection, tables: Tables, bundle: BundleKey, subdir: str) -> bool:
+    """See `DagReader.knows_files`."""
     table, owner = tables.source_file, tables.bundle
-    rows = connection.execute(
-        sa.select(table.c.path, table.c.fingerprint, table.c.closure, table.c.parsed_at)
-        .join(owner, owner.c.id == table.c.bundle_id)
-        .where(bundles.matches(tables, bundle), table.c.subdir == subdir)
+    known = sa.select(table.c.path).join(owner, owner.c.id == table.c.bundle_id)
+    return bool(
+        connection.execute(
+            sa.select(known.where(bundles.matches(tables, bundle), table.c.subdir == subdir).exists())
+        ).scalar()
     )
-    return {row.path: KnownFile(row.path, row.fingerprint, row.closure, row.parsed_at.timestamp()) for row in rows}
+
+
+def _known(
+    connection: Connection, tables: Tables, bundle: BundleKey, subdir: str, *, after: str, counted: budgets.Known
+) -> Iterator[KnownFile]:
+    """Yield what is remembered of files, by path; a few are in memory at a time.
+
+    A file whose closure cannot be used, or that is over the subdir's bounds, has no closure: it is parsed again.
+    """
+    table, owner = tables.source_file, tables.bundle
+    text = sa.cast(table.c.closure, sa.Text)
+    statement = (
+        sa.select(
+            table.c.path,
+            table.c.fingerprint,
+            sa.case((sa.func.length(text) <= budgets.CLOSURE_BYTES, text), else_="{}").label("closure"),
+            texts.size_of(table.c.outcome).label("texts"),
+            table.c.parsed_at,
+        )
+        .join(owner, owner.c.id == table.c.bundle_id)
+        .where(bundles.matches(tables, bundle), table.c.subdir == subdir, table.c.path > after)
+        .order_by(table.c.path)
+    )
+    with connection.execute(statement, execution_options={"yield_per": _ROWS}) as rows:
+        for row in rows:
+            closure = budgets.flat(row.closure) or {}
+            if not (counted.takes_texts(row.texts) and counted.takes(len(row.closure), len(closure))):
+                closure = {}
+            yield KnownFile(row.path, row.fingerprint, closure, row.parsed_at.timestamp())
 
 
 def remembered(connection: Connection, tables: Tables, bundle: BundleKey, subdir: str) -> dict[str, FileOutcome]:

@@ -9,6 +9,7 @@ from typing import Self
 import sqlalchemy as sa
 
 from dagbundle import errors
+from dagbundle.rollout import budgets
 from dagbundle.rollout.model import BundleKey, DagContent, FileOutcome, Json, KnownFile, Live, RunOutcome
 from dagbundle.store import bulk, bundles, heads, jobs, listing, memory, outcomes, reading, schema, state
 from dagbundle.store.database import Database
@@ -145,6 +146,23 @@ class DagReader:
     def known_files(self, bundle: BundleKey, subdir: str) -> dict[str, KnownFile]:
         """Return what is remembered of a subdir's files, by path."""
         return self.db.read(lambda c: memory.known_files(c, self.db.tables, bundle, subdir))
+
+    def known_page(self, bundle: BundleKey, subdir: str, *, after: str, counted: budgets.Known) -> memory.KnownPage:
+        """Return some of what is remembered of a subdir's files: the next ones by path, some MiB of them.
+
+        Args:
+            bundle: Whose files.
+            subdir: Of which subdir.
+            after: The last path of the page before; empty for the first page.
+            counted: What the pages before have taken of the subdir's bounds.
+        """
+        return self.db.read(
+            lambda c: memory.known_page(c, self.db.tables, bundle, subdir, after=after, counted=counted)
+        )
+
+    def knows_files(self, bundle: BundleKey, subdir: str) -> bool:
+        """Tell whether anything is remembered of a subdir's files."""
+        return self.db.read(lambda c: memory.knows_files(c, self.db.tables, bundle, subdir))
 
     def remembered(self, bundle: BundleKey, subdir: str) -> dict[str, FileOutcome]:
         """Return the remembered outcomes of a subdir's files, by path: what an unchanged file stands for."""

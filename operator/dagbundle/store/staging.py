@@ -25,7 +25,7 @@ from dagbundle.rollout.model import (
     Problem,
     StagedFile,
 )
-from dagbundle.store import bulk, database
+from dagbundle.store import bulk, database, texts
 from dagbundle.store.bundles import new_id, now
 from dagbundle.store.records import RolloutState, RunState
 from dagbundle.store.tables import REMEMBERED, AnyRow, Tables
@@ -137,6 +137,7 @@ def close_run(connection: Connection, tables: Tables, run_id: str, attempt: str,
         )
     if run.state == RunState.CLOSED:
         return
+    texts.require_few(connection, tables, run)
     dags, problems = connection.execute(
         sa.select(_sum_of(connection, table.c.outcome, "dags"), _sum_of(connection, table.c.outcome, "problems")).where(
             table.c.run == run_id

@@ -122,7 +122,7 @@ def test_with_scope_subdir_the_other_subdir_is_published(store: DagStore) -> Non
 
 
 def test_unchanged_files_stand_for_what_is_remembered_and_are_judged_under_todays_policy(store: DagStore) -> None:
-    apply(store, {**reports.parsed("a.py", "a"), "closure": {"x": 1}, "fingerprint": "f"})
+    apply(store, {**reports.parsed("a.py", "a"), "closure": {"x": "1"}, "fingerprint": "f"})
     narrowed = [{"path": ".", "dagIdPrefix": "team."}]
     applied = apply(store, reports.unchanged("a.py"), version="v2", subdirs=narrowed)
     assert [item.problem.kind for item in applied.judgement.problems] == ["DagIdNotAllowed"]
@@ -284,7 +284,9 @@ def test_a_suspended_bundle_is_left_alone(store: DagStore) -> None:
 
 
 def test_a_preview_judges_like_an_apply_and_writes_nothing(store: DagStore) -> None:
-    apply(store, {**reports.parsed("a.py", "a"), "closure": {"x": 1}, "fingerprint": "f"}, reports.parsed("b.py", "b"))
+    apply(
+        store, {**reports.parsed("a.py", "a"), "closure": {"x": "1"}, "fingerprint": "f"}, reports.parsed("b.py", "b")
+    )
     before = store.history(BundleKey("team", "sales")).items
     runtime = reports.ScriptedRuntime(
         reports.whole(reports.unchanged("a.py"), reports.broken("b.py"), reports.parsed("c.py", "c")), "v2"

@@ -5,7 +5,9 @@ import dataclasses
 import pytest
 
 from dagbundle import errors
-from dagbundle.rollout.model import FileOutcome, Json, ParsedDag, Problem, StagedFile
+from dagbundle.rollout import budgets
+from dagbundle.rollout.model import FileOutcome, Json, KnownFile, ParsedDag, ParseWarning, Problem, StagedFile
+from dagbundle.store import memory
 from dagbundle.store.dagstore import DagStore
 from dagbundle.store.records import RolloutState
 from integration.store.builder import (
@@ -138,6 +140,39 @@ def test_what_an_unchanged_file_stands_for_can_be_read_beforehand(store: DagStor
     expected = {file.path: file._replace(unchanged=True) for file in ready.changeset.runs[0].files}
     assert store.remembered(SALES, ".") == expected
     assert store.remembered(SALES, "elsewhere") == {}
+
+
+def test_what_is_remembered_with_many_warnings_is_not_offered_and_cannot_be_skipped(store: DagStore) -> None:
+    loud = ParseWarning("UserWarning", "x" * 60_000, 1)
+    files = [
+        dataclasses.replace(found, outcome=found.outcome._replace(warnings=(loud,)))
+        for found in (staged(f"{number:02}.py", {}) for number in range(30))
+    ]
+    rollout = start(store, SALES)
+    run(store, rollout, ".", files)
+    result = changeset(store, rollout)
+    store.publish(rollout.id, result, judged(store.live(SALES), result.runs))
+    known = store.known_files(SALES, ".")
+    assert [bool(known[f"{number:02}.py"].closure) for number in range(30)] == [True] * 17 + [False] * 13
+    names = sorted(known)
+    run(store, start(store, SALES), ".", [staged(name, None) for name in names[:17]])
+    with pytest.raises(errors.ProtocolError, match="errors and warnings in files that were reported as unchanged"):
+        run(store, start(store, SALES), ".", [staged(name, None) for name in names])
+
+
+def test_pages_of_what_is_remembered_hold_all_of_it_in_order(store: DagStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    apply(store, SALES, {f"{number:02}.py": {} for number in range(20)})
+    monkeypatch.setattr(memory, "PAGE_BYTES", 2_000)
+    found: list[KnownFile] = []
+    page = store.known_page(SALES, ".", after="", counted=budgets.Known())
+    while page.more:
+        assert 0 < len(page.files) < 20
+        found += page.files
+        page = store.known_page(SALES, ".", after=page.last, counted=page.counted)
+    assert {file.path: file for file in [*found, *page.files]} == store.known_files(SALES, ".")
+    assert len(found) + len(page.files) == 20
+    assert store.knows_files(SALES, ".")
+    assert not store.knows_files(SALES, "elsewhere")
 
 
 def test_what_was_never_published_is_not_remembered(store: DagStore) -> None:

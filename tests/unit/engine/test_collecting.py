@@ -43,8 +43,8 @@ def test_an_interrupt_while_the_first_run_is_being_started_stops_it(monkeypatch:
     runtime = Endless()
     submit = concurrent.futures.ThreadPoolExecutor.submit
 
-    def interrupted(*arguments: Any) -> Any:
-        submit(*arguments)
+    def interrupted(*arguments: Any, **named: Any) -> Any:
+        submit(*arguments, **named)
         runtime.began.wait()
         raise KeyboardInterrupt
 

@@ -210,3 +210,26 @@ def test_deep_nesting_is_refused() -> None:
     deep = b'{"type": "file", "closure": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n"
     with pytest.raises(errors.ProtocolError, match=r"no JSON that can be read|nested too deeply"):
         decode(b"".join(lines([opening()])) + deep)
+
+
+@pytest.mark.parametrize(
+    "closure",
+    [
+        {"a.py": []}, {"a.py": {}}, {"a.py": 1}, {"a.py": None}, [], {"": "absent"}, {"a.py": "x" * 129},
+        {"a" * 4098: "absent"}, {f"{number}": "absent" for number in range(20_001)},
+    ],
+)  # fmt: skip
+def test_a_closure_is_a_flat_map_of_short_strings(closure: Any) -> None:
+    with pytest.raises(errors.ProtocolError, match="closure"):
+        decode(b"".join(lines([opening(), a_file(closure=closure)])))
+    assert decode(report(["a.py"]))
+
+
+def test_what_a_report_weighs_counts_its_values_and_not_only_its_bytes() -> None:
+    decoder = protocol.ReportDecoder(run="r", attempt="a")
+    list(decoder.feed(b"".join(lines([opening()]))))
+    before = decoder.weight
+    list(decoder.feed(lines([a_file(dags=[{
+        "dag_id": "a", "relative_fileloc": "a.py", "dag_hash": "h", "data": {"x": [[] for _ in range(1000)]},
+    }])])[0]))  # fmt: skip
+    assert decoder.weight - before > 90_000
