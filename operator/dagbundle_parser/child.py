@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
-from dagbundle_parser.closure import Recorder
+from dagbundle_parser.closure import RECORDER
 from dagbundle_parser.errors import FileProblem, FileTimeout, bounded
 from dagbundle_parser.loaders.base import AbstractDagLoader, LoadedDag, LoadedWarning, LoadResult, SourceFile
 from dagbundle_parser.problems import problem_of
@@ -55,7 +55,6 @@ class Work:
     limits: Limits
     sandbox: Sandbox
     fingerprint: str
-    covered: tuple[str, ...]
     line: Line | None = None
 
 
@@ -102,7 +101,7 @@ def run_child(
         _reset_signals()
         work.sandbox.enter(slot)
         root = batch[0].file.root
-        child = _Child(work, token, results, root)
+        child = _Child(work, token, results)
         _distrust_bytecode(root)
         if root not in sys.path:
             sys.path.append(root)  # at the end, as stock Airflow does
@@ -120,7 +119,7 @@ def run_child(
 class _Child:
     """Loads files and sends frames, with functions looked up before any file ran."""
 
-    def __init__(self, work: Work, token: bytes, results: int, root: str) -> None:
+    def __init__(self, work: Work, token: bytes, results: int) -> None:
         self._work, self._token, self._results = work, token, results
         self._encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
         self._write, self._clock, self._pack = os.write, time.monotonic, HEADER.pack
@@ -128,7 +127,7 @@ class _Child:
         self._usage, self._self = resource.getrusage, resource.RUSAGE_SELF
         self._pid, self._own, self._exit = os.getpid, os.getpid(), os._exit
         self._stand_down = faulthandler.cancel_dump_traceback_later
-        self._recorder = Recorder(root, work.covered)
+        self._recorder = RECORDER
         self._traces: tuple[object, ...] = ()
 
     def handle(self, place: int, assignment: Assignment, *, shared: bool) -> bool:
@@ -141,7 +140,7 @@ class _Child:
         self._recorder.start()
         result = _told(self._load(file, loader, shared=shared), file)
         result.errors = [_limited(error, self._work.limits.file_memory_bytes) for error in result.errors]
-        closure, dynamic = self._finish_recording()
+        closure, dynamic = self._finish_recording(is_broken=bool(result.errors))
         if shared:
             traces, before_traces = loader.traces(), self._traces
             printed = _flush_and_tell()
@@ -170,9 +169,9 @@ class _Child:
         self._send(RESULT, place, self._body(record, file))
         return True
 
-    def _finish_recording(self) -> tuple[dict[str, str], set[str]]:
+    def _finish_recording(self, *, is_broken: bool) -> tuple[dict[str, str], set[str]]:
         try:
-            return self._recorder.finish()
+            return self._recorder.finish(is_broken=is_broken)
         except Exception:  # noqa: BLE001 - a file may have rewritten what hashing its closure needs
             return {}, {"damaged process"}
 

@@ -1,28 +1,31 @@
 """What a file's result depends on: recorded while it is parsed, checked before the next time it would be.
 
-An audit hook sees every open, listing, socket and subprocess of the child. Its blind spots (a C library that reads by
-itself, `os.path.exists`, the clock) are why a result is never trusted for longer than `maxUnchangedAge`.
+An audit hook sees every open, listing, socket and subprocess; `looks` sees metadata of paths and variables of the
+environment. What neither sees (a C library that reads by itself, the clock) is why a result is never trusted for longer
+than `maxUnchangedAge`.
 
-A closure maps a path to a word. Under the bundle's root paths are relative, elsewhere absolute. `path: <sha256>` is a
-file's content, `path: absent` an open that failed, `path/: <sha256>` the names in a folder that was listed.
+A closure maps a key to a word. Under the bundle's root paths are relative, elsewhere absolute; what lies in
+AIRFLOW_HOME is `//home/…`, in the n-th importable folder that no distribution owns `//path/n/…`, so that another
+machine's are the same. `path: <sha256>` is a file's content, `path: absent` an open that failed, `path/: <sha256>` the
+names in a folder that was listed; `path//kind`, `//link`, `//mode`, `//status`, `//own-status`, `//statuses` are what
+was asked of a path without reading it. `//env/A B` are variables, `//env` all of them, `//place` where the bundle lies,
+`//whole` all that is known of the environment. prober.py says what each is now.
 """
-
-# ruff: noqa: PTH116, PTH208 - a hot path: pathlib's objects cost more than what they ask for
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
-import stat
+import re
 import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from types import CodeType
 from typing import Any
 
-ABSENT = "absent"
+from dagbundle_parser import looks
+from dagbundle_parser.prober import ALL_VARIABLES, PLACE, STATUSES, VARIABLE, WHOLE, Prober, is_lasting
+
 MAX_ENTRIES = 2000
-_MAX_FILE_BYTES = 64 << 20
 
 _DYNAMIC = {
     "socket": "socket",
@@ -54,6 +57,21 @@ _DYNAMIC = {
 }
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _UNSEEN = ("/dev/null", "/dev/urandom", "/dev/random")
+_NOT_SHARED = ("/dev/", "/proc/", "/sys/")
+_CONFIGURATION = b"AIRFLOW__"
+"""Airflow looks for each of its settings among the variables, many times for each file; the fingerprint has them."""
+_COUNTED_VARIABLES = ("AIRFLOW", "_AIRFLOW", "PYTHON", "LC_")
+"""Prefixes of variables that the fingerprint covers, where Airflow or Python read them."""
+_OF_THE_MACHINE = frozenset(
+    {"HOME", "PATH", "TMPDIR", "TEMP", "TMP", "USER", "LOGNAME", "LNAME", "USERNAME", "PWD", "HOSTNAME"}
+)
+"""Variables that libraries look at while they are loaded, and no DAG depends on that."""
+_TELLS_PLACE = re.compile(
+    rb"__file__|__path__|__spec__|__loader__|__cached__|cwd|fileloc|filepath|\.folder|inspect|sys\.path|sys\.argv|_getframe"
+    rb"|abspath|realpath|absolute|traceback|tb_frame|co_filename|getsource|AIRFLOW_HOME|DAGS_FOLDER|dags_folder"
+    rb"|airflow\.(configuration|settings)|airflow import [^\n]*(conf|settings)"
+)
+"""What Python code that learns where it lies, or where AIRFLOW_HOME does, cannot do without."""
 
 
 def loaded_after(last: str) -> list[str]:
@@ -62,86 +80,237 @@ def loaded_after(last: str) -> list[str]:
 
 
 class Recorder:
-    """Records what the current process opens, lists and does from `start` to `finish`.
+    """Records what the current process opens, lists, looks up and does from `start` to `finish`.
 
-    An audit hook cannot be removed, so one recorder is made per child.
-
-    Args:
-        root: the bundle's root.
-        ignored: prefixes of paths that the fingerprint covers: the standard library and installed distributions.
+    An audit hook cannot be removed, so there is one recorder for a process and its children: `RECORDER`. In the process
+    that they are forked from it records what was loaded before the fork: that counts for every file.
     """
 
-    def __init__(self, root: str, ignored: Iterable[str]) -> None:
-        self._root = root.rstrip("/")
-        self._ignored = tuple(ignored)
+    def __init__(self) -> None:
+        self._prober = Prober("")
+        self._root = ""
+        self._above: frozenset[str] = frozenset()
+        self._ignored: tuple[str, ...] = ()
         self._active = False
+        self._attached = False
         self._opened: set[str] = set()
-        self._listed: set[str] = set()
+        self._listed: set[tuple[str, str]] = set()
+        self._looks: set[tuple[str, str]] = set()
+        self._variables: set[str | None] = set()
+        self._samplers: set[CodeType] = set()
         self._dynamic: set[str] = set()
         self._last_module = ""
+        self._shared: dict[str, str] = {}
+        self._has_shared = False
+        self._is_placed = False
         self._getcwd, self._fspath, self._fsdecode = os.getcwd, os.fspath, os.fsdecode
-        sys.addaudithook(self._hook)
+
+    def attach(self, ignored: Iterable[str]) -> None:
+        """Begin to see what this process does; the first call counts.
+
+        Args:
+            ignored: prefixes of paths that the fingerprint covers: the standard library and installed distributions.
+        """
+        self._ignored = tuple(ignored)
+        if not self._attached:
+            self._attached = True
+            looks.attach(self)
+            sys.addaudithook(self._hook)
+
+    def bind(self, prober: Prober) -> None:
+        """Say where the bundle lies, and who says what a path is."""
+        self._prober, self._root = prober, prober.places.root
+        folders = [self._root, *(path.rstrip("/") for path in self._ignored)]
+        self._above = frozenset(part for folder in folders for part in _up(folder))
 
     def start(self) -> None:
         """Forget what was recorded and record."""
-        self._opened, self._listed, self._dynamic = set(), set(), set()
+        self._opened, self._listed, self._looks = set(), set(), set()
+        self._variables, self._dynamic, self._is_placed = set(), set(), False
         self._last_module = next(reversed(sys.modules))
         self._active = True
 
-    def finish(self) -> tuple[dict[str, str], set[str]]:
+    def resume(self) -> None:
+        """Record, on top of what was recorded."""
+        self._active = True
+
+    def pause(self) -> None:
+        """Stop recording, and keep what was recorded."""
+        self._active = False
+
+    def share(self) -> None:
+        """Stop, and let what was recorded count for every file: modules that no distribution owns, what they used."""
+        self._active, self._has_shared = False, True
+        for module in list(sys.modules.values()):
+            origin = getattr(module, "__file__", None)
+            if isinstance(origin, str) and origin.startswith("/"):
+                self._opened.add(origin)
+        self._opened = {path for path in self._opened if not path.startswith(_NOT_SHARED)}
+        self._shared = {key: word for key, word in self._entries().items() if word is not None}
+
+    def finish(self, *, is_broken: bool = False) -> tuple[dict[str, str], set[str]]:
         """Stop and return the closure, and the reasons why the result depends on more than files.
 
         With any reason, or with more than MAX_ENTRIES entries, the closure is empty.
+
+        Args:
+            is_broken: the file has an error, which may be due to what no entry says: all that is known has to stay.
         """
         self._active = False
         for name in loaded_after(self._last_module):
             origin = getattr(sys.modules[name], "__file__", None)
             if isinstance(origin, str):
                 self._opened.add(origin)
-        paths = {path for path in self._opened if not self._is_covered(path)}
-        listed = {path for path in self._listed if not self._is_covered(path + "/")}
-        if len(paths) + len(listed) > MAX_ENTRIES:
+        if len(self._opened) + len(self._listed) + len(self._looks) > 4 * MAX_ENTRIES:
             self._dynamic.add("too many files")
         if self._dynamic:
             return {}, self._dynamic
-        prober = Prober(self._root)
-        closure: dict[str, str] = {}
-        for path in paths:
-            word = prober.file(path)
-            if word is None:
-                return {}, {"device"}
-            closure[self._key(path)] = word
-        for path in listed:
-            closure[self._key(path) + "/"] = prober.listing(path)
-        return dict(sorted(closure.items())), set()
+        found = self._entries()
+        if len(found) > MAX_ENTRIES:
+            return {}, {"too many files"}
+        if is_broken:
+            found[WHOLE] = self._prober.word(WHOLE)
+        if self._tells_place(found):
+            found[PLACE] = self._prober.word(PLACE)
+        closure = {key: word for key, word in found.items() if word is not None}
+        if len(closure) < len(found):
+            return {}, {"device"}
+        return dict(sorted((self._shared | closure).items())), set()
 
     def note(self, reason: str) -> None:
         """Add a reason why the result depends on more than files."""
         self._dynamic.add(reason)
 
+    def see_place(self) -> None:
+        """The result holds where the bundle lies."""
+        self._is_placed = True
+
+    def _entries(self) -> dict[str, str | None]:
+        keys = {self._key(path) for path in self._opened if not self._is_covered(path)}
+        for path, what in self._listed:
+            if not self._is_covered(path + "/"):
+                keys.add(f"{self._key(path)}//{what}" if what else self._key(path) + "/")
+        for path, what in self._looks:
+            key = self._key(path)
+            if self._is_covered(path) or (path in self._above and what in {looks.KIND, looks.LINK}):
+                continue
+            if what == looks.CONTENT:
+                keys.add(key if self._prober.word(f"{key}//{looks.KIND}") == "file" else f"{key}//{looks.KIND}")
+            elif what != looks.KIND or key not in keys:
+                keys.add(f"{key}//{what}")
+        keys.update(self._variable_keys())
+        return {key: self._prober.word(key) for key in keys}
+
+    def _variable_keys(self) -> set[str]:
+        reads_all = any(name is None or " " in name for name in self._variables)
+        names = {name for name in self._variables if name and " " not in name}
+        if reads_all:
+            names = {name for name in names if not is_lasting(name)}
+        return ({ALL_VARIABLES} if reads_all else set()) | ({VARIABLE + " ".join(sorted(names))} if names else set())
+
+    def _tells_place(self, found: Mapping[str, str | None]) -> bool:
+        """Whether the result may depend on where the bundle lies: its code can learn that, or it was told."""
+        if self._is_placed:
+            return True
+        for key, word in found.items():
+            if word in {None, "absent"} or "//" in key.lstrip("/") or key.startswith(VARIABLE) or key.endswith("/"):
+                continue
+            path = self._prober.places.path(key)
+            if path.endswith(".zip") or (path.endswith(".py") and _TELLS_PLACE.search(_read(path))):
+                return True
+        return False
+
     def _is_covered(self, path: str) -> bool:
         return path.startswith(self._ignored) and not path.startswith(self._root + "/")
 
+    def is_library(self, filename: str) -> bool:
+        """Whether a source belongs to Python or to something installed."""
+        return filename.startswith(("<frozen ", *self._ignored)) and not (
+            self._root and filename.startswith(self._root + "/")
+        )
+
     def _key(self, path: str) -> str:
-        if path == self._root:
-            return "."
-        return path[len(self._root) + 1 :] if path.startswith(self._root + "/") else path
+        return self._prober.places.key(path)
+
+    def look(self, what: str, path: Any) -> None:
+        """Something was learned of a path without reading it."""
+        if not self._active:
+            return
+        if isinstance(path, int) or path is None:
+            self._dynamic.add("status of a descriptor")
+            return
+        _, who, only_kind = looks.asker()
+        is_library = who is None or self.is_library(who.f_code.co_filename)
+        if is_library and not self._has_shared:
+            return
+        if only_kind:
+            what = looks.LINK if what in {looks.LINK, looks.OWN_STATUS} else looks.KIND
+        elif is_library and what == looks.STATUS:
+            what = looks.CONTENT
+        try:
+            self._looks.add((self._absolute(path), what))
+        except (TypeError, ValueError):
+            return  # what the original refuses
+
+    def variable(self, name: bytes | None) -> None:
+        """A variable was read; None is all of them."""
+        if not self._active or (name is not None and name.startswith(_CONFIGURATION)):
+            return
+        _, who, _ = looks.asker()
+        module = "" if who is None else str(who.f_globals.get("__name__"))
+        is_library = who is None or self.is_library(who.f_code.co_filename)
+        if name is None:
+            if not is_library or (self._has_shared and not module.startswith("airflow.")):
+                self._variables.add(None)
+            elif who is not None:
+                self._samplers.add(who.f_code)
+            return
+        if is_library and who is not None and who.f_code in self._samplers:
+            return  # it goes through all of them, for those that are its own
+        text = self._fsdecode(name)
+        is_counted = text.startswith(_COUNTED_VARIABLES) or text in {"LANG", "LANGUAGE", "TZ"}
+        is_usual = not self._has_shared and text in _OF_THE_MACHINE
+        if not (is_library and (is_counted or is_usual)):
+            self._variables.add(text)
+
+    def identity(self, function: str) -> None:
+        """The process asked who or where it is."""
+        if self._active:
+            _, who, _ = looks.asker()
+            if who is not None and not self.is_library(who.f_code.co_filename):
+                self._dynamic.add(function)
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._active:
             return
         if event == "open":
-            self._open(*arguments)
+            if self._counts():
+                self._open(*arguments)
         elif event in {"os.listdir", "os.scandir"}:
-            path = arguments[0]
-            if isinstance(path, int):
-                self._dynamic.add("listing of a descriptor")
-            else:
-                self._listed.add(self._absolute("." if path is None else path))
+            if self._counts():
+                self._list(event, arguments[0])
         else:
             reason = _DYNAMIC.get(event) or _DYNAMIC.get(event.partition(".")[0])
             if reason is not None:
                 self._dynamic.add(reason)
+
+    def _counts(self) -> bool:
+        """Before the fork only what others than libraries use is to be known: those are as the fingerprint says."""
+        if self._has_shared:
+            return True
+        _, who, _ = looks.asker()
+        return who is not None and not self.is_library(who.f_code.co_filename)
+
+    def _list(self, event: str, path: Any) -> None:
+        if isinstance(path, int):
+            self._dynamic.add("listing of a descriptor")
+            return
+        what = ""
+        if event == "os.scandir":  # its entries tell sizes and times, and nobody sees who asks them
+            first, who, _ = looks.asker()
+            if first is not None and first is who and not self.is_library(first.f_code.co_filename):
+                what = STATUSES
+        self._listed.add((self._absolute("." if path is None else path), what))
 
     def _open(self, path: Any, mode: Any, flags: Any) -> None:
         if isinstance(path, int) or path is None:
@@ -165,59 +334,19 @@ class Recorder:
         return os.path.normpath(name) if "/." in name or "//" in name or name.endswith("/") else name
 
 
-class Prober:
-    """Says what a path is now, in a closure's words; remembers, since many closures name the same paths.
-
-    Args:
-        root: the bundle's root.
-        digests: SHA-256 in hex of files that were read already, by path relative to the root.
-    """
-
-    def __init__(self, root: str, digests: Mapping[str, str] | None = None) -> None:
-        self._root = root.rstrip("/")
-        self._files: dict[str, str | None] = {f"{self._root}/{path}": word for path, word in (digests or {}).items()}
-        self._listings: dict[str, str] = {}
-
-    def holds(self, closure: Mapping[str, Any]) -> bool:
-        """Whether nothing that a closure names has changed; an empty closure never holds."""
-        return bool(closure) and all(self._holds(key, word) for key, word in closure.items())
-
-    def _holds(self, key: str, word: object) -> bool:
-        path = key if key.startswith("/") else f"{self._root}/{key}"
-        if key.endswith("/"):
-            return self.listing(path.rstrip("/").removesuffix("/.")) == word
-        return self.file(path) == word
-
-    def file(self, path: str) -> str | None:
-        """The SHA-256 of a file's content, ABSENT, or None for what is no file or too large to judge."""
-        if path not in self._files:
-            self._files[path] = _file_word(path)
-        return self._files[path]
-
-    def listing(self, path: str) -> str:
-        """The SHA-256 of the names in a folder, or ABSENT."""
-        if path not in self._listings:
-            self._listings[path] = _listing_word(path)
-        return self._listings[path]
+def _up(folder: str) -> list[str]:
+    """A folder and those that it lies in."""
+    parts = folder.split("/")
+    return ["/".join(parts[:count]) or "/" for count in range(1, len(parts) + 1)]
 
 
-def _file_word(path: str) -> str | None:
+def _read(path: str) -> bytes:
     try:
-        info = os.stat(path)
-        if stat.S_ISDIR(info.st_mode):
-            return _listing_word(path)
-        if not stat.S_ISREG(info.st_mode) or info.st_size > _MAX_FILE_BYTES:
-            return None
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except (FileNotFoundError, NotADirectoryError):
-        return ABSENT
-    except (OSError, ValueError):
-        return None
+        with open(path, "rb") as file:  # noqa: PTH123 - a hot path
+            return file.read()
+    except OSError:
+        return b""
 
 
-def _listing_word(path: str) -> str:
-    try:
-        names = sorted(name for name in os.listdir(path) if name != "__pycache__")
-    except (OSError, ValueError):
-        return ABSENT
-    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
+RECORDER = Recorder()
+"""The one of this process and of the children that it forks."""

@@ -6,6 +6,7 @@ Listing, fingerprint and skips come first and import nothing; loaders warm up on
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import platform
 import sys
@@ -13,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dagbundle_parser.child import Assignment, Work
-from dagbundle_parser.closure import Prober
+from dagbundle_parser.closure import RECORDER
 from dagbundle_parser.discovery import ListedFile, Lister, shard_of
 from dagbundle_parser.errors import FileProblem, RunError
-from dagbundle_parser.fingerprint import ZONE_FILES, Surroundings, fingerprint
+from dagbundle_parser.fingerprint import ZONE_FILES, Surroundings, fingerprint, whole
 from dagbundle_parser.loaders import find_loaders
 from dagbundle_parser.loaders.airflow import AirflowAdapter
 from dagbundle_parser.loaders.airflow import version as airflow_version
@@ -24,6 +25,7 @@ from dagbundle_parser.loaders.base import AbstractDagLoader, SourceFile
 from dagbundle_parser.parsers import find_parser
 from dagbundle_parser.parsers.base import BundleAccess
 from dagbundle_parser.pool import FileRecord, Pool
+from dagbundle_parser.prober import Prober
 from dagbundle_parser.protocol import ReportWriter, encode
 from dagbundle_parser.request import RunRequest
 from dagbundle_parser.sandbox import Sandbox
@@ -62,7 +64,7 @@ def carry_out(request: RunRequest, writer: ReportWriter, surroundings: Surroundi
 
 def import_airflow_ahead() -> None:
     """Import Airflow before it is known what to load with it; what goes wrong is told when a file needs it."""
-    with no_garbage_collection(), quiet_descriptors(), contextlib.suppress(RunError):
+    with _recorded(), no_garbage_collection(), quiet_descriptors(), contextlib.suppress(RunError):
         AirflowAdapter.get()
 
 
@@ -87,14 +89,20 @@ class Run:
         self._request = request
         self._line = line
         self._loaders = find_loaders() if loaders is None else loaders
+        self._surroundings = surroundings
         self._settings = surroundings.settings
         self._fingerprint = fingerprint(request, surroundings)
-        self._prober = Prober(request.root)
+        self._prober = self._make_prober({})
         self.facts = {
             "python": platform.python_version(),
             "airflow": airflow_version(),
             "fingerprint": self._fingerprint,
         }
+
+    def _make_prober(self, digests: dict[str, str]) -> Prober:
+        surroundings = self._surroundings
+        everything = whole(self._request, surroundings, self._fingerprint)
+        return Prober(surroundings.places(self._request.root), digests, environ=surroundings.environ, whole=everything)
 
     def list_files(self) -> list[ListedFile]:
         """List the run's subdir.
@@ -113,7 +121,7 @@ class Run:
         files = Lister(self._request.root, self._settings, self._loaders).list_files(
             subdir, self._request.exclude, shard=self._request.shard, shards=self._request.shards
         )
-        self._prober = Prober(self._request.root, {file.path: file.digest for file in files if file.digest})
+        self._prober = self._make_prober({file.path: file.digest for file in files if file.digest})
         return self._only_requested(files) if self._request.files else files
 
     def _only_requested(self, files: Sequence[ListedFile]) -> list[ListedFile]:
@@ -150,10 +158,13 @@ class Run:
         if self._line is not None:
             VALUES.connect(self._line.open())  # for what is loaded before the fork, such as plugins
         try:
-            with no_garbage_collection(), quiet_descriptors():
+            with _recorded(), no_garbage_collection(), quiet_descriptors():
                 self._warm_up(assignments)
         except LookupFailed as error:
             raise RunError("ValueUnavailable", f"what is loaded before the files needs a value: {error}") from error
+        RECORDER.bind(self._prober)
+        RECORDER.share()
+        importlib.invalidate_caches()  # what they list anew, the recorder sees, and what is there now is found
         pool = Pool(self._work(files, len(assignments)), self._processes(len(assignments)))
         yield from pool.run(self._batches(assignments))
 
@@ -178,8 +189,7 @@ class Run:
             slots=self._processes(count),
             needed=needed,
         )
-        own = str(Path(__file__).parent.parent) + "/"
-        return Work(limits, sandbox, self._fingerprint, (*installed_directories(), own, *ZONE_FILES), self._line)
+        return Work(limits, sandbox, self._fingerprint, self._line)
 
     def _batches(self, assignments: Sequence[Assignment]) -> list[list[Assignment]]:
         alone: list[list[Assignment]] = []
@@ -213,6 +223,18 @@ class Run:
             "output": {"bytes": 0, "text": ""},
         }
         return FileRecord(file.path, encode(record), 0, 1)
+
+
+@contextlib.contextmanager
+def _recorded() -> Iterator[None]:
+    """Record what is loaded before the fork, which every file's result depends on."""
+    own = str(Path(__file__).parent.parent) + "/"
+    RECORDER.attach((*installed_directories(), own, *ZONE_FILES))
+    RECORDER.resume()
+    try:
+        yield
+    finally:
+        RECORDER.pause()
 
 
 def _not_listed(path: str, request: RunRequest) -> ListedFile:

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-from dagbundle_parser.closure import loaded_after
+from dagbundle_parser.closure import RECORDER, loaded_after
 from dagbundle_parser.errors import FileProblem, RunError
 from dagbundle_parser.loaders import lookups
 from dagbundle_parser.loaders.base import LoadedDag, LoadedWarning, LoadResult, SourceFile
@@ -157,6 +157,8 @@ class AirflowAdapter:
         self._log = _CapturingLog()
         self._last_module = ""
         self._used: set[str] = set()
+        self._places: set[str] = set()
+        self._home = AirflowSettings.read().home.rstrip("/")
         lookups.watch(self._used)
         self._bag_class = self._make_bag_class()
         self._loads, self._dumps = json.loads, json.JSONEncoder(sort_keys=True).encode
@@ -245,6 +247,7 @@ class AirflowAdapter:
         self._log.caught.clear()
         self._bagged.clear()
         self._used.clear()
+        self._places = {file.root.rstrip("/"), self._home} - {""}
         bag = self._bag_class(**self._bag_arguments(file.absolute, file.root, file.bundle))
         result.errors.extend(self._import_problems(bag.import_errors, file))
         result.warnings.extend(_warnings(bag.captured_warnings, file))
@@ -274,6 +277,7 @@ class AirflowAdapter:
     def add_built_dags(self, result: LoadResult, dags: Sequence[Any], file: SourceFile) -> None:
         """Check DAG objects that a loader built itself as DagBag checks those it found, and serialize them."""
         bag = self._bag_class(**self._bag_arguments(file.absolute, file.root, file.bundle, collect=False))
+        self._places = {file.root.rstrip("/"), self._home} - {""}
         good = []
         for dag in dags:
             dag.fileloc, dag.relative_fileloc = file.absolute, file.path
@@ -289,13 +293,24 @@ class AirflowAdapter:
 
     def _serialized(self, dag: Any) -> LoadedDag:
         # Stock Airflow hashes what came through a pipe: lists where the serializer left tuples.
-        data = self._loads(self._dumps(self._to_dict(dag)))
+        text = self._dumps(self._to_dict(dag))
+        data = self._loads(text)
+        if self._tells_place(text, data["dag"]):
+            RECORDER.see_place()
         return LoadedDag(
             dag_id=str(dag.dag_id),
             relative_fileloc=str(dag.relative_fileloc),
             dag_hash=str(self._hash(data)),
             data=data,
         )
+
+    def _tells_place(self, text: str, dag: dict[str, Any]) -> bool:
+        """Whether a DAG says more of where the bundle and AIRFLOW_HOME lie than Airflow has it say."""
+        for place in self._places:
+            told = sum(str(dag.get(name, "")).count(place) for name in ("fileloc", "_processor_dags_folder"))
+            if text.count(place) > told:
+                return True
+        return False
 
     def next_runs(self, data: dict[str, Any], count: int) -> list[Any]:
         """The next runs of a serialized DAG, as Airflow's DagRunInfo; fewer than `count` where its schedule ends."""
