@@ -29,6 +29,7 @@ from dagbundle.rollout import content, judge, policy
 from dagbundle.rollout.model import BundleKey, FileOutcome, ParsedDag, Problem, StagedFile
 from dagbundle.store.dagstore import DagStore
 from dagbundle.targets.airflow import adapter
+from dagbundle.targets.airflow.examining import Examiner
 from dagbundle.targets.airflow.target import AirflowTarget
 from support.postgres import PostgresServer, running_postgres
 
@@ -135,7 +136,7 @@ def url(request: pytest.FixtureRequest) -> str:
 @functools.cache
 def installed() -> adapter.Adapter:
     """The Airflow of this environment: one for the process, as a controller has it."""
-    return adapter.Adapter()
+    return adapter.Adapter(Examiner())
 
 
 @dataclasses.dataclass

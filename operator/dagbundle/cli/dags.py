@@ -62,12 +62,22 @@ def next_execution(
     database_url: options.DatabaseUrl = None,
     out: options.Output = output.Format.TEXT,
 ) -> None:
-    """Show when a DAG would run next, computed by Airflow in the parser's interpreter from the stored DAG."""
+    """Show when a DAG would run next, computed by Airflow in the parser's interpreter from the stored DAG.
+
+    Its schedule alone is looked at, and vetted as for a publication into Airflow: another team may have written it.
+    """
     from dagbundle.cli import report  # noqa: PLC0415 - usage errors answer before the store is loaded
     from dagbundle.runtime.local import LocalRuntime  # noqa: PLC0415 - likewise
+    from dagbundle.targets.airflow import vetting  # noqa: PLC0415 - likewise
 
     with report.opened_store(database_url) as store:
-        data = store.get_serialized_dag(dag_id)
+        data = vetting.schedule.alone(store.get_serialized_dag(dag_id))
+    try:
+        vetting.check(data, vetting.read(notifiers=frozenset))
+    except errors.TargetError as error:
+        raise errors.RunError(
+            f"The schedule of DAG {dag_id} is not given to Airflow: {error.message}", hint=error.hint
+        ) from error
     runtime = LocalRuntime(pathlib.Path(), python=python)
     answer = runtime.call("next-execution", json.dumps({"data": data, "count": count}))
     try:

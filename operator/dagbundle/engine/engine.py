@@ -91,6 +91,7 @@ class Engine:
         sink = deferring.DeferredSink(self._store, key, lambda: self._begin(resource, planned, version, spec).id)
         if force or planned.template_hash != live.template_hash:
             sink.start()
+            self._store.prepare()
         collecting.carry_out(
             planned.runs,
             collecting.RunSettings("apply", airflow_name_of(resource, self._cluster), resource.spec.parser, force),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
+from dagbundle import errors
 from dagbundle.rollout import judge
 from dagbundle.rollout import policy as policies
 from dagbundle.rollout.model import (
@@ -47,7 +48,11 @@ def judged(
         judgement = judge.judge(changeset, live=live, owners=owners, policy=policy)
         if judgement.verdict is Verdict.BLOCK:
             return changeset, judgement
-        found = store.refused(judgement, contents)
+        try:
+            found = store.refused(judgement, contents)
+        except errors.TargetError as error:
+            message = error.message + (f". Next: {error.hint}" if error.hint else "")
+            return changeset, Judgement(Verdict.BLOCK, error.reason, message, ready=False, changes=judgement.changes)
         if not found:
             return changeset, judgement
         changeset = _broken(changeset, found)

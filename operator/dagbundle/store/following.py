@@ -50,8 +50,16 @@ class Target(Protocol):
         """Write what a publication changed. Whatever it raises takes the whole publication back."""
         ...
 
+    def prepare(self) -> None:
+        """Begin what `refused` and `move` will need and what takes a while. Returns at once."""
+        ...
+
     def refused(self, candidates: Sequence[Candidate], /) -> Mapping[str, Problem]:
-        """Return what is wrong with DAGs that a publication would write, by dag_id: their files are broken then."""
+        """Return what is wrong with DAGs that a publication would write, by dag_id: their files are broken then.
+
+        Raises:
+            TargetError: There is too much wrong to look at it all.
+        """
         ...
 
     def owners(self, connection: Connection, dag_ids: Collection[str], /) -> Mapping[str, str]:

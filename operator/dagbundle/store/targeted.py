@@ -30,6 +30,11 @@ class TargetedStore(DagReader):
         """
         return self.db.read(lambda c: following.owners(c, self.db.tables, self.target, dag_ids))
 
+    def prepare(self) -> None:
+        """Let the target begin what a publish will need, which takes a while. Returns at once."""
+        if self.target is not None:
+            self.target.prepare()
+
     def refused(
         self, judgement: Judgement, contents: Mapping[str, DagContent] | None = None
     ) -> tuple[FileProblem, ...]:
@@ -38,6 +43,9 @@ class TargetedStore(DagReader):
         Args:
             judgement: One that publishes.
             contents: Contents that are not in the store; those that are nowhere are looked at when they are published.
+
+        Raises:
+            TargetError: There is too much wrong to look at it all.
         """
         target = self.target
         if target is None:

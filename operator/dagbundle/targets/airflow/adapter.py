@@ -10,12 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import functools
 import gc
 import importlib.metadata
-import logging
-import os
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +19,9 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dagbundle import errors
+from dagbundle.targets.airflow import library, wire
+from dagbundle.targets.airflow.examining import Examiner
+from dagbundle.targets.airflow.next_runs import NextRuns, Spent
 
 MINORS = ("3.1", "3.2", "3.3")
 """What is supported and tested."""
@@ -67,19 +66,24 @@ def numbers(found: str) -> tuple[int, ...]:
 class Adapter:
     """Airflow's models and functions, of the installed version. One for the process.
 
+    Args:
+        examiner: Computes the next runs of DAGs; None computes them here, as the examiner's own process does.
+
     Attributes:
         version: Of the installed Airflow.
         minor: Likewise, `3.3`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, examiner: Examiner | None = None) -> None:
+        self.examiner = examiner
         self.version = version()
         self.minor = minor_of(self.version)
-        with _as_library():
+        with library.as_library():
             self._load()
         gc.freeze()  # a million objects that stay: each full collection would look at all of them
 
     def _load(self) -> None:
+        import pendulum  # noqa: PLC0415 - Airflow brings it
         from airflow import models, settings  # noqa: PLC0415 - takes two seconds, and variables come first
         from airflow.configuration import conf  # noqa: PLC0415 - likewise
         from airflow.dag_processing import collection  # noqa: PLC0415 - likewise
@@ -101,14 +105,16 @@ class Adapter:
         )
         from airflow.secrets import metastore  # noqa: PLC0415 - likewise
         from airflow.serialization import serialized_objects  # noqa: PLC0415 - likewise
+        from airflow.timetables import base  # noqa: PLC0415 - likewise
 
-        _quiet()
+        library.quiet()
         # what `initialize` would do, without an engine and logging of its own
         settings.configure_vars()
         settings.prepare_syspath_for_config_and_plugins()  # the deployment's plugins bring its timetables
         settings.configure_adapters()
         models.import_all_models()  # they refer to each other by name
         self._conf = conf
+        self._runs = NextRuns(self.minor, base, pendulum.instance, self.examiner)
         self._operation = collection.DagModelOperation
         self._assets = collection.AssetModelOperation
         self.Job = job.Job
@@ -126,9 +132,9 @@ class Adapter:
         self.DagWarning = dagwarning.DagWarning
         self.ImportError = errors.ParseImportError
         self.SerializedDag = serialized_dag.SerializedDagModel
-        self._lazy = _decoding_once(serialized_objects.LazyDeserializedDAG)
+        self._lazy = library.decoding_once(serialized_objects.LazyDeserializedDAG, self._runs.next_run)
         if self.minor in {"3.1", "3.2"}:
-            serialized_objects.PodGenerator = _Pods
+            serialized_objects.PodGenerator = library.Pods
             serialized_objects._has_kubernetes = lambda **_: True  # noqa: SLF001 - it asks for the provider
         if self.minor == "3.1":
             self._bulk_write = serialized_objects.SerializedDAG.bulk_write_to_db
@@ -139,7 +145,7 @@ class Adapter:
         # Three places read a DAG's source from its file, all through this. There is no file here.
         dagcode.DagCode.get_code_from_file = staticmethod(_source_of)
         if self.minor != "3.1":  # which asks for all DAGs at once
-            collection._RunInfo = _asking_where_there_are_runs(collection._RunInfo)  # noqa: SLF001 - there is no other
+            collection._RunInfo = library.asking_where_there_are_runs(collection._RunInfo, _never_run.get)  # noqa: SLF001 - there is no other
 
     def setting(self, section: str, name: str) -> str:
         """Return one of Airflow's settings; empty where it is not set."""
@@ -190,9 +196,40 @@ class Adapter:
         found: Sequence[Any] = ensure_secrets_loaded()
         return found
 
-    def decoded(self, document: Mapping[str, Any]) -> Any:
-        """Return Airflow's own view of a serialized DAG, which decodes parts of it when they are asked for."""
-        return self._lazy(data=document)
+    def decoded(self, document: Mapping[str, Any], examined: Mapping[str, Any] | None = None) -> Any:
+        """Return Airflow's own view of a serialized DAG, which decodes parts of it when they are asked for.
+
+        Args:
+            document: A vetted one.
+            examined: What the examiner answered for it, where that is no older than a minute.
+        """
+        return self._lazy(data=document, examined=examined)
+
+    def examine(self, document: Mapping[str, Any], last: Any) -> dict[str, Any]:
+        """Decode all of a document, and compute from it what the scheduler will: for the examiner's process only.
+
+        Args:
+            document: A vetted one.
+            last: As `wire` writes the run after which the next one is computed; None for the first.
+
+        Returns:
+            `{"info": …, "description": …, "partition_key": …}`: the next run and what Airflow's columns show.
+
+        Raises:
+            Exception: Whatever Airflow's decoders make of it.
+        """
+        view = self._lazy(data=document)
+        real = view._real_dag  # noqa: SLF001 - there is no other
+        library.refuse_overridden(document, real)
+        for params in (real.params, *(task.params for task in real.tasks if hasattr(task, "params"))):
+            with contextlib.suppress(ValueError):  # a Param without a value is valid until a run is made
+                params.validate()
+        info = self._runs.compute(real, last)
+        return {
+            "info": wire.info_to_json(info),
+            "description": view.timetable.description,
+            "partition_key": getattr(info, "partition_key", None),
+        }
 
     def lock(self, session: Session, dag_ids: Sequence[str]) -> Sequence[Any]:
         """Lock the rows of these DAGs, so that nobody takes them meanwhile.
@@ -293,13 +330,30 @@ class Adapter:
         return frozenset(dag_id for dag_id in dag_ids if not ran.get(dag_id) and dag_id not in old)
 
     def refresh(
-        self, session: Session, bundle: str, bundle_version: str | None, dag_ids: Sequence[str], duration: float | None
+        self,
+        session: Session,
+        bundle: str,
+        bundle_version: str | None,
+        dag_ids: Sequence[str],
+        *,
+        duration: float | None,
+        spent: Spent,
     ) -> None:
-        """Compute when DAGs run next, as parsing them again would; what else their rows say stays the same."""
+        """Compute when DAGs run next, as parsing them again would; what else their rows say stays the same.
+
+        Args:
+            session: Of our transaction.
+            bundle: Its name in Airflow.
+            bundle_version: Which version the DAGs are of.
+            dag_ids: Some of its DAGs.
+            duration: What their rows say of the seconds that their files took to parse.
+            spent: Counts what the upkeep takes of the examiner.
+        """
         newest = self.SerializedDag.get_latest_serialized_dags(dag_ids=list(dag_ids), session=session)
         dags = {found.dag_id: self.decoded(found.data) for found in newest}
         operation = self._operation(bundle_name=bundle, bundle_version=bundle_version, dags=dags)
-        operation.update_dags(operation.find_orm_dags(session=session), duration, session=session)
+        with self._runs.in_upkeep(spent, bundle):
+            operation.update_dags(operation.find_orm_dags(session=session), duration, session=session)
 
     def _versioned(self, dag_ids: Sequence[str], session: Session) -> Mapping[str, Mapping[str, Any]]:
         """Return the DAGs that have a version, with what `write_dag` would otherwise ask for one by one."""
@@ -318,69 +372,6 @@ class Adapter:
         from airflow.dag_processing import collection  # noqa: PLC0415 - where it is used only
 
         collection._sync_dag_perms(dag, session=session)  # noqa: SLF001 - there is no other
-
-
-class _Pods:
-    """Takes the place of the Kubernetes provider, by which 3.1 and 3.2 decode the pods in tasks' executor_config.
-
-    It cannot be installed beside this program's newer client. Nobody here looks into a pod: what is stored is the
-    document itself.
-    """
-
-    @staticmethod
-    def deserialize_model_dict(document: Any) -> Any:
-        """Leave it as it is."""
-        return document
-
-
-@contextlib.contextmanager
-def _as_library() -> Iterator[None]:
-    """Let Airflow be imported without an engine of its own; what this process starts afterwards hears nothing of it."""
-    wanted = {"_AIRFLOW__AS_LIBRARY": "1", "_AIRFLOW_PROCESS_CONTEXT": "server"}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _quiet() -> None:
-    """Send Airflow's warnings to this program's log; by itself its logger prints every step to standard output."""
-    warnings.filterwarnings("ignore", message="The `airflow")  # of old names, which its plugins and providers import
-    import structlog  # noqa: PLC0415 - Airflow brings it
-
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        processors=[structlog.processors.format_exc_info, structlog.stdlib.render_to_log_kwargs],
-    )
-
-
-def _decoding_once(lazy: Any) -> Any:
-    """Return Airflow's view of a DAG, but one that keeps the timetable: it is looked at some seventeen times."""
-
-    class Decoded(lazy):  # type: ignore[misc] # Airflow is untyped here
-        @functools.cached_property
-        def timetable(self) -> Any:
-            return super().timetable
-
-    return Decoded
-
-
-def _asking_where_there_are_runs(run_info: Any) -> Any:
-    """Return what finds a DAG's last run and counts its active ones, but asks nothing for a DAG that never ran."""
-
-    class RunInfo(run_info):  # type: ignore[misc] # likewise
-        @classmethod
-        def calculate(cls, dag: Any, *, session: Session) -> Any:
-            return cls(None, 0) if dag.dag_id in _never_run.get() else super().calculate(dag, session=session)
-
-    return RunInfo
 
 
 @contextlib.contextmanager

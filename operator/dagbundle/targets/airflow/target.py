@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import posixpath
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -19,10 +18,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from dagbundle import errors
-from dagbundle.rollout import content
 from dagbundle.rollout.model import LookupKind, LookupValue, Problem
 from dagbundle.rollout.moves import Candidate, Move, Symptom, WrittenDag
 from dagbundle.targets.airflow import adapter, check, installed, upkeep, values, vetting
+from dagbundle.targets.airflow.documents import Documents
+from dagbundle.targets.airflow.examining import Examiner
 from dagbundle.targets.airflow.sessions import session_in
 
 NO_SOURCE = "# Its source was not submitted.\n"
@@ -47,13 +47,15 @@ class AirflowTarget:
         if airflow is None:
             adapter.version()  # what is missing is said at once
         self._given = airflow
+        self._examiner = (airflow.examiner if airflow else None) or Examiner()
         self._allowed = allowed or vetting.read(notifiers=installed.notifiers)
+        self._documents = Documents(self._examiner, self._allowed)
         self._lock = threading.Lock()
 
     @functools.cached_property
     def _airflow(self) -> adapter.Adapter:
         """The installed Airflow; importing it takes two seconds, which a pass that changes nothing does not need."""
-        return self._given or adapter.Adapter()
+        return self._given or adapter.Adapter(self._examiner)
 
     def move(self, connection: Connection, move: Move, /) -> None:
         """Write what a publication changed.
@@ -71,16 +73,13 @@ class AirflowTarget:
             self._deactivate(session, move)
             self._import_errors(session, move)
 
+    def prepare(self) -> None:
+        """Start the process that examines documents."""
+        self._examiner.prepare()
+
     def refused(self, candidates: Sequence[Candidate], /) -> Mapping[str, Problem]:
-        """Return what vetting refuses of DAGs that a publication would write, by dag_id."""
-        found: dict[str, Problem] = {}
-        for item in candidates:
-            try:
-                vetting.check(content.join(item.content), self._allowed)
-            except errors.TargetError as error:
-                hint = f". Next: {error.hint}" if error.hint else ""
-                found[item.dag_id] = Problem(error.reason, f"DAG {item.dag_id}: {error.message}{hint}")
-        return found
+        """Return what is wrong with DAGs that a publication would write, by dag_id. See `documents.Documents`."""
+        return self._documents.refused(candidates)
 
     def owners(self, connection: Connection, dag_ids: Collection[str], /) -> Mapping[str, str]:
         """Return the bundles, by their names in Airflow, in which these DAGs are live, whether they are ours or not."""
@@ -165,9 +164,12 @@ class AirflowTarget:
         for dag in move.written:
             by_version.setdefault(dag.bundle_version, []).append(dag)
         for bundle_version, dags in by_version.items():
-            documents = {dag.dag_id: self._document(dag, move) for dag in dags}
-            sources = {documents[dag.dag_id]["dag"]["fileloc"]: dag.source or NO_SOURCE for dag in dags}
-            decoded = [self._airflow.decoded(document) for document in documents.values()]
+            checked = self._documents.checked(dags, move)
+            sources = {
+                document["dag"]["fileloc"]: dag.source or NO_SOURCE
+                for dag, (document, _) in zip(dags, checked, strict=True)
+            }
+            decoded = [self._airflow.decoded(document, examined) for document, examined in checked]
             try:
                 self._airflow.write(
                     session,
@@ -186,20 +188,6 @@ class AirflowTarget:
                     f"{_names(dags, move)}: Airflow {self._airflow.version} cannot store it: {said}",
                     hint="mend that DAG, or what it names in Airflow; what was live stays until then",
                 ) from error
-
-    def _document(self, dag: WrittenDag, move: Move) -> dict[str, Any]:
-        """Rebuild the serialized DAG, vetted, with the place where its file is in the image."""
-        document: dict[str, Any] = content.join(dag.content)
-        try:
-            vetting.check(document, self._allowed)
-        except errors.TargetError as error:
-            raise errors.TargetError(
-                f"DAG {dag.dag_id} of bundle {move.bundle}, file {dag.path}: {error.message}",
-                hint=error.hint,
-                reason=error.reason,
-            ) from error
-        document["dag"]["fileloc"] = posixpath.join(move.root, dag.relative_fileloc)
-        return document
 
     def _follow_versions(self, session: Session, move: Move) -> None:
         """Let DAGs that stayed as they were run the new version's code, in place, as Airflow does for an equal hash."""

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import datetime as dt
 import getpass
+import logging
+import random
 import socket
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import OperationalError
 
 from dagbundle.targets.airflow import adapter
+from dagbundle.targets.airflow.next_runs import Spent
 from dagbundle.targets.airflow.sessions import session_in
 
 JOB_TYPE = "DagProcessorJob"
@@ -25,6 +30,13 @@ OVERDUE = dt.timedelta(minutes=1)
 """How long after its next run was due a DAG's dates are looked at: the scheduler makes it in seconds."""
 MAX_OVERDUE = 500
 """DAGs whose dates are computed in one refresh."""
+_AT_ONCE = 10
+"""DAGs of a bundle between two looks at what it has taken of the examiner."""
+
+_Group = tuple[str, str | None, float | None]
+"""Bundle, version and parse duration, which the rows of DAGs that are computed together have in common."""
+
+_log = logging.getLogger(__name__)
 
 
 def beat(airflow: adapter.Adapter, connection: Connection, identity: str) -> None:
@@ -109,26 +121,72 @@ def refresh(airflow: adapter.Adapter, connection: Connection, names: Collection[
     warning = airflow.DagWarning.__table__
     gone = sa.select(dag.c.dag_id).where(dag.c.bundle_name.in_(names), dag.c.is_stale)
     connection.execute(sa.delete(warning).where(warning.c.dag_id.in_(gone)))
+    overdue = _overdue(dag, ours, now)
+    groups: dict[_Group, list[str]] = {}
+    rows = connection.execute(overdue).all()
+    for row in rows:
+        groups.setdefault((row.bundle_name, row.bundle_version, row.last_parse_duration), []).append(row.dag_id)
+    parts = [
+        (key, dag_ids[i : i + _AT_ONCE]) for key, dag_ids in groups.items() for i in range(0, len(dag_ids), _AT_ONCE)
+    ]
+    random.shuffle(parts)  # where there is not enough time for all, those that were left come first some other time
+    spent, computed = Spent(), 0
+    for group, dag_ids in parts:
+        if spent.allows(group[0]):
+            computed += _compute(airflow, connection, group, dag_ids, spent)
+    with session_in(connection) as session:
+        airflow.clear_triggers(session)  # whose DAGs somebody deleted in Airflow: no publication speaks of those
+    if computed < len(rows):  # those that fail are in the log
+        _log.warning(
+            "%d of %d DAGs' next runs were left for the next upkeep",
+            len(rows) - computed,
+            len(rows),
+        )
+    return computed
+
+
+def _compute(airflow: adapter.Adapter, connection: Connection, group: _Group, dag_ids: list[str], spent: Spent) -> int:
+    """Compute DAGs' next runs, one by one where they cannot be computed together. Returns how many were."""
+    name, version, duration = group
+    try:
+        with session_in(connection) as session:
+            airflow.refresh(session, name, version, dag_ids, duration=duration, spent=spent)
+    except OperationalError:  # the database is gone, or somebody else has the rows
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever Airflow makes of a row that somebody changed: other DAGs' dates still move
+        if len(dag_ids) > 1:
+            return sum(_compute(airflow, connection, group, [dag_id], spent) for dag_id in dag_ids)
+        _log.error(
+            "the next run of DAG %s of bundle %s cannot be stored: %s: %.500s",
+            *dag_ids,
+            name,
+            type(error).__name__,
+            error,
+        )
+        return 0
+    return len(dag_ids)
+
+
+def _overdue(dag: sa.Table, ours: sa.ColumnElement[bool], now: dt.datetime) -> sa.Select[Any]:
+    """Find DAGs whose dates are overdue: of each bundle the most overdue ones first, so that none crowds others out."""
     at_limit = dag.c.get("exceeds_max_non_backfill")  # 3.1 clears such a DAG's dates instead
-    overdue = connection.execute(
-        sa.select(dag.c.dag_id, dag.c.bundle_name, dag.c.bundle_version, dag.c.last_parse_duration)
+    turn = sa.func.row_number().over(partition_by=dag.c.bundle_name, order_by=dag.c.next_dagrun_create_after)
+    ranked = (
+        sa.select(dag.c.dag_id, turn.label("turn"))
         .where(
             ours,
             dag.c.next_dagrun_create_after < now - OVERDUE,
             dag.c.is_paused if at_limit is None else sa.or_(dag.c.is_paused, at_limit),
         )
-        .order_by(dag.c.dag_id)
+        .subquery()
+    )
+    return (
+        sa.select(dag.c.dag_id, dag.c.bundle_name, dag.c.bundle_version, dag.c.last_parse_duration)
+        .join(ranked, ranked.c.dag_id == dag.c.dag_id)
+        .order_by(ranked.c.turn, dag.c.dag_id)
         .limit(MAX_OVERDUE)
-        .with_for_update(skip_locked=True)
-    ).all()
-    groups: dict[tuple[str, str | None, float | None], list[str]] = {}
-    for row in overdue:
-        groups.setdefault((row.bundle_name, row.bundle_version, row.last_parse_duration), []).append(row.dag_id)
-    with session_in(connection) as session:
-        for (name, version, duration), dag_ids in groups.items():
-            airflow.refresh(session, name, version, dag_ids, duration)
-        airflow.clear_triggers(session)  # whose DAGs somebody deleted in Airflow: no publication speaks of those
-    return len(overdue)
+        .with_for_update(skip_locked=True, of=dag)
+    )
 
 
 def _user() -> str:

@@ -11,6 +11,7 @@ fits into its column. Pure: nothing of Airflow is needed. docs/security.md has t
     columns     what its tables hold
     calls       triggers, watchers and callbacks of deadlines
     schedules   timetables
+    schedule    the part of a document that says when the DAG runs
     params      JSON schemas
     fields      all other fields
 """
@@ -20,12 +21,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dagbundle.targets.airflow.vetting import calls, fields, names, params, schedules, walk
+from dagbundle.targets.airflow.vetting import calls, fields, names, params, schedule, schedules, walk
 from dagbundle.targets.airflow.vetting.allowed import DEFAULT_EXECUTOR, Allowed, read
 from dagbundle.targets.airflow.vetting.columns import LIMITS
-from dagbundle.targets.airflow.vetting.walk import MAX_DEPTH
+from dagbundle.targets.airflow.vetting.walk import MAX_DEPTH, refuse
 
-__all__ = ["DEFAULT_EXECUTOR", "LIMITS", "MAX_DEPTH", "Allowed", "check", "read"]
+__all__ = ["DEFAULT_EXECUTOR", "LIMITS", "MAX_DEPTH", "Allowed", "check", "read", "refuse", "schedule"]
 
 _TOP = frozenset({"__version", "dag", "client_defaults"})
 _ASSETS = frozenset({"asset", "asset_alias", "asset_ref"})

@@ -1,0 +1,98 @@
+"""How Airflow is imported into this program, and what takes the place of a part of it.
+
+Without an engine of its own, its logging, and work that it would do DAG by DAG. `adapter` alone uses this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+
+class Pods:
+    """Takes the place of the Kubernetes provider, by which 3.1 and 3.2 decode the pods in tasks' executor_config.
+
+    It cannot be installed beside this program's newer client. Nobody here looks into a pod: what is stored is the
+    document itself.
+    """
+
+    @staticmethod
+    def deserialize_model_dict(document: Any) -> Any:
+        """Leave it as it is."""
+        return document
+
+
+@contextlib.contextmanager
+def as_library() -> Iterator[None]:
+    """Let Airflow be imported without an engine of its own; what this process starts afterwards hears nothing of it."""
+    wanted = {"_AIRFLOW__AS_LIBRARY": "1", "_AIRFLOW_PROCESS_CONTEXT": "server"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def quiet() -> None:
+    """Send Airflow's warnings to this program's log; by itself its logger prints every step to standard output."""
+    warnings.filterwarnings("ignore", message="The `airflow")  # of old names, which its plugins and providers import
+    import structlog  # noqa: PLC0415 - Airflow brings it
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=[structlog.processors.format_exc_info, structlog.stdlib.render_to_log_kwargs],
+    )
+
+
+def refuse_overridden(document: Mapping[str, Any], real: Any) -> None:
+    """Refuse a task's field that takes the place of a method: the decoder sets whatever it finds."""
+    for item in document["dag"].get("tasks", ()):
+        body = item["__var"]
+        kind = type(real.task_dict[body["task_id"]])
+        for name in body:
+            if callable(getattr(kind, name, None)):
+                raise TypeError(f"field {name} of task {body['task_id']} would take the place of a method")
+
+
+def decoding_once(lazy: Any, next_run: Callable[[Any, Any], Any]) -> Any:
+    """Return Airflow's view of a DAG, but one that keeps the timetable, and has the next run computed by `next_run`.
+
+    The timetable is looked at some seventeen times.
+    """
+
+    class Decoded(lazy):  # type: ignore[misc] # Airflow is untyped here
+        examined: Any = None
+
+        def next_dagrun_info(self, *positional: Any, **named: Any) -> Any:
+            (last,) = (*positional, *named.values())
+            return next_run(self, last)
+
+        @functools.cached_property
+        def timetable(self) -> Any:
+            return super().timetable
+
+    return Decoded
+
+
+def asking_where_there_are_runs(run_info: Any, never_run: Callable[[], Collection[str]]) -> Any:
+    """Return what finds a DAG's last run and counts its active ones, but asks nothing for a DAG that never ran."""
+
+    class RunInfo(run_info):  # type: ignore[misc] # likewise
+        @classmethod
+        def calculate(cls, dag: Any, *, session: Session) -> Any:
+            return cls(None, 0) if dag.dag_id in never_run() else super().calculate(dag, session=session)
+
+    return RunInfo

@@ -1,0 +1,28 @@
+"""How much Airflow's computations over tenants' documents may cost, in the child that does them (`examiner`)."""
+
+from __future__ import annotations
+
+CPU_SECONDS = 5.0
+"""CPU time for one document, its next run included; an ordinary one takes milliseconds."""
+ROLLOUT_CPU_SECONDS = 60.0
+"""CPU time for the documents of one rollout, besides the next one."""
+DOCUMENT_CPU_SECONDS = 0.1
+"""What each document of a rollout adds to that: many times what an ordinary one takes."""
+UPKEEP_CPU_SECONDS = 20.0
+"""CPU time for the next runs of all bundles in one upkeep, which holds a transaction open."""
+UPKEEP_BUNDLE_CPU_SECONDS = 5.0
+"""What one bundle may take of that."""
+WALL_SECONDS = 120.0
+"""After that a child that waits for something is ended too, however busy the machine is."""
+START_SECONDS = 300.0
+"""Until a new child must have imported Airflow, which takes two seconds on an idle machine."""
+MEMORY_BYTES = 768 * 1024 * 1024
+"""Address space that a document may add to the child's."""
+GROWN_BYTES = 128 * 1024 * 1024
+"""A child that has grown by that between documents is replaced, so that each of them has the memory above."""
+MAX_ENDED = 3
+"""Documents of one rollout that may end their child; with one more the rollout is blocked."""
+MAX_SAID = 1_000
+"""Characters of an error of Airflow's that are shown: it may quote the document."""
+MAX_ANSWER_BYTES = 1024 * 1024
+"""Of one answer of the child."""

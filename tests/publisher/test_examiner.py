@@ -1,0 +1,298 @@
+"""No document keeps the process that publishes busy, or fills it: a child decodes it, and ends instead."""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import psutil
+import pytest
+import sqlalchemy as sa
+
+from dagbundle import errors
+from dagbundle.rollout import content
+from dagbundle.rollout.moves import Candidate
+from dagbundle.targets.airflow import limits, vetting
+from dagbundle.targets.airflow.child import DocumentError
+from dagbundle.targets.airflow.documents import Documents
+from dagbundle.targets.airflow.examining import Examiner
+from publisher.conftest import Deployment, dag, document, installed
+
+PLUGIN = """
+import ctypes, sys, time
+from airflow.plugins_manager import AirflowPlugin
+from airflow.timetables.base import Timetable
+
+class Plain(Timetable):
+    __module__ = "plugin_of_tests"
+    def infer_manual_data_interval(self, **_): ...
+    def next_dagrun_info(self, **_): ...
+
+class Greedy(Plain):
+    __module__ = "plugin_of_tests"
+    @classmethod
+    def deserialize(cls, _):
+        kept = []
+        while True:
+            kept.append(bytearray(1 << 20))
+
+class Leaving(Plain):
+    __module__ = "plugin_of_tests"
+    def next_dagrun_info(self, **_):
+        sys.exit("bye")
+
+class Crashing(Plain):
+    __module__ = "plugin_of_tests"
+    def next_dagrun_info(self, **_):
+        ctypes.string_at(0)
+
+class Printing(Plain):
+    __module__ = "plugin_of_tests"
+    def next_dagrun_info(self, **_):
+        print("x" * 100_000)
+        sys.stdin.read()
+
+class Waiting(Plain):
+    __module__ = "plugin_of_tests"
+    def next_dagrun_info(self, **_):
+        time.sleep(10**6)
+
+class Endless(Plain):
+    __module__ = "plugin_of_tests"
+    def next_dagrun_info(self, **_):
+        sum(range(10**18))
+
+class Busy(Plain):
+    __module__ = "plugin_of_tests"
+    def next_dagrun_info(self, **_):
+        began = time.process_time()
+        while time.process_time() < began + 1:
+            pass
+
+class Plugin(AirflowPlugin):
+    name = "of_tests"
+    timetables = [Plain, Greedy, Endless, Leaving, Crashing, Printing, Waiting, Busy]
+"""
+
+
+SECRETS = {
+    "DAGBUNDLE_DATABASE_URL": "sqlite:////canary",
+    "AIRFLOW__CORE__FERNET_KEY": "canary",
+    "AIRFLOW_CONN_BANK": "canary",
+    "AIRFLOW__API_AUTH__JWT_SECRET": "canary",
+}
+
+
+@pytest.fixture(scope="module")
+def examiner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Examiner]:
+    """One for all tests, as a deployment has it, with a plugin."""
+    folder = tmp_path_factory.mktemp("plugins")
+    (folder / "plugin_of_tests.py").write_text(PLUGIN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW__CORE__PLUGINS_FOLDER", str(folder))
+        for name, value in SECRETS.items():
+            patch.setenv(name, value)
+        found = Examiner()
+        yield found
+        found.close()
+
+
+def scheduled(timetable: Any, dag_id: str = "d") -> dict[str, Any]:
+    """A document with a timetable as nobody's serializer wrote it, with the path of its file as publishing has it."""
+    found = document(dag(dag_id, start_date=dt.datetime(2020, 1, 1, tzinfo=dt.UTC), catchup=False), "d.py")
+    found["dag"] |= {"timetable": timetable, "fileloc": "/d.py"}
+    return found
+
+
+def many_crons(count: int) -> dict[str, Any]:
+    """The next 29 February that is a Sunday, searched many times. Vetting refuses so many where they are published."""
+    expressions = ["0 0 29 2 0"] * count
+    known = {"expressions": expressions, "timezone": "UTC", "interval": 0.0, "run_immediately": False}
+    return {"__type": "airflow.timetables.trigger.MultipleCronTriggerTimetable", "__var": known}
+
+
+def of_plugin(name: str, dag_id: str = "d") -> dict[str, Any]:
+    return scheduled({"__type": f"plugin_of_tests.{name}", "__var": {}}, dag_id)
+
+
+def plain(dag_id: str = "d") -> dict[str, Any]:
+    found = document(dag(dag_id, schedule="@daily", start_date=dt.datetime(2020, 1, 1, tzinfo=dt.UTC)), "d.py")
+    found["dag"]["fileloc"] = "/d.py"
+    return found
+
+
+def test_an_answer_has_the_next_run_and_what_airflow_shows_of_the_timetable(examiner: Examiner) -> None:
+    answer = examiner.examine(plain())
+    assert answer["info"]["run_after"].endswith("T00:00:00+00:00")
+    assert answer["description"] == "At 00:00"
+    assert answer["cpu"] < limits.CPU_SECONDS
+
+
+def test_answers_come_in_order_though_one_document_never_ends(examiner: Examiner) -> None:
+    requests = [(number, plain() if number != 40 else of_plugin("Endless")) for number in range(80)]
+    answers = list(examiner.each(requests))
+    assert [number for number, _ in answers] == list(range(80))
+    failed = {number: answer for number, answer in answers if isinstance(answer, DocumentError)}
+    assert failed.keys() == {40}
+    assert failed[40].ended
+    assert failed[40].why == "computing from it takes more than 5 s of CPU time"
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "ended"),
+    [
+        ("Greedy", "it takes more than 805,306,368 bytes of memory", False),
+        ("Leaving", "it ends the process that computes from it (1)", True),
+        ("Crashing", f"it ends the process that computes from it ({-signal.SIGSEGV})", True),
+    ],
+)
+def test_what_a_document_does_to_the_child_is_said_and_the_next_is_answered(
+    examiner: Examiner, name: str, told: str, ended: bool
+) -> None:
+    (_, refused), (_, answer) = examiner.each([("bad", of_plugin(name)), ("good", plain())])
+    assert isinstance(refused, DocumentError)
+    assert (refused.why, refused.ended) == (told, ended)
+    assert isinstance(answer, Mapping)
+
+
+def test_a_document_that_waits_is_ended_too(examiner: Examiner, monkeypatch: pytest.MonkeyPatch) -> None:
+    examiner.examine(plain())
+    monkeypatch.setattr(limits, "WALL_SECONDS", 1)
+    with pytest.raises(DocumentError, match="takes more than 1 s"):
+        examiner.examine(of_plugin("Waiting"))
+
+
+def test_what_a_plugin_prints_is_no_answer(examiner: Examiner) -> None:
+    assert examiner.examine(of_plugin("Printing"))["info"] is None
+
+
+def test_what_airflow_cannot_read_is_refused_with_its_words(examiner: Examiner) -> None:
+    with pytest.raises(DocumentError, match=r"Airflow .* cannot read it: .*nowhere\.Timetable") as caught:
+        examiner.examine(scheduled({"__type": "nowhere.Timetable", "__var": {}}))
+    assert not caught.value.ended
+
+
+def test_a_field_of_a_task_that_takes_the_place_of_a_method_is_refused(examiner: Examiner) -> None:
+    found = plain()
+    found["dag"]["tasks"][0]["__var"]["get_extra_links"] = "x"
+    with pytest.raises(DocumentError, match="field get_extra_links of task one would take the place of a method"):
+        examiner.examine(found)
+
+
+def test_a_document_of_many_megabytes_goes_through_the_pipes(examiner: Examiner) -> None:
+    found = plain()
+    found["dag"]["doc_md"] = "é" * (4 << 20)
+    answers = dict(examiner.each((number, copy.deepcopy(found)) for number in range(4)))
+    assert [answer["info"] is not None for answer in answers.values() if isinstance(answer, Mapping)] == [True] * 4
+
+
+def test_the_child_has_no_key_of_the_deployment(examiner: Examiner) -> None:
+    examiner.examine(plain())
+    children = [
+        found for found in psutil.Process().children() if "dagbundle.targets.airflow.examiner" in found.cmdline()
+    ]
+    environments = [child.environ() for child in children]
+    assert any("AIRFLOW__CORE__PLUGINS_FOLDER" in found for found in environments)
+    assert "canary" not in str(environments)
+
+
+def test_the_child_goes_with_its_parent() -> None:
+    script = (
+        "import os, psutil, signal\n"
+        "from dagbundle.targets.airflow.examining import Examiner\n"
+        "Examiner().prepare()\n"
+        "print(psutil.Process().children()[0].pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    child = psutil.Process(int(done.stdout))
+    child.wait(timeout=120)  # it may still be importing Airflow
+
+
+def test_a_child_that_does_not_start_says_what_it_printed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho no airflow here >&2\nexit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(broken))
+    with pytest.raises(errors.StoreUnavailableError, match=r"did not start \(3\)\. It printed: no airflow here"):
+        Examiner().examine(plain())
+
+
+def test_a_rollouts_documents_are_looked_at_until_a_few_have_ended_the_child(
+    examiner: Examiner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vetting, "check", lambda *_: None)  # what it does not know of
+    items = [
+        Candidate(f"d{number}", ".", f"d{number}.py", content.split(of_plugin("Endless", f"d{number}")))
+        for number in range(6)
+    ]
+    documents = Documents(examiner, vetting.read(notifiers=frozenset))
+    assert documents.refused(items[:2])["d1"].message == "DAG d1: computing from it takes more than 5 s of CPU time"
+    with pytest.raises(
+        errors.TargetError, match=r"not all of them were looked at\. The last one is DAG d3, file d3\.py"
+    ):
+        documents.refused(items)
+
+
+def test_a_rollouts_documents_are_looked_at_until_they_have_taken_their_time(
+    examiner: Examiner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vetting, "check", lambda *_: None)
+    monkeypatch.setattr(limits, "ROLLOUT_CPU_SECONDS", 1.5)
+    items = [
+        Candidate(f"d{number}", ".", "d.py", content.split(of_plugin("Busy", f"d{number}"))) for number in range(4)
+    ]
+    with pytest.raises(errors.TargetError, match="The last one is DAG d1"):
+        Documents(examiner, vetting.read(notifiers=frozenset)).refused(items)
+
+
+@pytest.mark.parametrize(
+    ("crons", "told"),
+    [
+        (40, "the next run of DAG a of bundle team-sales.sales cannot be"),
+        (2_000, "it has none: computing from it takes"),
+    ],
+)
+def test_the_upkeep_goes_on_where_a_dag_has_become_one_that_cannot_be_computed(
+    deployment: Deployment, caplog: pytest.LogCaptureFixture, crons: int, told: str
+) -> None:
+    start = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    made = {f"{name}.py": [dag(name, schedule="@daily", start_date=start, catchup=False)] for name in ("a", "b")}
+    deployment.submit(made)
+    model, stored = installed().Dag.__table__, installed().SerializedDag.__table__
+    long_ago = dt.datetime.now(dt.UTC) - dt.timedelta(days=3)
+    with deployment.store.db.engine.begin() as connection:
+        late = {"next_dagrun": long_ago, "next_dagrun_create_after": long_ago}
+        connection.execute(sa.update(model).values(is_paused=True, **late))
+        found = connection.execute(sa.select(stored.c.data).where(stored.c.dag_id == "a")).scalar_one()
+        found["dag"]["timetable"] = many_crons(crons)
+        connection.execute(sa.update(stored).where(stored.c.dag_id == "a").values(data=found))
+    deployment.store.refresh()
+    with deployment.store.db.engine.connect() as connection:
+        due = dict(connection.execute(sa.select(model.c.dag_id, model.c.next_dagrun_create_after)).all())
+    assert due["b"] > long_ago
+    if crons > 1_000 or "postgres" in deployment.url:  # SQLite takes a description of any length
+        assert told in caplog.text
+
+
+def test_several_threads_share_the_child(examiner: Examiner) -> None:
+    found: dict[int, list[int]] = {}
+
+    def ask(thread: int) -> None:
+        found[thread] = [key for key, _ in examiner.each((number, plain()) for number in range(50))]
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {thread: list(range(50)) for thread in range(3)}
