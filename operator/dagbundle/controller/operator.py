@@ -22,11 +22,13 @@ from kubernetes.aio.leaderelection import electionconfig, leaderelection
 
 from dagbundle import errors
 from dagbundle.controller import health, metrics, workers
+from dagbundle.controller.activity import Activity
 from dagbundle.controller.lease import Lease
 from dagbundle.controller.queue import Queue
 from dagbundle.controller.reconciler import Reconciler
 from dagbundle.controller.seen import Key, Seen
 from dagbundle.controller.settings import Settings
+from dagbundle.controller.upkeep import Upkeep
 from dagbundle.controller.watchdog import Watchdog
 from dagbundle.resources import bundle as bundle_models
 from dagbundle.runtime.kubernetes import jobs
@@ -60,6 +62,8 @@ class Operator:
         self._cluster = cluster or Cluster()
         self._reconciler = Reconciler(store, self._cluster, self._seen, settings)
         self._watchdog = Watchdog()
+        self._activity = Activity()
+        self._upkeep = Upkeep(store, self._cluster, self._seen, self._watchdog, self._activity, settings)
         self._stop = threading.Event()
 
     async def run(self) -> None:
@@ -71,7 +75,7 @@ class Operator:
         elected, told = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):  # kopf takes them over once it leads
             asyncio.get_running_loop().add_signal_handler(number, told.set)
-        metrics.serve(self._settings.metrics_port, self._seen, self._queue)
+        metrics.serve(self._settings.metrics_port, self._seen, self._queue, self._activity)
         health.serve(self._settings.health_port, self.problem)
         await _load_config()
         async with aio_client.ApiClient() as api:
@@ -116,7 +120,7 @@ class Operator:
         await elected.wait()
         _LOG.info("leading", extra={"identity": self._settings.identity})
         metrics.LEADING.set(1)
-        workers.start(self._queue, self._reconciler, self._settings.workers)
+        workers.start(self._queue, self._reconciler, self._settings.workers, self._activity)
         listener = threading.Thread(
             target=workers.hear,
             args=(self._settings.database_url, self._store, self._queue, self._queue_all, self._stop),
@@ -124,12 +128,9 @@ class Operator:
             daemon=True,
         )
         listener.start()
-        threading.Thread(
-            target=workers.keep_up,
-            args=(self._store, self._cluster, self._seen, self._watchdog, self._settings, self._stop),
-            name="upkeep",
-            daemon=True,
-        ).start()
+        upkeep = threading.Thread(target=self._upkeep.keep_up, args=(self._stop,), name="upkeep", daemon=True)
+        self._activity.watch(upkeep)
+        upkeep.start()
         threading.Thread(
             target=workers.attend,
             args=(self._store, self._queue, self._settings, self._stop),
@@ -152,7 +153,7 @@ class Operator:
 
     def problem(self) -> str:
         """Say what is wrong with this replica; empty when nothing is, as with one that waits for the Lease."""
-        return self._watchdog.problem
+        return self._watchdog.problem or self._activity.problem
 
     def _queue_all(self) -> None:
         for key in self._seen.bundles():

@@ -32,6 +32,8 @@ ACCEPTED_VERSIONS = frozenset({1})
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _VALUE_BYTES = 48
+MAX_PATH_BYTES = 1024
+"""Bytes of a file's path: Airflow's column for import errors holds it, and an index of PostgreSQL's beside a subdir."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -227,6 +229,11 @@ class ReportDecoder:
             raise errors.ProtocolError(f"two records speak of {record.path}")
         if len(self._paths) >= self._announced:
             raise errors.ProtocolError(f"more files arrived than the {self._announced:,} that were announced")
+        if len(record.path.encode()) > MAX_PATH_BYTES:
+            raise errors.ProtocolError(
+                f"the path {record.path[:100]!r}… is longer than {MAX_PATH_BYTES:,} bytes",
+                hint="shorten the names of its folders, or let .airflowignore name it",
+            )
         if not _is_inside(record.path):
             raise errors.ProtocolError(f"{record.path!r:.200} is no path inside the bundle")
         self._paths.add(record.path)
