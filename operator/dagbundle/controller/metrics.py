@@ -46,7 +46,7 @@ for _result in ("ok", "stale", "error", "defect"):
     RECONCILES.labels(_result)
 for _result in ("Published", "KeptLastGood", "RunFailed"):
     ROLLOUTS.labels(_result)
-for _step in ("watch", "claims", "refresh", "follow", "values", "garbage"):
+for _step in ("watch", "slots", "claims", "refresh", "follow", "values", "garbage"):
     UPKEEP_FAILURES.labels(_step)
 
 
@@ -76,9 +76,17 @@ class _Live(Collector):
         for (ready, reason), number in _conditions(self._seen).items():
             bundles.add_metric([ready, reason], number)
         yield bundles
-        running = GaugeMetricFamily("dagbundle_jobs_running", "Jobs that have not ended.")
-        running.add_metric([], self._seen.running_jobs())
+        running = GaugeMetricFamily("dagbundle_jobs_running", "Parser Jobs of ours that have not ended.")
+        running.add_metric([], self._seen.slots.jobs)
         yield running
+        pods = GaugeMetricFamily("dagbundle_pods_taken", "Parser pods that these Jobs have, or are promised.")
+        pods.add_metric([], self._seen.slots.pods)
+        yield pods
+        waiting = GaugeMetricFamily(
+            "dagbundle_bundles_waiting", "Bundles that wait for their turn to have parser pods."
+        )
+        waiting.add_metric([], self._seen.slots.waiting)
+        yield waiting
 
 
 def _conditions(seen: Seen) -> Count[tuple[str, str]]:

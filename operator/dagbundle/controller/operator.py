@@ -28,6 +28,7 @@ from dagbundle.controller.queue import Queue
 from dagbundle.controller.reconciler import Reconciler
 from dagbundle.controller.seen import Key, Seen
 from dagbundle.controller.settings import Settings
+from dagbundle.controller.slots import Slots
 from dagbundle.controller.upkeep import Upkeep
 from dagbundle.controller.watchdog import Watchdog
 from dagbundle.resources import bundle as bundle_models
@@ -57,8 +58,8 @@ class Operator:
     def __init__(self, settings: Settings, store: DagStore, cluster: Cluster | None = None) -> None:
         self._settings = settings
         self._store = store
-        self._seen = Seen()
-        self._queue: Queue[Key] = Queue()
+        self._queue: Queue[Key] = Queue(share=_namespace)
+        self._seen = Seen(Slots(settings.max_pods, self._queue.add))
         self._cluster = cluster or Cluster()
         self._reconciler = Reconciler(store, self._cluster, self._seen, settings)
         self._watchdog = Watchdog()
@@ -120,6 +121,7 @@ class Operator:
         await elected.wait()
         _LOG.info("leading", extra={"identity": self._settings.identity})
         metrics.LEADING.set(1)
+        self._count_jobs()
         workers.start(self._queue, self._reconciler, self._settings.workers, self._activity)
         listener = threading.Thread(
             target=workers.hear,
@@ -145,6 +147,16 @@ class Operator:
             # kopf's own default asks for the user's name, which a container's arbitrary UID does not have
             identity=cast("Any", self._settings.identity),
         )
+
+    def _count_jobs(self) -> None:
+        """Let the Jobs that the controller before made have their slots; those that are gone lapse."""
+        try:
+            rows = self._store.open_jobs(cluster=self._settings.cluster)
+        except errors.StoreError as error:  # each is counted when its bundle is looked at
+            _LOG.warning("the Jobs that run cannot be counted", extra={"error": error.message})
+            return
+        for row in rows:
+            self._seen.slots.hold((row.bundle.namespace, row.bundle.name), row.name, row.shards, row.uid, shown=False)
 
     def stop(self) -> None:
         """End workers and listener; what they are at is repeated by whoever leads next."""
@@ -189,9 +201,6 @@ class Operator:
             key = self._seen.take_child(kind, _plain(event["object"]), deleted=event["type"] == "DELETED")
             if key is not None:
                 self._queue.add(key)
-            if kind == "Job":
-                for waiting in self._seen.next_in_line(self._settings.max_jobs):
-                    self._queue.add(waiting)
 
         child_event.__name__ = f"{kind.lower()}_event"
         return child_event
@@ -204,6 +213,11 @@ class Operator:
 
         workload_event.__name__ = f"{kind.lower()}_event"
         return workload_event
+
+
+def _namespace(key: Key) -> str:
+    """Return whose turn it is when a bundle is taken: each namespace has as many."""
+    return key[0]
 
 
 def _gathered() -> float:

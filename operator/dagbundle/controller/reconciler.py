@@ -43,8 +43,9 @@ _ACCESS_RETRY = 60.0
 
 _CHANGING_RETRY = 5.0
 """Seconds after which a Job that is being deleted is looked at again; a watch mostly tells earlier."""
+QUEUED = "Queued"
 _QUEUED_RETRY = 60.0
-"""Seconds after which a bundle that waits for a free slot looks by itself; a Job that ends calls it before."""
+"""Seconds after which a bundle that waits for its turn looks by itself; it is called when it is its turn."""
 
 
 def utc_now() -> dt.datetime:
@@ -95,6 +96,7 @@ class Reconciler:
         """
         body = self._seen.bundle(key)
         if body is None:
+            self._seen.slots.withdraw(key)
             return Result()
         try:
             found = self._deal_with(body)
@@ -106,6 +108,8 @@ class Reconciler:
         if isinstance(found, Result):
             return found
         outcome, facts, again_in = found
+        if outcome.reason != QUEUED:
+            self._seen.slots.withdraw(key)
         self._write(body, outcome, facts)
         return Result(again_in, outcome.reason)
 
@@ -245,7 +249,7 @@ class Reconciler:
                     rollouts.start(resource, rules, view, requested_at=requested, pinned=pinned)
                 case steps.CreateJobs(subdirs):
                     if not rollouts.create_jobs(body, resource, view, subdirs):
-                        queued = Outcome(None, "Queued", _queued(self._settings.max_jobs), reconciling=True)
+                        queued = Outcome(None, QUEUED, _queued(self._settings.max_pods), reconciling=True)
                         return queued, view.facts, _QUEUED_RETRY
                 case steps.FailRuns(failures):
                     rollouts.fail_runs(view, failures)
@@ -301,7 +305,10 @@ def _ended(rollout: steps.RolloutSeen | None, retry_at: dt.datetime | None) -> O
 
 
 def _queued(limit: int) -> str:
-    return f"{limit} parser Jobs are running, which is the platform's limit: this bundle's are made when others end"
+    return (
+        f"the platform's limit of {limit} parser pods is reached: this bundle's are made when it is its namespace's "
+        "turn, which the namespace with the fewest pods has first"
+    )
 
 
 def _known_part(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,6 +68,7 @@ class Upkeep:
         """Take every step once."""
         steps: tuple[tuple[str, Callable[[], None]], ...] = (
             ("watch", self._watch),
+            ("slots", self._seen.slots.look),
             ("claims", self._hand_over),
             ("refresh", self._refresh),
             ("values", self._follow_values),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 import re
 
-from dagbundle.controller import failures, metrics
+from dagbundle.controller import failures, metrics, reconciler
 from dagbundle.controller.activity import Activity
 from dagbundle.controller.queue import Queue
 from dagbundle.controller.seen import Seen
@@ -21,7 +21,7 @@ def test_every_reason_of_a_condition_is_documented_and_no_other() -> None:
     documented = {
         word for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for word in re.findall(r"`(\w+)`", row)
     }
-    found = set(JUDGED) | set(failures.REASONS.values()) | observe._WAITING_IS_TROUBLE
+    found = {reconciler.QUEUED} | set(JUDGED) | set(failures.REASONS.values()) | observe._WAITING_IS_TROUBLE
     for name in (
         "errors.py",
         "controller/failures.py",
