@@ -218,7 +218,7 @@ class Reconciler:
     ) -> tuple[View, steps.Step]:
         """Look at everything, or at everything but the store's `head`, and decide what is next."""
         view = self._rollouts.look(resource, requested_at=_requested(body), head=head)
-        retry_seconds = base.seconds(resource.spec.retry_interval)
+        retry_seconds = max(bundle_models.MIN_RETRY_SECONDS, base.seconds(resource.spec.retry_interval))
         step = steps.next_step(view.wanted, view.seen, now=self._now(), retry_seconds=retry_seconds)
         _LOG.debug("next step", extra={"bundle": _name(body), "step": str(step)})
         return view, step

@@ -82,6 +82,8 @@ def _check_place(dag: records.Dag, taken: DagContent, path: str) -> None:
     if dag.dag_id != taken.dag_id:
         raise errors.ContentError(f"the record names it {dag.dag_id!r}, its data {taken.dag_id!r}")
     for place in {dag.relative_fileloc, taken.relative_fileloc or path}:
+        if not protocol.is_inside(place):
+            raise errors.ContentError(f"its file is said to be {place!r:.200}, which is no path inside the bundle")
         if place != path and not place.startswith(f"{path}/"):
             raise errors.ContentError(f"its file is said to be {place!r:.200}, but it came with {path!r}")
 

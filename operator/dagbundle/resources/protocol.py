@@ -24,6 +24,7 @@ from dagbundle.resources.records import Close, Fail, File, Open
 
 __all__ = [
     "ACCEPTED_VERSIONS", "VERSION", "Close", "Fail", "File", "Limits", "Open", "Record", "ReportDecoder", "RunRequest",
+    "is_inside",
 ]  # fmt: skip
 
 VERSION = 1
@@ -234,7 +235,7 @@ class ReportDecoder:
                 f"the path {record.path[:100]!r}… is longer than {MAX_PATH_BYTES:,} bytes",
                 hint="shorten the names of its folders, or let .airflowignore name it",
             )
-        if not _is_inside(record.path):
+        if not is_inside(record.path):
             raise errors.ProtocolError(f"{record.path!r:.200} is no path inside the bundle")
         self._paths.add(record.path)
         self._dags += len(record.dags)
@@ -254,7 +255,7 @@ def _values_in(text: bytes) -> int:
     return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
-def _is_inside(path: str) -> bool:
+def is_inside(path: str) -> bool:
     """Tell whether a path is relative, normal and free of control characters."""
     parts = path.split("/")
     return not (any(part in {"", ".", ".."} for part in parts) or any(ord(char) < 32 for char in path))  # noqa: PLR2004 - control characters

@@ -73,6 +73,7 @@ class Gate:
         self._tokens = tokens
         self._workers = workers
         self._metrics = metrics
+        self._cluster = settings.cluster
         self._reviewers = Workers(settings.reviews, "reviews")
         self._answers: Remembered[Caller | errors.CallerError] = Remembered(settings.token_seconds)
         self._addresses: Buckets[str] = Buckets(settings.calls_per_second)
@@ -123,6 +124,8 @@ class Gate:
         if not _RUN.fullmatch(run_id):
             raise errors.CallerError("UnknownRun", "this is no run's name")
         job, rollout, states = await self._workers.run(lambda: self._recorded(run_id), caller.namespace)
+        if job.bundle.cluster != self._cluster:  # namespaces and accounts of the same name are others' there
+            raise errors.CallerError("OtherCluster", f"the run is of cluster {job.bundle.cluster!r}", told="UnknownRun")
         if job.namespace != caller.namespace:
             raise errors.CallerError("OtherNamespace", f"the run is of namespace {job.namespace}", told="UnknownRun")
         if job.service_account != caller.account:

@@ -82,7 +82,9 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     found: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         words = sorted(
-            word for word, reason in problems.REASONS.items() if reason.status == status and word != "OtherNamespace"
+            word
+            for word, reason in problems.REASONS.items()
+            if reason.status == status and word not in {"OtherNamespace", "OtherCluster"}
         )
         found[status] = {"description": ", ".join(words), "model": Problem, "content": {problems.MEDIA_TYPE: {}}}
     return found

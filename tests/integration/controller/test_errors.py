@@ -200,3 +200,18 @@ def test_no_text_of_a_team_makes_a_status_that_the_crd_refuses(
     controller.work("sales")
     status = controller.api.bundles["team", "sales"]["status"]
     base.validate(status_models.Status, status, what="the status")
+
+
+def test_a_retry_interval_of_nothing_does_not_start_a_rollout_at_once(sqlite_store: DagStore) -> None:
+    controller = Controller(sqlite_store)
+    source = {"image": {"reference": "registry.example/sales:1"}}
+    controller.api.apply("team", "sales", {"source": source, "retryInterval": "0s"})
+    controller.work("sales")
+    controller.api.end_job(*next(iter(controller.api.jobs)), "Failed")
+    controller.work("sales")
+    first = sqlite_store.head(BundleKey("team", "sales")).rollout
+    controller.work("sales")
+    again = sqlite_store.head(BundleKey("team", "sales")).rollout
+    assert first is not None
+    assert again is not None
+    assert (controller.api.ready("team", "sales")["reason"], again.id) == ("RunFailed", first.id)

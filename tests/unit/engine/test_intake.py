@@ -103,3 +103,11 @@ def test_a_line_that_no_column_holds_is_left_out_of_errors_and_warnings(line: in
         record(errors=[{"kind": "SyntaxError", **found}], warnings=[{"category": "UserWarning", **found}]), WHOLE
     )
     assert [item.line for item in (*taken.outcome.problems, *taken.outcome.warnings)] == [kept, kept]
+
+
+@pytest.mark.parametrize("place", ["x.zip/../../etc/passwd", "x.zip/./d.py", "x.zip//d.py", "x.zip/d\x01.py"])
+@pytest.mark.parametrize("where", ["record", "data"])
+def test_a_place_that_leads_out_of_its_archive_is_refused(place: str, where: str) -> None:
+    found = dag(path=place) if where == "data" else {**dag(path="x.zip/d.py"), "relative_fileloc": place}
+    taken = intake.take(record("x.zip", dags=[found]), WHOLE)
+    assert [problem.kind for problem in taken.outcome.problems] == ["InvalidContent"]
