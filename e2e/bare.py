@@ -19,6 +19,7 @@ from dagbundle import errors
 from dagbundle.controller.reconciler import Reconciler, Result, utc_now
 from dagbundle.controller.seen import Key, Seen
 from dagbundle.controller.settings import Settings
+from dagbundle.controller.slots import Slots
 from dagbundle.resources.grants import Grants, Tenant
 from dagbundle.rollout.model import BundleKey, Problem
 from dagbundle.runtime.kubernetes import jobs
@@ -160,7 +161,7 @@ class World:
 
     def controller(self) -> Reconciler:
         """Return a controller that has just been started: it knows what its first look at the API server shows."""
-        seen = Seen()
+        seen = Seen(Slots(self.settings.max_pods))
         body = self.bundle()
         if body is not None:
             seen.take_bundle(body, deleted=False)

@@ -641,7 +641,7 @@ def certificate(platform: Platform) -> dict[str, str]:
 
 def test_an_upgrade_keeps_the_certificate(platform: Platform) -> None:
     before = certificate(platform)
-    platform.helm.install("--set=controller.maxParallelJobs=7")
+    platform.helm.install("--set=controller.maxParallelPods=7")
     assert certificate(platform) == before
 
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from dagbundle.controller import metrics, workers
+from dagbundle.controller import metrics
+from dagbundle.controller.activity import Activity
 from dagbundle.controller.seen import Seen
+from dagbundle.controller.upkeep import Upkeep
 from dagbundle.controller.watchdog import Watchdog
 from dagbundle.store.dagstore import DagStore
 from e2e.bare import KEY, NAMESPACE, Files, World
@@ -60,7 +62,7 @@ def ready(body: Any) -> tuple[str, str, str]:
 
 def counted(world: World) -> float:
     """The orphans that this cluster's controller tells of."""
-    workers.look_after(world.store, world.cluster, Seen(), Watchdog(), world.settings)
+    Upkeep(world.store, world.cluster, Seen(), Watchdog(), Activity(), world.settings).look_after()
     return metrics.REGISTRY.get_sample_value("dagbundle_orphaned_bundles") or 0.0
 
 

@@ -127,7 +127,7 @@ def test_a_job_that_squats_a_name_is_left_alone_and_said(clean: World) -> None:
 
 
 def test_no_more_jobs_run_than_the_platform_allows(clean: World) -> None:
-    clean.settings = dataclasses.replace(clean.settings, max_jobs=1)
+    clean.settings = dataclasses.replace(clean.settings, max_pods=1)
     clean.apply()
     clean.reconcile()
     clean.reconcile()

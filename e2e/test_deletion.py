@@ -13,9 +13,11 @@ import pytest
 
 from dagbundle import errors
 from dagbundle.controller import deletion, metrics, workers
+from dagbundle.controller.activity import Activity
 from dagbundle.controller.queue import Queue
 from dagbundle.controller.reconciler import utc_now
 from dagbundle.controller.seen import Key, Seen
+from dagbundle.controller.upkeep import Upkeep
 from dagbundle.controller.watchdog import Watchdog
 from dagbundle.engine import orphans
 from e2e.bare import KEY, NAMESPACE, World
@@ -70,7 +72,7 @@ def take_finalizer_off_by_hand(world: World) -> None:
 
 def counted(world: World) -> float:
     """The metric of what nothing stands for any more, after the controller has looked after its store."""
-    workers.look_after(world.store, world.cluster, Seen(), Watchdog(), world.settings)
+    Upkeep(world.store, world.cluster, Seen(), Watchdog(), Activity(), world.settings).look_after()
     return metrics.REGISTRY.get_sample_value("dagbundle_orphaned_bundles") or 0.0
 
 
@@ -143,7 +145,7 @@ def test_a_deletion_goes_on_without_the_database_though_others_are_looked_at_wit
     controller = published.controller()
     database.stop(signal.SIGQUIT)
     try:
-        threads = workers.start(queue, controller, 1)
+        threads = workers.start(queue, controller, 1, Activity())
         eventually("it is gone", lambda: published.bundle() is None)
         queue.close()
         for thread in threads:

@@ -83,7 +83,7 @@ def parsing(world: World) -> None:
 
 @state
 def queued(world: World) -> None:
-    world.settings = dataclasses.replace(world.settings, max_jobs=1)
+    world.settings = dataclasses.replace(world.settings, max_pods=1)
     world.apply()
     parsing_jobs(world)
 

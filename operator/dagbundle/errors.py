@@ -4,7 +4,7 @@
     ├── UsageError                  a command was called in a way that cannot work
     ├── ResourceError               a DagBundle, grants file or manifest is not valid; names the field
     ├── ProtocolError               a parser's report cannot be trusted: cut, repeated, too large, ill-typed
-    ├── ContentError                one DAG's serialized data cannot be stored (NaN, NUL, too deep, too large)
+    ├── ContentError                a value cannot be stored (NaN, NUL, too deep, too large, or the database refuses it)
     ├── RunError                    a parser run could not be carried out (no interpreter, no Airflow, killed)
     ├── ClusterError                the Kubernetes API said no, or could not be reached
     │   ├── AccessDeniedError       an account may not do what it was asked to; the message names the missing right
@@ -66,7 +66,10 @@ class ProtocolError(DagBundleError):
 
 
 class ContentError(DagBundleError):
-    """One DAG's serialized data cannot be stored."""
+    """One DAG's serialized data cannot be stored, or a value of it that only the database refuses."""
+
+    reason: str = "ContentRefused"
+    """The word that conditions carry (docs/status.md)."""
 
 
 class RunError(DagBundleError):

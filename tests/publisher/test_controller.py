@@ -46,6 +46,6 @@ def test_without_a_target_nobody_is_attended(deployment: Deployment) -> None:
     deployment.store.target = None
     workers.attend(deployment.store, Queue(), SETTINGS, threading.Event())
     assert deployment.rows("SELECT * FROM job") == []
-    assert deployment.store.refresh() == ()
+    assert deployment.store.refresh().behind == ()
     assert deployment.store.examine() == ()
     assert deployment.store.owners({"a"}) == {}

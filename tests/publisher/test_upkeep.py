@@ -92,10 +92,10 @@ def test_what_somebody_took_from_airflow_is_put_back(deployment: Deployment, har
         if harm.startswith("DELETE"):
             deployment.execute(f"DELETE FROM {table} WHERE dag_id = 'a'")  # noqa: S608 - constants
     deployment.execute(harm)
-    assert deployment.store.refresh() == (SALES,)
+    assert deployment.store.refresh().behind == (SALES,)
     deployment.store.follow(SALES)
     assert deployment.live() == {"a": "v1", "b": "v1"}
-    assert deployment.store.refresh() == ()
+    assert deployment.store.refresh().behind == ()
 
 
 def test_bundles_of_another_cluster_are_none_of_ours(deployment: Deployment) -> None:

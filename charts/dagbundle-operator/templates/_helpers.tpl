@@ -116,7 +116,7 @@ app.kubernetes.io/managed-by: dagbundle
 {{/* More variables of one program: (list . "controller"). Those that the chart sets would be there twice. */}}
 {{- define "dagbundle.extraEnv" -}}
 {{- $own := list "DATABASE_URL" "GRANTS_FILE" "SERVER_URL" "SERVER_CA_FILE" "PARSER_IMAGE" "PARSER_PULL_SECRET" "CLUSTER_NAME" -}}
-{{- $own = concat $own (list "LEASE_NAME" "NAMESPACE" "POD_NAME" "HEALTH_PORT" "METRICS_PORT" "LOG_FORMAT" "MAX_PARALLEL_JOBS") -}}
+{{- $own = concat $own (list "LEASE_NAME" "NAMESPACE" "POD_NAME" "HEALTH_PORT" "METRICS_PORT" "LOG_FORMAT" "MAX_PARALLEL_PODS") -}}
 {{- $own = concat $own (list "TLS_CERT_FILE" "TLS_KEY_FILE" "PORT") -}}
 {{- $own = concat $own (list "TARGET" "ALLOWED_CLASSES" "ALLOWED_TRIGGERS" "ALLOWED_CALLBACKS" "ALLOWED_CALLBACK_EXECUTORS" "ALLOWED_POOLS" "ALLOWED_QUEUES" "ALLOWED_EXECUTORS") -}}
 {{- $airflow := list -}}

@@ -64,7 +64,7 @@ def _bar() -> Iterator[events.Watcher]:
                         broken[subdir] = broken.get(subdir, 0) + bool(problems)
                         note = f"{broken[subdir]} broken" if broken[subdir] else ""
                         bar.update(tasks[subdir], advance=1, note=note)
-                    case events.RunEnded():
+                    case _:
                         pass
 
         yield watch

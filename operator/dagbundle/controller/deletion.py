@@ -43,7 +43,7 @@ def finish(
     """Deactivate the bundle's DAGs, if that is its policy, and let the resource go.
 
     Raises:
-        StoreError: The database is gone or says no, and not for too long yet.
+        DagBundleError: The database is gone or says no, and not for too long yet.
         StaleError: The resource changed meanwhile.
     """
     metadata = body["metadata"]
@@ -58,12 +58,14 @@ def finish(
             message = f"{len(gone)} DAGs are deactivated"
         except errors.NotFoundError:
             message = "it had no DAGs"
-        except errors.StoreError as error:
+        except (Exception, SystemExit) as error:
+            # whatever it is, a namespace that waits for this finalizer can be deleted by nobody
             if patience_left(body, now) > 0:
                 raise
             kind = "Warning"
-            message = f"its DAGs are still active, dagbundle prune deactivates them. The database: {error.message}"
-            _LOG.warning("deleted without its DAGs", extra={"bundle": str(key), "error": error.message})
+            said = error.message if isinstance(error, errors.DagBundleError) else type(error).__name__
+            message = f"its DAGs are still active, dagbundle prune deactivates them. The database: {said}"
+            _LOG.warning("deleted without its DAGs", extra={"bundle": str(key), "error": said})
     cluster.write_finalizers(body, others)
     cluster.post_event(
         metadata["namespace"],

@@ -22,11 +22,14 @@ from kubernetes.aio.leaderelection import electionconfig, leaderelection
 
 from dagbundle import errors
 from dagbundle.controller import health, metrics, workers
+from dagbundle.controller.activity import Activity
 from dagbundle.controller.lease import Lease
 from dagbundle.controller.queue import Queue
 from dagbundle.controller.reconciler import Reconciler
 from dagbundle.controller.seen import Key, Seen
 from dagbundle.controller.settings import Settings
+from dagbundle.controller.slots import Slots
+from dagbundle.controller.upkeep import Upkeep
 from dagbundle.controller.watchdog import Watchdog
 from dagbundle.resources import bundle as bundle_models
 from dagbundle.runtime.kubernetes import jobs
@@ -55,11 +58,13 @@ class Operator:
     def __init__(self, settings: Settings, store: DagStore, cluster: Cluster | None = None) -> None:
         self._settings = settings
         self._store = store
-        self._seen = Seen()
-        self._queue: Queue[Key] = Queue()
+        self._queue: Queue[Key] = Queue(share=_namespace)
+        self._seen = Seen(Slots(settings.max_pods, self._queue.add))
         self._cluster = cluster or Cluster()
         self._reconciler = Reconciler(store, self._cluster, self._seen, settings)
         self._watchdog = Watchdog()
+        self._activity = Activity()
+        self._upkeep = Upkeep(store, self._cluster, self._seen, self._watchdog, self._activity, settings)
         self._stop = threading.Event()
 
     async def run(self) -> None:
@@ -71,7 +76,7 @@ class Operator:
         elected, told = asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):  # kopf takes them over once it leads
             asyncio.get_running_loop().add_signal_handler(number, told.set)
-        metrics.serve(self._settings.metrics_port, self._seen, self._queue)
+        metrics.serve(self._settings.metrics_port, self._seen, self._queue, self._activity)
         health.serve(self._settings.health_port, self.problem)
         await _load_config()
         async with aio_client.ApiClient() as api:
@@ -116,7 +121,8 @@ class Operator:
         await elected.wait()
         _LOG.info("leading", extra={"identity": self._settings.identity})
         metrics.LEADING.set(1)
-        workers.start(self._queue, self._reconciler, self._settings.workers)
+        self._count_jobs()
+        workers.start(self._queue, self._reconciler, self._settings.workers, self._activity)
         listener = threading.Thread(
             target=workers.hear,
             args=(self._settings.database_url, self._store, self._queue, self._queue_all, self._stop),
@@ -124,12 +130,9 @@ class Operator:
             daemon=True,
         )
         listener.start()
-        threading.Thread(
-            target=workers.keep_up,
-            args=(self._store, self._cluster, self._seen, self._watchdog, self._settings, self._stop),
-            name="upkeep",
-            daemon=True,
-        ).start()
+        upkeep = threading.Thread(target=self._upkeep.keep_up, args=(self._stop,), name="upkeep", daemon=True)
+        self._activity.watch(upkeep)
+        upkeep.start()
         threading.Thread(
             target=workers.attend,
             args=(self._store, self._queue, self._settings, self._stop),
@@ -145,6 +148,16 @@ class Operator:
             identity=cast("Any", self._settings.identity),
         )
 
+    def _count_jobs(self) -> None:
+        """Let the Jobs that the controller before made have their slots; those that are gone lapse."""
+        try:
+            rows = self._store.open_jobs(cluster=self._settings.cluster)
+        except errors.StoreError as error:  # each is counted when its bundle is looked at
+            _LOG.warning("the Jobs that run cannot be counted", extra={"error": error.message})
+            return
+        for row in rows:
+            self._seen.slots.hold((row.bundle.namespace, row.bundle.name), row.name, row.shards, row.uid, shown=False)
+
     def stop(self) -> None:
         """End workers and listener; what they are at is repeated by whoever leads next."""
         self._stop.set()
@@ -152,7 +165,7 @@ class Operator:
 
     def problem(self) -> str:
         """Say what is wrong with this replica; empty when nothing is, as with one that waits for the Lease."""
-        return self._watchdog.problem
+        return self._watchdog.problem or self._activity.problem
 
     def _queue_all(self) -> None:
         for key in self._seen.bundles():
@@ -188,9 +201,6 @@ class Operator:
             key = self._seen.take_child(kind, _plain(event["object"]), deleted=event["type"] == "DELETED")
             if key is not None:
                 self._queue.add(key)
-            if kind == "Job":
-                for waiting in self._seen.next_in_line(self._settings.max_jobs):
-                    self._queue.add(waiting)
 
         child_event.__name__ = f"{kind.lower()}_event"
         return child_event
@@ -203,6 +213,11 @@ class Operator:
 
         workload_event.__name__ = f"{kind.lower()}_event"
         return workload_event
+
+
+def _namespace(key: Key) -> str:
+    """Return whose turn it is when a bundle is taken: each namespace has as many."""
+    return key[0]
 
 
 def _gathered() -> float:

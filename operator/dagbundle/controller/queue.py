@@ -1,7 +1,8 @@
 """A queue of keys for level-based reconciling: a key that is queued again while it waits is worked on once.
 
 One worker at a time works on a key; a key that is queued meanwhile is worked on again afterwards. Failures back off
-exponentially, per key. This is client-go's workqueue in the little that is needed here.
+exponentially, per key. This is client-go's workqueue in the little that is needed here, and with fair shares: of
+what is due, one team's hundreds of bundles and another's single one are handed out in turn.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import heapq
 import threading
 import time
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -24,13 +26,19 @@ class Queue(Generic[K]):
 
     Args:
         clock: Monotonic seconds.
+        share: Says whose key it is. Of keys that are due each share's are handed out in turn.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, share: Callable[[K], Hashable] = lambda _: None
+    ) -> None:
         self._clock = clock
+        self._share = share
         self._changed = threading.Condition()
         self._due: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []
+        self._ready: OrderedDict[Hashable, deque[tuple[float, K]]] = OrderedDict()
+        """Due keys by share, of which the first is next; an entry that has another time than its key is skipped."""
         self._count = 0
         self._working: set[K] = set()
         self._again: dict[K, float] = {}
@@ -70,25 +78,34 @@ class Queue(Generic[K]):
         with self._changed:
             while not self._closed:
                 now = self._clock()
-                due = self._next()
-                if due is not None and due[0] <= now:
-                    return self._take(now, most)
-                self._changed.wait(due[0] - now if due else None)
+                self._ripen(now)
+                if taken := self._take(most):
+                    return taken
+                self._changed.wait(self._heap[0][0] - now if self._heap else None)
             return []
 
-    def _next(self) -> tuple[float, int, K] | None:
-        """Return what is due next."""
-        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
-            heapq.heappop(self._heap)  # queued for earlier since, or taken
-        return self._heap[0] if self._heap else None
+    def _ripen(self, now: float) -> None:
+        """Bring what is due by now to its share."""
+        while self._heap and (self._heap[0][0] <= now or self._due.get(self._heap[0][2]) != self._heap[0][0]):
+            due, _, key = heapq.heappop(self._heap)
+            if self._due.get(key) == due:  # else it was queued for earlier since, or taken
+                self._ready.setdefault(self._share(key), deque()).append((due, key))
 
-    def _take(self, now: float, most: int) -> list[K]:
+    def _take(self, most: int) -> list[K]:
         taken: list[K] = []
-        while len(taken) < most and (found := self._next()) is not None and found[0] <= now:
-            key = found[2]
-            if key in self._alone and taken:
+        while len(taken) < most and self._ready:
+            share, waiting = next(iter(self._ready.items()))
+            due, key = waiting[0]
+            current = self._due.get(key) == due
+            if current and key in self._alone and taken:
                 break
-            heapq.heappop(self._heap)
+            waiting.popleft()
+            if current:
+                self._ready.move_to_end(share)
+            if not waiting:
+                del self._ready[share]
+            if not current:
+                continue
             del self._due[key]
             self._working.add(key)
             taken.append(key)

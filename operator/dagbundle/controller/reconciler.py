@@ -7,13 +7,14 @@ killed at any point goes on where it was. Every step can be repeated.
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dagbundle import errors
-from dagbundle.controller import announce, deletion, status
+from dagbundle.controller import announce, deletion, failures, status
 from dagbundle.controller.queue import MAX_BACKOFF
 from dagbundle.controller.rollouts import Rollouts, View
 from dagbundle.controller.seen import Key, Seen
@@ -31,6 +32,8 @@ from dagbundle.store.records import Head
 _LOG = logging.getLogger(__name__)
 
 REQUESTED_AT = "reconcile.dagbundle.dev/requestedAt"
+MAX_REQUESTED = 250
+"""Characters of that annotation that the status repeats; of a longer one the beginning and a digest."""
 _LOGGED = 500
 """Characters of a condition's message that a log line has."""
 MAX_STEPS = 20
@@ -38,8 +41,11 @@ MAX_STEPS = 20
 _ACCESS_RETRY = 60.0
 """Seconds after which a refused Job is tried again: a Role or a quota may have come, and nothing tells."""
 
+_CHANGING_RETRY = 5.0
+"""Seconds after which a Job that is being deleted is looked at again; a watch mostly tells earlier."""
+QUEUED = "Queued"
 _QUEUED_RETRY = 60.0
-"""Seconds after which a bundle that waits for a free slot looks by itself; a Job that ends calls it before."""
+"""Seconds after which a bundle that waits for its turn looks by itself; it is called when it is its turn."""
 
 
 def utc_now() -> dt.datetime:
@@ -85,22 +91,52 @@ class Reconciler:
         """Bring one bundle closer to what its resource asks for.
 
         Raises:
-            StoreUnavailableError: The database is gone for now.
-            ClusterError: The API server is.
-            StaleError: The resource changed meanwhile.
+            DagBundleError: It could not be done; the status says so, unless the API server is what failed.
+            StaleError: The resource changed meanwhile, so the status is written at the next look.
         """
         body = self._seen.bundle(key)
         if body is None:
+            self._seen.slots.withdraw(key)
             return Result()
+        try:
+            found = self._deal_with(body)
+        except errors.StaleError:
+            raise
+        except (Exception, SystemExit) as error:
+            self._tell(body, error)
+            raise
+        if isinstance(found, Result):
+            return found
+        outcome, facts, again_in = found
+        if outcome.reason != QUEUED:
+            self._seen.slots.withdraw(key)
+        self._write(body, outcome, facts)
+        return Result(again_in, outcome.reason)
+
+    def _deal_with(self, body: Mapping[str, Any]) -> Result | tuple[Outcome, Facts, float | None]:
         if body["metadata"].get("deletionTimestamp"):
             deletion.finish(body, self._store, self._cluster, cluster_name=self._settings.cluster, now=self._now())
             return Result(outcome="Deleted")
         if deletion.FINALIZER not in body["metadata"].get("finalizers", ()):
             deletion.guard(body, self._cluster)
             return Result(outcome="Guarded")  # the change is an event, which brings it here again
-        outcome, facts, again_in = self._work(body)
-        self._write(body, outcome, facts)
-        return Result(again_in, outcome.reason)
+        return self._work(body)
+
+    def _tell(self, body: Mapping[str, Any], error: BaseException) -> None:
+        """Say in the status why a reconcile failed.
+
+        What passes by itself says nothing of a version that is published: that stays as it is.
+        """
+        ready: Mapping[str, Any] = next(
+            (item for item in (body.get("status") or {}).get("conditions") or () if item.get("type") == "Ready"), {}
+        )
+        settled = ready.get("status") == "True" and ready.get("observedGeneration") == _generation(body)
+        if failures.passes(error) and settled:
+            return
+        try:
+            self._write(body, failures.outcome_of(error), Facts())
+        except errors.ClusterError as other:
+            _LOG.warning("the status cannot be written", extra={"bundle": _name(body), "error": other.message})
 
     def heads(self, keys: Collection[Key]) -> dict[Key, Head]:
         """Return where many bundles are, of those that `rest` may be enough for. Raises `StoreError`."""
@@ -117,7 +153,7 @@ class Reconciler:
             None where more is to be done: `reconcile` does it, and looks again first.
 
         Raises:
-            ClusterError: The API server is gone for now.
+            ClusterError: The status cannot be written for now.
             StaleError: The resource changed meanwhile.
         """
         body = self._seen.bundle(key)
@@ -130,9 +166,9 @@ class Reconciler:
             return None
         try:
             resource, _ = self._read(body)
-        except errors.ResourceError:
+            found = self._at_rest(*self._look(body, resource, head))
+        except (Exception, SystemExit):  # noqa: BLE001 - `reconcile` meets it again, and says it in the status
             return None
-        found = self._at_rest(*self._look(body, resource, head))
         if found is None:
             return None
         outcome, facts, again_in = found
@@ -152,17 +188,26 @@ class Reconciler:
         try:
             resource, rules = self._read(body)
         except errors.ResourceError as error:
-            return _stalled(error.reason, error), Facts(), None
+            return failures.outcome_of(error), Facts(), None
         try:
             return self._steps(body, resource, rules)
-        except errors.AccessDeniedError as error:
-            return _stalled("AccessDenied", error), self._rollouts.facts(resource), _ACCESS_RETRY
-        except errors.RefusedError as error:
-            return _stalled("JobRefused", error), self._rollouts.facts(resource), _ACCESS_RETRY
-        except errors.JobConflictError as error:
-            return _stalled("JobConflict", error), self._rollouts.facts(resource), _ACCESS_RETRY
-        except errors.OwnershipError as error:  # another bundle has its name in Airflow
-            return _stalled("BundleNameOwned", error), self._rollouts.facts(resource), _ACCESS_RETRY
+        except errors.StaleError as error:  # a Job that is going: it is made again when it is gone
+            return failures.outcome_of(error), self._facts(resource), _CHANGING_RETRY
+        except errors.DagBundleError as error:
+            if not failures.waits(error):
+                raise
+            return failures.outcome_of(error), self._facts(resource), _ACCESS_RETRY
+
+    def _facts(self, resource: bundle_models.DagBundle) -> Facts:
+        """Return what the status says of the bundle besides why a step failed; what it said where that fails too."""
+        try:
+            return self._rollouts.facts(resource)
+        except errors.DagBundleError as error:
+            _LOG.warning(
+                "the store cannot say how a bundle is",
+                extra={"bundle": str(engine.key_of(resource, self._settings.cluster)), "error": error.message},
+            )
+            return Facts()
 
     def _read(self, body: Mapping[str, Any]) -> tuple[bundle_models.DagBundle, policy.Policy]:
         resource = base.validate(bundle_models.DagBundle, _known_part(body), what=f"DagBundle {_name(body)}")
@@ -173,7 +218,7 @@ class Reconciler:
     ) -> tuple[View, steps.Step]:
         """Look at everything, or at everything but the store's `head`, and decide what is next."""
         view = self._rollouts.look(resource, requested_at=_requested(body), head=head)
-        retry_seconds = base.seconds(resource.spec.retry_interval)
+        retry_seconds = max(bundle_models.MIN_RETRY_SECONDS, base.seconds(resource.spec.retry_interval))
         step = steps.next_step(view.wanted, view.seen, now=self._now(), retry_seconds=retry_seconds)
         _LOG.debug("next step", extra={"bundle": _name(body), "step": str(step)})
         return view, step
@@ -204,7 +249,7 @@ class Reconciler:
                     rollouts.start(resource, rules, view, requested_at=requested, pinned=pinned)
                 case steps.CreateJobs(subdirs):
                     if not rollouts.create_jobs(body, resource, view, subdirs):
-                        queued = Outcome(None, "Queued", _queued(self._settings.max_jobs), reconciling=True)
+                        queued = Outcome(None, QUEUED, _queued(self._settings.max_pods), reconciling=True)
                         return queued, view.facts, _QUEUED_RETRY
                 case steps.FailRuns(failures):
                     rollouts.fail_runs(view, failures)
@@ -221,7 +266,7 @@ class Reconciler:
         old = body.get("status") or {}
         new = status.status_of(
             old,
-            generation=int(body["metadata"].get("generation", 0)),
+            generation=_generation(body),
             requested_at=_requested(body),
             outcome=outcome,
             facts=facts,
@@ -240,7 +285,10 @@ class Reconciler:
                     "why": outcome.message[:_LOGGED],
                 },
             )
-            self._cluster.post_event(body["metadata"]["namespace"], event)
+            try:
+                self._cluster.post_event(body["metadata"]["namespace"], event)
+            except errors.ClusterError as error:  # the status has it
+                _LOG.warning("an Event is lost", extra={"bundle": _name(body), "error": error.message})
 
 
 def _ended(rollout: steps.RolloutSeen | None, retry_at: dt.datetime | None) -> Outcome:
@@ -257,12 +305,10 @@ def _ended(rollout: steps.RolloutSeen | None, retry_at: dt.datetime | None) -> O
 
 
 def _queued(limit: int) -> str:
-    return f"{limit} parser Jobs are running, which is the platform's limit: this bundle's are made when others end"
-
-
-def _stalled(reason: str, error: errors.DagBundleError) -> Outcome:
-    message = error.message + (f". Next: {error.hint}" if error.hint else "")
-    return Outcome(ready=False, reason=reason, message=message, stalled=True, final=True)
+    return (
+        f"the platform's limit of {limit} parser pods is reached: this bundle's are made when it is its namespace's "
+        "turn, which the namespace with the fewest pods has first"
+    )
 
 
 def _known_part(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,7 +316,14 @@ def _known_part(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _requested(body: Mapping[str, Any]) -> str:
-    return str((body["metadata"].get("annotations") or {}).get(REQUESTED_AT, ""))
+    found = str((body["metadata"].get("annotations") or {}).get(REQUESTED_AT, ""))
+    if len(found) <= MAX_REQUESTED:
+        return found
+    return f"{found[: MAX_REQUESTED // 2]}…{hashlib.sha256(found.encode('utf-8', 'replace')).hexdigest()}"
+
+
+def _generation(body: Mapping[str, Any]) -> int:
+    return int(body["metadata"].get("generation", 0))
 
 
 def _name(body: Mapping[str, Any]) -> str:

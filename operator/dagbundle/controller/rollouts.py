@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dagbundle import errors
 from dagbundle.controller import metrics, workloads
 from dagbundle.controller.seen import Key, Seen
 from dagbundle.controller.settings import Settings
@@ -121,7 +120,10 @@ class Rollouts:
         if job is None and ask:
             job = self._cluster.job(row.namespace, row.name)  # the watch may be behind: ask before it is made again
         if job is None or job["metadata"]["uid"] != row.uid or job["metadata"].get("deletionTimestamp"):
+            self._seen.slots.release(place, row.name)
             return None
+        if ask and not observe.ended(job):
+            self._count(row.name, row)
         pods = self._seen.pods(place, row.name)
         events = self._cluster.job_events(row.namespace, row.uid) if ask and not pods else ()
         seen = observe.job_seen(job, pods, events)
@@ -152,7 +154,7 @@ class Rollouts:
         """Make the Jobs of some subdirs, or find them; each is recorded before it is made.
 
         Returns:
-            False when the limit of running Jobs kept one from being made; the bundle is then called when one ends.
+            False when it is others' turn to have parser pods; the bundle is called when it is its own.
         """
         place: Key = (view.key.namespace, view.key.name)
         rollout = view.head.rollout
@@ -178,16 +180,26 @@ class Rollouts:
                 image=view.image,
                 ahead=not (view.head.revision and self._store.knows_files(view.key, run.subdir)),
             )
-            if not self._seen.reserve_job(place, row.name, limit=self._settings.max_jobs):
+            if not self._seen.slots.reserve(place, row.name, row.shards):
                 return False
             try:
                 uid = self._cluster.create_job(jobs.build(order, self._settings.jobs), jobs.account_of(run))
-            except errors.ClusterError:
-                self._seen.release_job(place, row.name)
+                if uid != row.uid:
+                    self._store.job_created(row.run_id, uid)
+            except Exception:
+                self._seen.slots.release(place, row.name)
                 raise
-            if uid != row.uid:
-                self._store.job_created(row.run_id, uid)
+            self._count(row.name, dataclasses.replace(row, uid=uid))
         return True
+
+    def _count(self, name: str, row: JobRow) -> None:
+        """Let a Job that was recorded have its slots as long as it has not ended."""
+        place: Key = (row.bundle.namespace, row.bundle.name)
+        job = self._seen.jobs(place).get(name)
+        shown = job is not None and job["metadata"].get("uid") == row.uid
+        self._seen.slots.hold(place, name, row.shards, row.uid, shown=shown)
+        if job is not None and shown:
+            self._seen.slots.show(place, name, row.uid, ended=observe.ended(job))
 
     def fail_runs(self, view: View, failures: Sequence[tuple[str, str]]) -> None:
         """Record that runs will not finish; who reports afterwards is refused."""

@@ -7,33 +7,33 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from dagbundle.controller.slots import Key, Slots
 from dagbundle.runtime.kubernetes import jobs, observe
 
+__all__ = ["Key", "Object", "Place", "Seen", "key_of"]
+
 Object = Mapping[str, Any]
-Key = tuple[str, str]
-"""(namespace, name) of a DagBundle."""
 Place = tuple[str, str, str]
 """(kind, namespace, name) of a workload."""
 
-_RESERVED_SECONDS = 60.0
-"""How long a slot is kept for a Job that was created and that no watch has shown: it may be gone again already."""
-
 
 class Seen:
-    """The newest state of each object that was seen. Safe to use from several threads."""
+    """The newest state of each object that was seen. Safe to use from several threads.
 
-    def __init__(self) -> None:
+    Args:
+        slots: Is told which Jobs have ended.
+    """
+
+    def __init__(self, slots: Slots | None = None) -> None:
+        self.slots = slots or Slots(limit=200)
         self._lock = threading.Lock()
         self._bundles: dict[Key, Object] = {}
         self._children: dict[str, dict[Key, dict[str, Object]]] = {"Job": {}, "Pod": {}}
         self._workloads: dict[Place, set[Key]] = {}
         self._followed: dict[Key, Place] = {}
-        self._running: set[tuple[Key, str]] = set()
-        self._reserved: dict[tuple[Key, str], float] = {}
-        self._waiting: dict[Key, None] = {}
         self._last_event = time.monotonic()
 
     @property
@@ -80,45 +80,10 @@ class Seen:
                     del self._children[kind][key]
             else:
                 mine[metadata["name"]] = body
-            if kind == "Job":
-                slot = (key, str(metadata["name"]))
-                self._reserved.pop(slot, None)
-                if deleted or observe.ended(body):
-                    self._running.discard(slot)
-                else:
-                    self._running.add(slot)
+        if kind == "Job":
+            ended = deleted or observe.ended(body)
+            self.slots.show(key, str(metadata["name"]), str(metadata.get("uid", "")), ended=ended)
         return key
-
-    def reserve_job(self, key: Key, name: str, *, limit: int) -> bool:
-        """Take a slot for a Job that is about to be created; a Job that runs already keeps its own.
-
-        Returns:
-            False where `limit` Jobs run or are about to; the bundle then waits in line (`next_in_line`).
-        """
-        slot, now = (key, name), time.monotonic()
-        with self._lock:
-            self._reserved = {each: until for each, until in self._reserved.items() if until > now}
-            if slot not in self._running and slot not in self._reserved:
-                if len(self._running) + len(self._reserved) >= limit:
-                    self._waiting[key] = None
-                    return False
-                self._reserved[slot] = now + _RESERVED_SECONDS
-            self._waiting.pop(key, None)
-            return True
-
-    def release_job(self, key: Key, name: str) -> None:
-        """Give back the slot of a Job that could not be created."""
-        with self._lock:
-            self._reserved.pop((key, name), None)
-
-    def next_in_line(self, limit: int) -> Sequence[Key]:
-        """Return, and take out of the line, as many bundles as there are free slots, the longest waiting first."""
-        with self._lock:
-            free = max(0, limit - len(self._running) - len(self._reserved))
-            called = list(self._waiting)[:free]
-            for key in called:
-                del self._waiting[key]
-        return called
 
     def followers(self, kind: str, namespace: str, name: str) -> frozenset[Key]:
         """Return the bundles whose source is this workload."""
@@ -144,11 +109,6 @@ class Seen:
         """Return a bundle's Jobs by name."""
         with self._lock:
             return dict(self._children["Job"].get(key, {}))
-
-    def running_jobs(self) -> int:
-        """Return how many Jobs have not ended."""
-        with self._lock:
-            return len(self._running)
 
     def pods(self, key: Key, job: str) -> list[Object]:
         """Return the pods of one of a bundle's Jobs."""

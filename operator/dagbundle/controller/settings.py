@@ -31,7 +31,7 @@ class Settings:
         metrics_port: Where /metrics answers.
         workers: How many bundles are reconciled at a time.
         keep_revisions: How many revisions of each bundle stay restorable, the live one included.
-        max_jobs: How many Jobs may be on their way at a time.
+        max_pods: How many parser pods may be there at a time.
         target: Where else is published (`airflow`); empty where nowhere.
     """
 
@@ -46,7 +46,7 @@ class Settings:
     metrics_port: int = 9090
     workers: int = 8
     keep_revisions: int = 10
-    max_jobs: int = 200
+    max_pods: int = 200
     target: str = ""
 
 
@@ -74,7 +74,7 @@ def read(environ: Mapping[str, str] = os.environ) -> Settings:
         metrics_port=_number(environ, "DAGBUNDLE_METRICS_PORT", 9090),
         workers=_number(environ, "DAGBUNDLE_WORKERS", 8),
         keep_revisions=_number(environ, "DAGBUNDLE_KEEP_REVISIONS", 10),
-        max_jobs=_number(environ, "DAGBUNDLE_MAX_PARALLEL_JOBS", 200),
+        max_pods=_number(environ, "DAGBUNDLE_MAX_PARALLEL_PODS", 200),
         target=environ.get("DAGBUNDLE_TARGET", ""),
     )
 

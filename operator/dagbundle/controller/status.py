@@ -16,6 +16,7 @@ from dagbundle.rollout.steps import Phase, RunSeen
 from dagbundle.store.records import Head, RunStateRow
 
 _MAX_MESSAGE = 4000
+_MAX_VERSION = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ def _facts(old: Mapping[str, Any], facts: Facts, head: Head) -> dict[str, Any]:
     errors = sum(state.import_errors for state in facts.states)
     return {
         "revision": head.revision,
-        "version": {"attempted": attempted, "published": head.version},
+        "version": {"attempted": _short(attempted), "published": _short(head.version)},
         "dags": {
             "total": head.dags,
             "added": counts.get("added", 0) if counts is not None else before.get("added", 0),
@@ -116,6 +117,11 @@ def _facts(old: Mapping[str, Any], facts: Facts, head: Head) -> dict[str, Any]:
         "importErrors": errors,
         "subdirs": [_subdir(run, facts.states) for run in sorted(facts.runs, key=lambda run: run.subdir)],
     }
+
+
+def _short(version: str) -> str:
+    """Cut a version to what the CRD takes: a workload's image may have a longer name, a digest never."""
+    return version if len(version) <= _MAX_VERSION else f"{version[: _MAX_VERSION - 1]}…"
 
 
 def _subdir(run: RunSeen, states: Sequence[RunStateRow]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from dagbundle import errors
 from dagbundle.engine import events, intake
 from dagbundle.resources import base, protocol
 from dagbundle.resources import bundle as bundle_models
-from dagbundle.rollout import budgets, plan
+from dagbundle.rollout import budgets, content, plan
 from dagbundle.rollout.model import DagContent, FileOutcome, KnownFile, RunOutcome, StagedFile
 from dagbundle.runtime.base import Runtime
 
@@ -176,7 +176,7 @@ class Taker:
                     self._stage(files=1, size=0)  # while the parser's process ends, which takes as long
                     self._listing = record.files
                 case protocol.Fail():
-                    self._failure = f"{intake.storable(record.kind)}: {intake.storable(record.message)}"
+                    self._failure = f"{content.storable(record.kind)}: {content.storable(record.message)}"
 
     def finish(self) -> Iterator[events.Event]:
         """Say that the report has ended: the run is closed or failed in the sink when the events have been taken."""

@@ -8,11 +8,11 @@ rollout of the same bundle ends the older. Whatever a publish lets go of wakes t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dagbundle import errors
-from dagbundle.engine import collecting, deferring, events, judging
+from dagbundle.engine import collecting, deferring, events, publishing
 from dagbundle.engine.applied import Applied
 from dagbundle.resources import bundle as bundle_models
 from dagbundle.rollout import judge, plan, policy
@@ -20,7 +20,6 @@ from dagbundle.rollout.model import (
     BundleKey,
     Change,
     Changeset,
-    DagContent,
     FileOutcome,
     Hold,
     Judgement,
@@ -32,9 +31,6 @@ from dagbundle.rollout.model import (
 from dagbundle.runtime.base import Runtime
 from dagbundle.store.dagstore import DagStore
 from dagbundle.store.records import RolloutRow
-
-MAX_JUDGEMENTS = 20
-"""How often one changeset is judged again because somebody else published first."""
 
 
 def key_of(resource: bundle_models.DagBundle, cluster: str = "") -> BundleKey:
@@ -60,6 +56,7 @@ class Engine:
         self._store = store
         self._watch = watch
         self._cluster = cluster
+        self._publisher = publishing.Publisher(store, watch)
 
     def apply(
         self,
@@ -83,7 +80,7 @@ class Engine:
         """
         key = key_of(resource, self._cluster)
         version = runtime.resolve_version()
-        live = self._live(key)
+        live = self._publisher.live(key)
         planned = plan.plan(resource, version=version, live=live)
         if not planned.runs:
             return _nothing(key, version, live, planned)
@@ -105,7 +102,11 @@ class Engine:
             return done
         rollout_id = sink.start()
         changeset = dataclasses.replace(changeset, runs=self._store.outcomes(rollout_id))
-        return self._publish(rollout_id, changeset, rules) if same else self._changed_underneath(rollout_id, changeset)
+        return (
+            self._publisher.publish(rollout_id, changeset, rules)
+            if same
+            else self._changed_underneath(rollout_id, changeset)
+        )
 
     def start(
         self,
@@ -124,7 +125,7 @@ class Engine:
             details: What whoever carries it out wants to find again in the rollout.
         """
         key = key_of(resource, self._cluster)
-        planned = plan.plan(resource, version=version, live=self._live(key))
+        planned = plan.plan(resource, version=version, live=self._publisher.live(key))
         return self._begin(resource, planned, version, {**_spec_document(resource, rules), **details})
 
     def _begin(
@@ -141,7 +142,7 @@ class Engine:
         self, changeset: Changeset, live: Live, rules: policy.Policy, spec: Mapping[str, Any]
     ) -> Applied | None:
         """Return what an apply did that found all as it was published; None when a rollout has something to do."""
-        changeset, judgement = self._judged(changeset, live, rules)
+        changeset, judgement = self._publisher.judged(changeset, live, rules)
         if judgement.verdict is Verdict.BLOCK or any(
             change.change not in {Change.UNCHANGED, Change.KEPT} for change in judgement.changes
         ):
@@ -157,22 +158,12 @@ class Engine:
             SupersededError: A newer rollout of the bundle began meanwhile.
             StoreError: The database said no; nothing was published.
         """
-        rollout = self._store.rollout(rollout_id)
-        return self._publish(rollout_id, self._staged(rollout), policy.Policy(**rollout.spec["policy"]))
-
-    def _staged(self, rollout: RolloutRow) -> Changeset:
-        return Changeset(
-            bundle=rollout.bundle,
-            version=rollout.version,
-            template_hash=rollout.template_hash,
-            base_revision=rollout.base_revision,
-            runs=self._store.outcomes(rollout.id),
-        )
+        return self._publisher.finish(rollout_id)
 
     def deactivate(self, key: BundleKey) -> tuple[str, ...]:
         """Remove all DAGs of a bundle, and let those who waited for their dag_ids have them."""
         gone = self._store.deactivate_bundle(key)
-        self._rejudge(gone)
+        self._publisher.rejudge(gone)
         return gone
 
     def preview(
@@ -186,7 +177,7 @@ class Engine:
         """Parse and judge like `apply`, in memory: nothing is written, nobody's rollout is superseded."""
         key = key_of(resource, self._cluster)
         version = runtime.resolve_version()
-        live = self._live(key)
+        live = self._publisher.live(key)
         planned = plan.plan(resource, version=version, live=live)
         if not planned.runs:
             return dataclasses.replace(_nothing(key, version, live, planned), dry_run=True)
@@ -205,7 +196,7 @@ class Engine:
             watch=self._watch,
         )
         changeset = Changeset(key, version, planned.template_hash, live.revision, sink.outcomes())
-        changeset, judgement = self._judged(changeset, live, rules, sink.contents)
+        changeset, judgement = self._publisher.judged(changeset, live, rules, sink.contents)
         return Applied(
             bundle=key,
             version=version,
@@ -274,7 +265,7 @@ class Engine:
             judgement=judgement,
             base_revision=live.revision,
             revision=revision,
-            rejudged=self._rejudge(released),
+            rejudged=self._publisher.rejudge(released),
         )
 
     def _revision_before(self, live: Live) -> int:
@@ -294,82 +285,9 @@ class Engine:
         """Lift the bundle's holds and return them."""
         return self._store.resume(key)
 
-    def _live(self, key: BundleKey) -> Live:
-        try:
-            return self._store.live(key)
-        except errors.NotFoundError:
-            return Live(key)
-
-    def _owners(self, changeset: Changeset, live: Live) -> Mapping[str, BundleKey]:
-        asked = {dag.dag_id for run in changeset.runs for file in run.files for dag in file.dags} - live.dags.keys()
-        return {**dict.fromkeys(live.dags, live.bundle), **(self._store.owners(asked) if asked else {})}
-
-    def _judged(
-        self,
-        changeset: Changeset,
-        live: Live,
-        rules: policy.Policy,
-        contents: Mapping[str, DagContent] | None = None,
-    ) -> tuple[Changeset, Judgement]:
-        return judging.judged(
-            self._store, changeset, live=live, owners=self._owners(changeset, live), policy=rules, contents=contents
-        )
-
-    def _publish(self, rollout_id: str, changeset: Changeset, rules: policy.Policy) -> Applied:
-        """Judge and publish, again and again while others publish first."""
-        for _ in range(MAX_JUDGEMENTS):
-            live = self._store.live(changeset.bundle)
-            current = dataclasses.replace(changeset, base_revision=live.revision)
-            current, judgement = self._judged(current, live, rules)
-            applied = Applied(
-                bundle=current.bundle,
-                version=current.version,
-                judgement=judgement,
-                runs=current.runs,
-                base_revision=live.revision,
-                revision=live.revision,
-            )
-            if judgement.verdict is Verdict.BLOCK:
-                self._store.block(rollout_id, judgement.reason, judgement.message, claims=judgement.claims)
-                return applied
-            try:
-                revision = self._store.publish(rollout_id, current, judgement, basis=live.basis)
-            except errors.SupersededError:
-                raise
-            except errors.TargetError as error:
-                return self._refused_by_target(rollout_id, applied, error)
-            except (errors.ConflictError, errors.OwnershipError):
-                continue  # somebody else published, or claimed a dag_id, first: judge on what is live now
-            released = {change.dag_id for change in judgement.changes if change.change is Change.REMOVED}
-            return dataclasses.replace(applied, revision=revision, rejudged=self._rejudge(released))
-        raise errors.ConflictError(
-            f"bundle {changeset.bundle} was published {MAX_JUDGEMENTS} times by others while this apply was judged",
-            hint="apply again",
-        )
-
-    def _refused_by_target(self, rollout_id: str, applied: Applied, error: errors.TargetError) -> Applied:
-        message = error.message + (f". Next: {error.hint}" if error.hint else "")
-        self._store.block(rollout_id, error.reason, message)
-        blocked = Judgement(Verdict.BLOCK, error.reason, message, ready=False, changes=applied.judgement.changes)
-        return dataclasses.replace(applied, judgement=blocked)
-
     def hand_over(self) -> tuple[BundleKey, ...]:
         """Judge again whoever waits for a dag_id that nobody owns; return the bundles that were published."""
-        claimed = self._store.claimed()
-        return self._rejudge(claimed - self._store.owners(claimed).keys()) if claimed else ()
-
-    def _rejudge(self, released: Collection[str]) -> tuple[BundleKey, ...]:
-        """Judge again, unparsed, the bundles that waited for a dag_id that was let go of."""
-        published: list[BundleKey] = []
-        waiting = {claim.rollout_id: claim.bundle for claim in self._store.waiting_claims(released)} if released else {}
-        for rollout_id, bundle in waiting.items():
-            try:
-                applied = self.finish(rollout_id)
-            except errors.ConflictError:
-                continue  # a newer rollout of it judges for itself, or it stays as it was published
-            if applied.revision != applied.base_revision:
-                published.append(bundle)
-        return tuple(published)
+        return self._publisher.hand_over()
 
     def _changed_underneath(self, rollout_id: str, changeset: Changeset) -> Applied:
         message = "files of the bundle changed while they were parsed: the result would be of no version"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dagbundle.rollout.model import BundleKey
+
 
 @dataclass(frozen=True, slots=True)
 class RunOpened:
@@ -32,7 +34,15 @@ class RunEnded:
     failure: str
 
 
-Event = RunOpened | FileParsed | RunEnded
+@dataclass(frozen=True, slots=True)
+class RejudgeFailed:
+    """A bundle that waited for a dag_id of another could not be judged again."""
+
+    bundle: BundleKey
+    message: str
+
+
+Event = RunOpened | FileParsed | RunEnded | RejudgeFailed
 Watcher = Callable[[Event], None]
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dagbundle import errors
 from dagbundle.resources import protocol, records
 from dagbundle.rollout import budgets, content, plan
+from dagbundle.rollout.content import storable
 from dagbundle.rollout.model import (
     DagContent,
     FileOutcome,
@@ -20,8 +21,8 @@ from dagbundle.rollout.model import (
     StagedFile,
 )
 
-MAX_MESSAGE = 64 * 1024
-"""Characters of one problem's message that are kept; the middle of a longer one is left out."""
+MAX_LINE = 2**31 - 1
+"""The largest number of a line that a database's integer holds."""
 
 
 def take(record: protocol.File, run: plan.RunPlan) -> StagedFile:
@@ -34,10 +35,7 @@ def take(record: protocol.File, run: plan.RunPlan) -> StagedFile:
         raise errors.ProtocolError(f"{record.path} does not belong to subdir {run.subdir}")
     if record.status == "unchanged":
         return StagedFile(outcome=FileOutcome(path=record.path, unchanged=True))
-    problems = [
-        Problem(storable(item.kind), storable(item.message), item.line if item.line and item.line > 0 else None)
-        for item in record.errors
-    ]
+    problems = [Problem(storable(item.kind), storable(item.message), _line(item.line)) for item in record.errors]
     contents, refused = _contents(record)
     problems += refused
     return StagedFile(
@@ -46,7 +44,8 @@ def take(record: protocol.File, run: plan.RunPlan) -> StagedFile:
             dags=() if problems else tuple(ParsedDag(item.dag_id, item.sha256) for item in contents),
             problems=tuple(problems),
             warnings=tuple(
-                ParseWarning(storable(item.category), storable(item.message), item.line) for item in record.warnings
+                ParseWarning(storable(item.category), storable(item.message), _line(item.line))
+                for item in record.warnings
             ),
             duration=record.duration,
         ),
@@ -59,13 +58,9 @@ def take(record: protocol.File, run: plan.RunPlan) -> StagedFile:
     )
 
 
-def storable(text: str, *, limit: int | None = MAX_MESSAGE) -> str:
-    """Escape what a database cannot hold (NUL, lone surrogates), and leave out the middle of what is too long."""
-    clean = text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
-    if limit is not None and len(clean) > limit:
-        half = limit // 2
-        clean = f"{clean[:half]}\n… {len(clean) - limit:,} characters left out …\n{clean[-half:]}"
-    return clean
+def _line(line: int | None) -> int | None:
+    """Keep the number of a line that can be one: a DAG file may raise a SyntaxError with any number."""
+    return line if line is not None and 0 < line <= MAX_LINE else None
 
 
 def _contents(record: protocol.File) -> tuple[tuple[DagContent, ...], list[Problem]]:
@@ -87,6 +82,8 @@ def _check_place(dag: records.Dag, taken: DagContent, path: str) -> None:
     if dag.dag_id != taken.dag_id:
         raise errors.ContentError(f"the record names it {dag.dag_id!r}, its data {taken.dag_id!r}")
     for place in {dag.relative_fileloc, taken.relative_fileloc or path}:
+        if not protocol.is_inside(place):
+            raise errors.ContentError(f"its file is said to be {place!r:.200}, which is no path inside the bundle")
         if place != path and not place.startswith(f"{path}/"):
             raise errors.ContentError(f"its file is said to be {place!r:.200}, but it came with {path!r}")
 

@@ -6,6 +6,7 @@ pydantic's own messages name a location but not the alternatives; who mistyped a
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -31,10 +32,46 @@ _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _QUANTITY = re.compile(r"(\d+)(Ki|Mi|Gi|Ti|k|M|G|T)?")
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
-Duration = Annotated[str, pydantic.Field(pattern=r"^(\d+h)?(\d+m)?(\d+s)?$", min_length=2, max_length=16)]
+MAX_BYTES = 2**53
+"""What every reader of JSON takes for a whole number."""
+MAX_OBJECT_BYTES = 16 * 1024
+"""Bytes of a value that is passed on as it is, as JSON."""
+
+
+def _countable(value: str) -> str:
+    if quantity_bytes(value) > MAX_BYTES:
+        raise ValueError(f"{value!r} is more than {MAX_BYTES:,} bytes")
+    return value
+
+
+def _small(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        size = len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError("it cannot be written as JSON") from error
+    if size > MAX_OBJECT_BYTES:
+        raise ValueError(f"it has {size:,} bytes as JSON, and at most {MAX_OBJECT_BYTES:,} are taken")
+    return value
+
+
+def _settled(path: str) -> str:
+    if ".." in path.split("/"):
+        raise ValueError(f"{path!r} must not contain '..'")
+    return path
+
+
+Duration = Annotated[str, pydantic.Field(pattern=r"^(\d{1,5}h)?(\d{1,6}m)?(\d{1,8}s)?$", min_length=2, max_length=16)]
 """A duration as Flux writes it: `30s`, `5m`, `1h30m`."""
-Quantity = Annotated[str, pydantic.Field(pattern=r"^\d+(Ki|Mi|Gi|Ti|k|M|G|T)?$", max_length=16)]
+Quantity = Annotated[
+    str, pydantic.Field(pattern=r"^\d{1,16}(Ki|Mi|Gi|Ti|k|M|G|T)?$", max_length=16), pydantic.AfterValidator(_countable)
+]
 """Bytes as Kubernetes writes them: `512Mi`, `1Gi`, `1000000`."""
+Object = Annotated[dict[str, Any], pydantic.AfterValidator(_small)]
+"""A value of Kubernetes' or of somebody's parser, which is passed on as it is."""
+AbsolutePath = Annotated[
+    str, pydantic.Field(pattern=r"^/[^\x00-\x1f]*$", max_length=512), pydantic.AfterValidator(_settled)
+]
+"""A path from the root that leads where it says."""
 NamePattern = Annotated[str, pydantic.Field(pattern=r"^[^*\x00-\x1f]*([^*\x00-\x1f]|\*)$", max_length=250)]
 """A name of Airflow's, or the beginning of names and `*`: `sales_db`, `sales_*`."""
 CountOrPercent = Annotated[int, pydantic.Field(ge=0)] | Annotated[str, pydantic.Field(pattern=r"^(100|[0-9]{1,2})%$")]

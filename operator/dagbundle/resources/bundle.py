@@ -39,10 +39,7 @@ class ImageSource(base.Model):
         ),
     ]
     path: Annotated[
-        str,
-        pydantic.Field(
-            pattern=r"^/", max_length=512, description="Absolute path of the bundle's root inside the image."
-        ),
+        base.AbsolutePath, pydantic.Field(description="Absolute path of the bundle's root inside the image.")
     ] = "/opt/airflow/dags"
 
 
@@ -59,8 +56,7 @@ class WorkloadRef(base.Model):
         Name | None, pydantic.Field(description="Which of its containers. Default: the only one, else the first.")
     ] = None
     path: Annotated[
-        str,
-        pydantic.Field(pattern=r"^/", max_length=512, description="Absolute path of the bundle's root in the image."),
+        base.AbsolutePath, pydantic.Field(description="Absolute path of the bundle's root in the image.")
     ] = "/opt/airflow/dags"
 
 
@@ -112,8 +108,8 @@ class Parser(base.Model):
         ),
     ] = None
     config: Annotated[
-        dict[str, Any],
-        pydantic.Field(description="Settings that are handed to the parser as they are."),
+        base.Object,
+        pydantic.Field(description="Settings that are handed to the parser as they are, at most 16 KiB as JSON."),
     ] = pydantic.Field(default_factory=dict)
     processes: Annotated[
         int | None,
@@ -196,6 +192,8 @@ class Subdir(base.Model):
         return posixpath.normpath(value)
 
 
+MIN_RETRY_SECONDS = 10
+"""What a shorter `retryInterval` counts as: each attempt makes Jobs."""
 OPERATIONAL = frozenset({"suspend", "timeout", "retry_interval", "deletion_policy"})
 """Fields of the spec that do not decide a rollout's result, so changing them starts none."""
 
@@ -264,7 +262,9 @@ class Spec(base.Model):
     ] = "10m"
     retry_interval: Annotated[
         base.Duration,
-        pydantic.Field(description="How long after a run that could not be carried out the rollout is tried again."),
+        pydantic.Field(
+            description="How long after a run that could not be carried out the rollout is tried again; at least `10s`."
+        ),
     ] = "1m"
     deletion_policy: Annotated[
         Literal["Deactivate", "Orphan"],

@@ -26,6 +26,8 @@ _KEPT = frozenset(
         "maximum",
         "minItems",
         "maxItems",
+        "minProperties",
+        "maxProperties",
     }
 )
 
@@ -44,8 +46,8 @@ def definition() -> Schema:
         "description": "A bundle of DAGs: parsed in isolation, judged, published whole or not at all.",
         "required": ["spec"],
         "properties": {
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
+            "apiVersion": {"type": "string", "maxLength": 64},
+            "kind": {"type": "string", "maxLength": 64},
             "metadata": {"type": "object"},
             "spec": spec,
             "status": status,
@@ -161,7 +163,7 @@ def _structural(root: Schema) -> Schema:
             result["properties"] = {name: rewrite(item) for name, item in node["properties"].items()}
             if node.get("required"):
                 result["required"] = sorted(node["required"])
-        elif result.get("type") == "object":
+        elif node.get("type") == "object":  # not one whose only branch has been written already
             values = node.get("additionalProperties")
             result |= {"additionalProperties": rewrite(values)} if isinstance(values, dict) else dict(_ANY)
         if "items" in node:

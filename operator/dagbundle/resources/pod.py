@@ -6,23 +6,25 @@ them when the Job is created, as the subdir's own account.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import pydantic
 
 from dagbundle.resources import base
 
-Object = dict[str, Any]
+_MOST_NAME = 317
+"""Characters of the name of a label or annotation, as Kubernetes has it: prefix, slash and name."""
 Label = Annotated[str, pydantic.Field(max_length=317)]
+Amounts = Annotated[dict[str, Annotated[str, pydantic.Field(max_length=64)]], pydantic.Field(max_length=20)]
 
 
 class Resources(base.Model):
     """Requests and limits of the parser's container."""
 
-    requests: Annotated[dict[str, str], pydantic.Field(description="As Kubernetes' `requests`.")] = pydantic.Field(
+    requests: Annotated[Amounts, pydantic.Field(description="As Kubernetes' `requests`.")] = pydantic.Field(
         default_factory=lambda: {"cpu": "100m", "memory": "512Mi"}
     )
-    limits: Annotated[dict[str, str], pydantic.Field(description="As Kubernetes' `limits`.")] = pydantic.Field(
+    limits: Annotated[Amounts, pydantic.Field(description="As Kubernetes' `limits`.")] = pydantic.Field(
         default_factory=lambda: {"cpu": "2", "memory": "2Gi"}
     )
 
@@ -40,39 +42,44 @@ class Pod(base.Model):
         ),
     ] = "python3"
     env: Annotated[
-        list[Object],
+        list[base.Object],
         pydantic.Field(max_length=200, description="Environment variables, as a container's `env` in Kubernetes."),
     ] = pydantic.Field(default_factory=list)
     env_from: Annotated[
-        list[Object],
+        list[base.Object],
         pydantic.Field(max_length=50, description="ConfigMaps and Secrets to take variables from, as `envFrom`."),
     ] = pydantic.Field(default_factory=list)
     volumes: Annotated[
-        list[Object],
+        list[base.Object],
         pydantic.Field(
             max_length=50, description="Volumes, as a pod's `volumes`. hostPath is refused by restricted pods."
         ),
     ] = pydantic.Field(default_factory=list)
     volume_mounts: Annotated[
-        list[Object], pydantic.Field(max_length=50, description="Where they appear, as a container's `volumeMounts`.")
+        list[base.Object],
+        pydantic.Field(max_length=50, description="Where they appear, as a container's `volumeMounts`."),
     ] = pydantic.Field(default_factory=list)
     image_pull_secrets: Annotated[
         list[Annotated[str, pydantic.Field(max_length=253)]],
         pydantic.Field(max_length=16, description="Names of Secrets of this namespace that pull the image."),
     ] = pydantic.Field(default_factory=list)
-    node_selector: Annotated[dict[str, Label], pydantic.Field(description="Labels that the node must have.")] = (
-        pydantic.Field(default_factory=dict)
-    )
+    node_selector: Annotated[
+        dict[str, Label], pydantic.Field(max_length=50, description="Labels that the node must have.")
+    ] = pydantic.Field(default_factory=dict)
     tolerations: Annotated[
-        list[Object], pydantic.Field(max_length=50, description="Taints that are tolerated, as a pod's `tolerations`.")
+        list[base.Object],
+        pydantic.Field(max_length=50, description="Taints that are tolerated, as a pod's `tolerations`."),
     ] = pydantic.Field(default_factory=list)
     labels: Annotated[
         dict[str, Label],
-        pydantic.Field(description="More labels for Job and pods, such as Kueue's `kueue.x-k8s.io/queue-name`."),
+        pydantic.Field(
+            max_length=50, description="More labels for Job and pods, such as Kueue's `kueue.x-k8s.io/queue-name`."
+        ),
     ] = pydantic.Field(default_factory=dict)
-    annotations: Annotated[dict[str, str], pydantic.Field(description="More annotations for the pods.")] = (
-        pydantic.Field(default_factory=dict)
-    )
+    annotations: Annotated[
+        dict[str, Annotated[str, pydantic.Field(max_length=4096)]],
+        pydantic.Field(max_length=50, description="More annotations for the pods."),
+    ] = pydantic.Field(default_factory=dict)
     priority_class_name: Annotated[
         str | None, pydantic.Field(max_length=253, description="PriorityClass of the pods.")
     ] = None
@@ -82,6 +89,14 @@ class Pod(base.Model):
     scratch: Annotated[
         base.Quantity, pydantic.Field(description="Size of /tmp, the only place where DAG files can write.")
     ] = "1Gi"
+
+    @pydantic.field_validator("labels", "annotations", "node_selector")
+    @classmethod
+    def _short_names(cls, value: dict[str, str]) -> dict[str, str]:
+        long = next((key for key in value if len(key) > _MOST_NAME), None)
+        if long is not None:
+            raise ValueError(f"{long[:60]!r}… is longer than {_MOST_NAME} characters")
+        return value
 
     @pydantic.field_validator("labels", "annotations")
     @classmethod

@@ -24,6 +24,7 @@ from dagbundle.resources.records import Close, Fail, File, Open
 
 __all__ = [
     "ACCEPTED_VERSIONS", "VERSION", "Close", "Fail", "File", "Limits", "Open", "Record", "ReportDecoder", "RunRequest",
+    "is_inside",
 ]  # fmt: skip
 
 VERSION = 1
@@ -32,6 +33,8 @@ ACCEPTED_VERSIONS = frozenset({1})
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _VALUE_BYTES = 48
+MAX_PATH_BYTES = 1024
+"""Bytes of a file's path: Airflow's column for import errors holds it, and an index of PostgreSQL's beside a subdir."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -227,7 +230,12 @@ class ReportDecoder:
             raise errors.ProtocolError(f"two records speak of {record.path}")
         if len(self._paths) >= self._announced:
             raise errors.ProtocolError(f"more files arrived than the {self._announced:,} that were announced")
-        if not _is_inside(record.path):
+        if len(record.path.encode()) > MAX_PATH_BYTES:
+            raise errors.ProtocolError(
+                f"the path {record.path[:100]!r}… is longer than {MAX_PATH_BYTES:,} bytes",
+                hint="shorten the names of its folders, or let .airflowignore name it",
+            )
+        if not is_inside(record.path):
             raise errors.ProtocolError(f"{record.path!r:.200} is no path inside the bundle")
         self._paths.add(record.path)
         self._dags += len(record.dags)
@@ -247,7 +255,7 @@ def _values_in(text: bytes) -> int:
     return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
-def _is_inside(path: str) -> bool:
+def is_inside(path: str) -> bool:
     """Tell whether a path is relative, normal and free of control characters."""
     parts = path.split("/")
     return not (any(part in {"", ".", ".."} for part in parts) or any(ord(char) < 32 for char in path))  # noqa: PLR2004 - control characters

@@ -22,6 +22,8 @@ _CLOSURE_WORD = 128
 
 Text = Annotated[str, pydantic.Field(max_length=256 * 1024)]
 Short = Annotated[str, pydantic.Field(max_length=1024)]
+Word = Annotated[str, pydantic.Field(max_length=256, pattern=r"^[\x20-\x7e]*$")]
+"""What is kept as it is: printable ASCII."""
 FilePath = Annotated[str, pydantic.Field(min_length=1, max_length=4096)]
 
 
@@ -43,8 +45,8 @@ read again at every run, takes memory as its bytes do."""
 class ParserInfo(Record):
     """Who parsed."""
 
-    name: Short
-    version: Short
+    name: Word
+    version: Word
 
 
 class Open(Record):
@@ -55,8 +57,8 @@ class Open(Record):
     run: Short
     attempt: Short
     parser: ParserInfo
-    python: Short
-    airflow: Short | None
+    python: Word
+    airflow: Word | None
     fingerprint: Short
     files: Annotated[int, pydantic.Field(ge=0)]
 

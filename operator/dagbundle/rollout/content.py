@@ -25,6 +25,8 @@ MAX_ID_LENGTH = 250
 """Characters in a dag_id, task_id or group_id: Airflow's own bound."""
 MAX_CONTENT_BYTES = 64 * 1024 * 1024
 """Bytes of one DAG's canonical JSON."""
+MAX_MESSAGE = 64 * 1024
+"""Characters of one message that are kept; the middle of a longer one is left out."""
 MAX_TASKS = 100_000
 MAX_EDGES = 1_000_000
 MAX_INTEGER_DIGITS = 4_300
@@ -47,6 +49,15 @@ def canonical(value: object) -> bytes:
     if "\\u0000" in text and (found := _find(value, _has_nul)) is not None:
         raise errors.ContentError(f"{found} holds a NUL character, which PostgreSQL cannot store")
     return data
+
+
+def storable(text: str, *, limit: int | None = MAX_MESSAGE) -> str:
+    """Escape what a database cannot hold (NUL, lone surrogates), and leave out the middle of what is too long."""
+    clean = text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+    if limit is not None and len(clean) > limit:
+        half = limit // 2
+        clean = f"{clean[:half]}\n… {len(clean) - limit:,} characters left out …\n{clean[-half:]}"
+    return clean
 
 
 def sha256_of(value: object) -> str:

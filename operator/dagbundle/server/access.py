@@ -6,10 +6,8 @@ be those that the controller recorded, the pod must be alive and of the recorded
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,6 +17,7 @@ from dagbundle.server.limits import Buckets, Remembered
 from dagbundle.server.metrics import Metrics
 from dagbundle.server.settings import Settings
 from dagbundle.server.tokens import Caller, Pod, TokenReviewer
+from dagbundle.server.workers import Workers
 from dagbundle.store import keys
 from dagbundle.store.dagstore import DagStore
 from dagbundle.store.records import JobRow, RolloutRow, RolloutState, RunState
@@ -56,26 +55,6 @@ class Admitted:
         return self.caller.pod_uid
 
 
-class Workers:
-    """The threads in which the database is asked and reports are decoded: the event loop only moves bytes.
-
-    Args:
-        count: How many.
-        name: What they are called.
-    """
-
-    def __init__(self, count: int, name: str) -> None:
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix=name)
-
-    async def run(self, work: Callable[[], T]) -> T:
-        """Do some work in one of them."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-
-    def close(self) -> None:
-        """End them when they are done."""
-        self._pool.shutdown(wait=False)
-
-
 class Gate:
     """Lets callers in.
 
@@ -94,8 +73,8 @@ class Gate:
         self._tokens = tokens
         self._workers = workers
         self._metrics = metrics
+        self._cluster = settings.cluster
         self._reviewers = Workers(settings.reviews, "reviews")
-        self._turns = asyncio.Semaphore(settings.reviews)
         self._answers: Remembered[Caller | errors.CallerError] = Remembered(settings.token_seconds)
         self._addresses: Buckets[str] = Buckets(settings.calls_per_second)
         self._pods: Buckets[str] = Buckets(settings.requests_per_second)
@@ -144,7 +123,9 @@ class Gate:
         """
         if not _RUN.fullmatch(run_id):
             raise errors.CallerError("UnknownRun", "this is no run's name")
-        job, rollout, states = await self._workers.run(lambda: self._recorded(run_id))
+        job, rollout, states = await self._workers.run(lambda: self._recorded(run_id), caller.namespace)
+        if job.bundle.cluster != self._cluster:  # namespaces and accounts of the same name are others' there
+            raise errors.CallerError("OtherCluster", f"the run is of cluster {job.bundle.cluster!r}", told="UnknownRun")
         if job.namespace != caller.namespace:
             raise errors.CallerError("OtherNamespace", f"the run is of namespace {job.namespace}", told="UnknownRun")
         if job.service_account != caller.account:
@@ -154,8 +135,8 @@ class Gate:
             )
         if not job.uid:
             raise errors.CallerError("JobUnknown", f"Job {job.namespace}/{job.name} is not recorded yet: ask again")
-        shard = _shard(job, caller, await self._asked(lambda: self._tokens.pod(caller)))
-        await self._workers.run(lambda: self._require_key(run_id, caller.pod_uid, key, claims=claims))
+        shard = _shard(job, caller, await self._asked(lambda: self._tokens.pod(caller), caller.namespace))
+        await self._workers.run(lambda: self._require_key(run_id, caller.pod_uid, key, claims=claims), caller.namespace)
         state, attempt = states.get(shard, (None, ""))
         is_open = rollout.state is RolloutState.OPEN
         return Admitted(
@@ -204,17 +185,12 @@ class Gate:
             raise errors.CallerError(answer.reason, answer.message)
         return answer
 
-    async def _asked(self, question: Callable[[], T]) -> T:
+    async def _asked(self, question: Callable[[], T], namespace: str = "") -> T:
         """Ask Kubernetes, when it is our turn."""
         try:
-            async with asyncio.timeout(_WAIT_SECONDS):
-                await self._turns.acquire()
+            return await self._reviewers.run(question, namespace, within=_WAIT_SECONDS)
         except TimeoutError as error:
             raise errors.CallerError("ClusterUnavailable", "too many questions wait for the API server") from error
-        try:
-            return await self._reviewers.run(question)
-        finally:
-            self._turns.release()
 
 
 def _shard(job: JobRow, caller: Caller, pod: Pod | None) -> int:

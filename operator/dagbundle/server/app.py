@@ -23,13 +23,14 @@ from dagbundle import errors
 from dagbundle.resources import protocol
 from dagbundle.rollout.model import LookupKind
 from dagbundle.server import problems, requests
-from dagbundle.server.access import Admitted, Gate, Workers
+from dagbundle.server.access import Admitted, Gate
 from dagbundle.server.ledger import Ledger, entry_of
 from dagbundle.server.metrics import Metrics
 from dagbundle.server.reports import Body, Disconnected, Reports
 from dagbundle.server.settings import Settings
 from dagbundle.server.tokens import TokenReviewer
 from dagbundle.server.values import MOST_KEY, Values
+from dagbundle.server.workers import Workers
 from dagbundle.store.dagstore import DagStore
 from dagbundle.store.records import RunState
 
@@ -81,7 +82,9 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     found: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         words = sorted(
-            word for word, reason in problems.REASONS.items() if reason.status == status and word != "OtherNamespace"
+            word
+            for word, reason in problems.REASONS.items()
+            if reason.status == status and word not in {"OtherNamespace", "OtherCluster"}
         )
         found[status] = {"description": ", ".join(words), "model": Problem, "content": {problems.MEDIA_TYPE: {}}}
     return found

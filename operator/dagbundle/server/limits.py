@@ -6,11 +6,10 @@ costs the server nothing.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
@@ -89,30 +88,6 @@ class Slots:
             self._taken[namespace] -= 1
             if not self._taken[namespace]:
                 del self._taken[namespace]
-
-
-class Turns:
-    """Lets a namespace occupy only some of the worker threads, so that another one always finds one.
-
-    Args:
-        each: How many at once.
-    """
-
-    def __init__(self, each: int) -> None:
-        self._each = each
-        self._waiting: dict[str, tuple[asyncio.Semaphore, list[int]]] = {}
-
-    async def run(self, namespace: str, work: Callable[[], Awaitable[T]]) -> T:
-        """Do some work when it is the namespace's turn."""
-        semaphore, users = self._waiting.setdefault(namespace, (asyncio.Semaphore(self._each), [0]))
-        users[0] += 1
-        try:
-            async with semaphore:
-                return await work()
-        finally:
-            users[0] -= 1
-            if not users[0]:
-                self._waiting.pop(namespace, None)
 
 
 class Budget:

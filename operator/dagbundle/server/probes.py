@@ -13,8 +13,8 @@ import fastapi
 from fastapi import Response
 
 from dagbundle import errors
-from dagbundle.server.access import Workers
 from dagbundle.server.metrics import Metrics
+from dagbundle.server.workers import Workers
 from dagbundle.store import schema
 from dagbundle.store.dagstore import DagStore
 

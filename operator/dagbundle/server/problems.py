@@ -39,6 +39,7 @@ REASONS: Mapping[str, Reason] = {
     "KeyRefused": Reason(403, "Another process of this pod asked first, with a key that this one does not have"),
     "UnknownRun": Reason(404, "There is no such run for this account"),
     "OtherNamespace": Reason(404, "The run belongs to another namespace; told as UnknownRun"),
+    "OtherCluster": Reason(404, "The run belongs to another cluster; told as UnknownRun"),
     "NotGranted": Reason(403, "The bundle may not read this Variable or Connection"),
     "TooManyLookups": Reason(403, "The run has asked for more Variables and Connections than one may"),
     "NoSuchValue": Reason(404, "There is no such Variable or Connection"),

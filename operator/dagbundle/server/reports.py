@@ -20,10 +20,11 @@ from dagbundle.engine import collecting, events
 from dagbundle.resources import protocol
 from dagbundle.rollout import plan
 from dagbundle.rollout.model import KnownFile, StagedFile
-from dagbundle.server.access import Admitted, Workers
-from dagbundle.server.limits import Budget, Slots, Turns
+from dagbundle.server.access import Admitted
+from dagbundle.server.limits import Budget, Slots
 from dagbundle.server.metrics import Metrics
 from dagbundle.server.settings import Settings
+from dagbundle.server.workers import Workers
 from dagbundle.store.dagstore import DagStore
 from dagbundle.store.records import RunState
 
@@ -136,7 +137,6 @@ class Reports:
         self._workers = workers
         self._metrics = metrics
         self._slots = Slots(settings.reports, settings.reports_per_namespace)
-        self._turns = Turns(max(1, settings.workers // 2))
         self._budget = Budget(settings.held_bytes)
         self._heavy = threading.Lock()
         metrics.open_reports.set_function(lambda: self._slots.taken)
@@ -182,7 +182,7 @@ class Reports:
         return RunState.FAILED if taker.failed else RunState.CLOSED
 
     async def _in_turn(self, namespace: str, work: Callable[[], None]) -> None:
-        await self._turns.run(namespace, lambda: self._workers.run(work))
+        await self._workers.run(work, namespace)
 
     def _taker(self, admitted: Admitted, sink: _RunSink) -> collecting.Taker:
         job = admitted.job
@@ -219,7 +219,9 @@ class Reports:
         """Let people see why the run will not close. Whoever took its place, or is away, need not know."""
         with contextlib.suppress(errors.StoreError):
             job = sink.admitted.job
-            await self._workers.run(lambda: sink.failed(job.subdir, f"the report was refused: {error.message}"))
+            await self._workers.run(
+                lambda: sink.failed(job.subdir, f"the report was refused: {error.message}"), job.namespace
+            )
 
 
 def _end(taker: collecting.Taker) -> None:

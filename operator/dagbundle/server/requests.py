@@ -6,6 +6,7 @@ database while its client reads. A page that cannot be read ends the answer in t
 
 from __future__ import annotations
 
+import functools
 import json
 import zlib
 from collections.abc import AsyncIterator, Sequence
@@ -16,8 +17,9 @@ from dagbundle.engine import collecting
 from dagbundle.resources import protocol
 from dagbundle.rollout import budgets
 from dagbundle.rollout.model import KnownFile
-from dagbundle.server.access import Admitted, Workers
+from dagbundle.server.access import Admitted
 from dagbundle.server.settings import Settings
+from dagbundle.server.workers import Workers
 from dagbundle.store.dagstore import DagStore
 
 _COMPRESS_FROM = 1024
@@ -48,11 +50,11 @@ async def answer(
         body = begin + _entries(first) + b"}}"
         small = len(body) < _COMPRESS_FROM or not zipped
         if not small:
-            body = await workers.run(lambda: _zip_whole(body))
+            body = await workers.run(lambda: _zip_whole(body), admitted.job.namespace)
         return Response(body, headers=_HEADERS if small else _ZIPPED, media_type=_JSON)
     chunks = _chunks(begin, first, pages)
     if zipped:
-        return StreamingResponse(_zip(chunks, workers), headers=_ZIPPED, media_type=_JSON)
+        return StreamingResponse(_zip(chunks, workers, admitted.job.namespace), headers=_ZIPPED, media_type=_JSON)
     return StreamingResponse(chunks, headers=_HEADERS, media_type=_JSON)
 
 
@@ -72,7 +74,10 @@ class _Pages:
         if self.over:
             return ()
         page = await self._workers.run(
-            lambda: self._store.known_page(self._job.bundle, self._job.subdir, after=self._after, counted=self._counted)
+            lambda: self._store.known_page(
+                self._job.bundle, self._job.subdir, after=self._after, counted=self._counted
+            ),
+            self._job.namespace,
         )
         self.over = not page.more
         self._after, self._counted = page.last, page.counted
@@ -117,10 +122,10 @@ async def _chunks(begin: bytes, first: Sequence[KnownFile], pages: _Pages) -> As
     yield b"}}"
 
 
-async def _zip(chunks: AsyncIterator[bytes], workers: Workers) -> AsyncIterator[bytes]:
+async def _zip(chunks: AsyncIterator[bytes], workers: Workers, namespace: str) -> AsyncIterator[bytes]:
     packer = zlib.compressobj(1, wbits=31)
     async for chunk in chunks:
-        packed = await workers.run(lambda text=chunk: packer.compress(text))  # type: ignore[misc] # its default binds it
+        packed = await workers.run(functools.partial(packer.compress, chunk), namespace)
         if packed:
             yield packed
     yield packer.flush()

@@ -19,6 +19,8 @@ PREFIX = "DAGBUNDLE_SERVER_"
 class Settings:
     """One server's settings; each has an environment variable, `DAGBUNDLE_SERVER_` and its name in capitals."""
 
+    cluster: str = ""
+    """Whose runs are this server's, where several clusters share a database; `DAGBUNDLE_CLUSTER_NAME` alone says so."""
     audience: str = "dagbundle"
     """Whom tokens must be meant for."""
     token_seconds: float = 5.0
@@ -78,7 +80,8 @@ def read(environ: Mapping[str, str] = os.environ) -> Settings:
         UsageError: One is not what it must be; the message names the variable.
     """
     default, found = Settings(), dict[str, str | int | float]()
-    for field in dataclasses.fields(Settings):
+    found["cluster"] = environ.get("DAGBUNDLE_CLUSTER_NAME", "")
+    for field in dataclasses.fields(Settings)[1:]:
         name = PREFIX + field.name.upper()
         text = environ.get(name, "")
         if not text:

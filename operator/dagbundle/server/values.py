@@ -11,9 +11,10 @@ import json
 from dagbundle import errors
 from dagbundle.rollout import policy
 from dagbundle.rollout.model import LookupKind
-from dagbundle.server.access import Admitted, Workers
+from dagbundle.server.access import Admitted
 from dagbundle.server.metrics import Metrics
 from dagbundle.server.settings import Settings
+from dagbundle.server.workers import Workers
 from dagbundle.store.dagstore import DagStore
 
 MOST_KEY = 250
@@ -50,7 +51,7 @@ class Values:
         """
         result = "failed"
         try:
-            body = await self._workers.run(lambda: self._answer(admitted, kind, key))
+            body = await self._workers.run(lambda: self._answer(admitted, kind, key), admitted.job.namespace)
             result = "found"
         except errors.CallerError as error:
             result = _RESULTS.get(error.reason, result)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagbundle import errors
+from dagbundle.rollout.content import storable
 from dagbundle.rollout.model import BundleKey, Json
 from dagbundle.store import bulk
 from dagbundle.store.records import RolloutRow, RolloutState
@@ -224,7 +225,7 @@ def block(connection: Connection, tables: Tables, rollout_id: str, reason: str, 
     changed = connection.execute(
         sa.update(table)
         .where(table.c.id == rollout_id, table.c.state.in_([RolloutState.OPEN, RolloutState.BLOCKED]))
-        .values(state=RolloutState.BLOCKED, reason=reason, message=message, finished_at=now())
+        .values(state=RolloutState.BLOCKED, reason=reason, message=storable(message), finished_at=now())
     ).rowcount
     found = rollout(connection, tables, rollout_id)
     if not changed:

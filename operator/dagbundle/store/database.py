@@ -198,7 +198,9 @@ def notify(connection: Connection, rollout_id: str | None) -> None:
 _LOST_STATES = ("08", "57P01", "57P02", "57P03")
 _REPEATABLE_STATES = ("40001", "40P01", *_LOST_STATES)
 _UNAVAILABLE_STATES = ("53", "55P03", "57014", "25P03", "28", "3D000", "58", *_REPEATABLE_STATES)
-_CONTENT_STATES = ("22",)
+_CONTENT_STATES = ("22", "23502", "23514", "54")
+"""A value that its column cannot hold, that a constraint of its row refuses, or beyond a limit of PostgreSQL's."""
+_CONTENT_SQLITE = ("CONSTRAINT_NOTNULL", "CONSTRAINT_CHECK", "TOOBIG")
 _SCHEMA_STATES = ("42P01", "42703", "3F000")
 _UNAVAILABLE_SQLITE = (
     "BUSY",
@@ -231,9 +233,7 @@ def translate(error: BaseException, where: str) -> errors.DagBundleError:
         error: What SQLAlchemy or the driver raised.
         where: The database, without its password.
     """
-    if isinstance(error, UnicodeEncodeError | OverflowError) or (
-        isinstance(error, exc.DataError) or sqlstate_of(error).startswith(_CONTENT_STATES)
-    ):
+    if _is_content(error):
         return errors.ContentError(f"A value cannot be stored: {_text_of(error)}")
     if is_missing_table(error):
         return errors.SchemaError(
@@ -248,6 +248,23 @@ def translate(error: BaseException, where: str) -> errors.DagBundleError:
     if isinstance(error, exc.IntegrityError):
         return errors.ConflictError(f"Somebody else changed {where} at the same time: {_text_of(error)}")
     return errors.StoreError(f"{where} refused a statement: {_text_of(error)}")
+
+
+def _is_content(error: BaseException) -> bool:
+    """Tell whether what was to be written is at fault, so that the same again ends the same."""
+    if isinstance(error, exc.StatementError) and not isinstance(error, exc.DBAPIError):
+        return True  # a value that has no form for the driver
+    name = _sqlite_name(error)
+    return (
+        isinstance(error, UnicodeEncodeError | OverflowError | exc.DataError)
+        or sqlstate_of(error).startswith(_CONTENT_STATES)
+        or bool(name and name.startswith(_CONTENT_SQLITE))
+    )
+
+
+def _sqlite_name(error: BaseException) -> str:
+    """Return SQLite's word for an error, or an empty string."""
+    return str(getattr(getattr(error, "orig", None), "sqlite_errorname", "")).removeprefix("SQLITE_")
 
 
 def _text_of(error: BaseException) -> str:
@@ -270,9 +287,7 @@ def _is_unavailable(error: BaseException) -> bool:
         return True
     if isinstance(error, exc.TimeoutError):  # every pooled connection is in use
         return True
-    original = getattr(error, "orig", None)
-    name = str(getattr(original, "sqlite_errorname", "")).removeprefix("SQLITE_")
-    if name:
+    if name := _sqlite_name(error):
         return name.startswith(_UNAVAILABLE_SQLITE)
     return isinstance(error, exc.OperationalError) and not sqlstate_of(error)  # could not connect at all
 

@@ -250,13 +250,12 @@ def follow(connection: Connection, tables: Tables, target: Target, bundle: Bundl
     )
 
 
-def refresh(connection: Connection, tables: Tables, target: Target, cluster: str) -> tuple[BundleKey, ...]:
-    """See `DagStore.refresh`."""
-    names = _names(connection, tables, cluster)
-    if not names:
-        return ()
+def refresh(
+    connection: Connection, tables: Tables, target: Target, names: Mapping[str, BundleKey]
+) -> tuple[BundleKey, ...]:
+    """See `DagStore.refresh`; of some bundles by their names in the target."""
     target.refresh(connection, names.keys())
-    live = _live(connection, tables, tables.bundle.c.cluster == cluster)
+    live = _live(connection, tables, bulk.is_in(connection, tables.bundle.c.airflow_name, names))
     return tuple(sorted(names[name] for name in target.missing(connection, live)))
 
 
@@ -281,7 +280,7 @@ def attend(
 ) -> Mapping[BundleKey, Collection[str]]:
     """See `DagStore.attend`."""
     target.beat(connection, identity)
-    names = _names(connection, tables, cluster)
+    names = names_of(connection, tables, cluster)
     asked = target.take_requests(connection, names.keys()) if names else {}
     table, bundle = tables.parse_request, tables.bundle
     for name in asked:
@@ -292,7 +291,7 @@ def attend(
     return {names[name]: frozenset(paths) for name, paths in asked.items()}
 
 
-def _names(connection: Connection, tables: Tables, cluster: str) -> dict[str, BundleKey]:
+def names_of(connection: Connection, tables: Tables, cluster: str) -> dict[str, BundleKey]:
     """Return a cluster's bundles by their names in the target."""
     bundle = tables.bundle
     rows = connection.execute(

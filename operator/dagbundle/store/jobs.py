@@ -15,7 +15,7 @@ from dagbundle import errors
 from dagbundle.rollout.model import BundleKey, Json
 from dagbundle.store import bulk, staging
 from dagbundle.store.bundles import now
-from dagbundle.store.records import JobRow
+from dagbundle.store.records import JobRow, RolloutState
 from dagbundle.store.tables import AnyRow, Tables
 
 
@@ -96,6 +96,14 @@ def jobs_of(connection: Connection, tables: Tables, rollouts: Collection[str]) -
     for row in connection.execute(statement.order_by(tables.job.c.rollout, tables.job.c.subdir)):
         found[row.rollout] = (*found.get(row.rollout, ()), _read(row))
     return found
+
+
+def open_jobs(connection: Connection, tables: Tables, cluster: str) -> tuple[JobRow, ...]:
+    """See `DagReader.open_jobs`."""
+    mine = sa.and_(
+        tables.bundle.c.cluster == cluster, tables.rollout.c.state == RolloutState.OPEN, tables.job.c.uid != ""
+    )
+    return tuple(_read(row) for row in connection.execute(_select(tables).where(mine).order_by(tables.job.c.run_id)))
 
 
 def _select(tables: Tables) -> sa.Select[tuple[object, ...]]:

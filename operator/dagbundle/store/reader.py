@@ -126,6 +126,10 @@ class DagReader:
         """
         return self.db.read(lambda c: heads.heads(c, self.db.tables, wanted))
 
+    def open_jobs(self, *, cluster: str = "") -> tuple[JobRow, ...]:
+        """Return the Jobs that were made for a cluster's rollouts that are open."""
+        return self.db.read(lambda c: jobs.open_jobs(c, self.db.tables, cluster))
+
     def head(self, bundle: BundleKey) -> Head:
         """Return where one bundle is."""
         return self.heads([bundle])[bundle]

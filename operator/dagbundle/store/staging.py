@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.sql.functions import Function
 
 from dagbundle import errors
-from dagbundle.rollout.content import canonical
+from dagbundle.rollout.content import canonical, storable
 from dagbundle.rollout.model import (
     DagContent,
     FileOutcome,
@@ -157,7 +157,7 @@ def fail_run(connection: Connection, tables: Tables, run_id: str, attempt: str, 
     connection.execute(
         sa.update(tables.parse_run)
         .where(tables.parse_run.c.id == run_id)
-        .values(state=RunState.FAILED, failure=failure, closed_at=now())
+        .values(state=RunState.FAILED, failure=storable(failure), closed_at=now())
     )
     database.notify(connection, run.rollout)
 

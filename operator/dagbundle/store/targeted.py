@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from dagbundle import errors
 from dagbundle.rollout.model import BundleKey, DagContent, FileProblem, Judgement, LookupKind, LookupValue
 from dagbundle.rollout.moves import Symptom
 from dagbundle.store import following, lookups
@@ -12,6 +14,22 @@ from dagbundle.store.database import Mode
 from dagbundle.store.following import Target
 from dagbundle.store.lookups import Lookup
 from dagbundle.store.reader import DagReader
+
+MOST_REFUSED = 20
+"""Bundles that may fail in one refresh before all of it has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What a refresh found.
+
+    Attributes:
+        behind: Bundles of which the target does not show all that is live: `follow` mends that.
+        failed: Bundles that could not be refreshed, each with what was raised.
+    """
+
+    behind: tuple[BundleKey, ...] = ()
+    failed: Mapping[BundleKey, BaseException] = field(default_factory=dict)
 
 
 class TargetedStore(DagReader):
@@ -78,14 +96,40 @@ class TargetedStore(DagReader):
         if target is not None:
             self.db.write(lambda c: following.follow(c, self.db.tables, target, bundle))
 
-    def refresh(self, *, cluster: str = "") -> tuple[BundleKey, ...]:
+    def refresh(self, *, cluster: str = "") -> Refreshed:
         """Refresh what the target shows of this cluster's bundles.
 
-        Returns:
-            The bundles of which it does not show all that is live: `follow` mends that.
+        All of them in one transaction. Where that fails, halves of them are tried on their own, and halves of those:
+        a bundle that cannot be refreshed keeps none of the others.
+
+        Raises:
+            StoreUnavailableError: The database is away.
+            DagBundleError: More than `MOST_REFUSED` bundles fail: then it is the target that does, and no bundle.
         """
         target = self.target
-        return () if target is None else self.db.write(lambda c: following.refresh(c, self.db.tables, target, cluster))
+        if target is None:
+            return Refreshed()
+        names = self.db.read(lambda c: following.names_of(c, self.db.tables, cluster))
+        pending, behind = [sorted(names)] if names else [], set[BundleKey]()
+        failed: dict[BundleKey, BaseException] = {}
+        while pending:
+            some = pending.pop()
+            try:
+                behind.update(self._refresh(target, {name: names[name] for name in some}))
+            except (errors.StoreUnavailableError, errors.SchemaError):
+                raise
+            except (Exception, SystemExit) as error:  # whatever Airflow makes of a tenant's document
+                half = len(some) // 2
+                if half:
+                    pending += [some[:half], some[half:]]
+                    continue
+                failed[names[some[0]]] = error
+                if len(failed) > MOST_REFUSED:
+                    raise
+        return Refreshed(tuple(sorted(behind)), failed)
+
+    def _refresh(self, target: Target, names: Mapping[str, BundleKey]) -> tuple[BundleKey, ...]:
+        return self.db.write(lambda c: following.refresh(c, self.db.tables, target, names))
 
     def attend(self, identity: str, *, cluster: str = "") -> Mapping[BundleKey, Collection[str]]:
         """Show the target that its processor lives, and take what it asks for.

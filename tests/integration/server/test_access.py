@@ -61,6 +61,15 @@ def test_an_unknown_run_and_another_tenants_run_cannot_be_told_apart(world: Worl
     assert world.store.run_states(theirs.rollout_id) == ()
 
 
+def test_a_run_of_another_cluster_is_unknown_though_namespace_account_and_pod_fit(
+    world: World, server: Process
+) -> None:
+    there = world.job(world.rollout(BundleKey("team-sales", "sales", "west")))
+    pod = world.pod(there)
+    assert (pod.ask(server).status, pod.ask(server).reason) == (404, "UnknownRun")
+    assert {line["reason"] for line in server.requests(there.run_id)} == {"OtherCluster"}
+
+
 def test_another_account_of_the_same_namespace_is_refused(world: World, server: Process) -> None:
     rollout = world.rollout(subdirs=("a", "b"))
     first, second = world.job(rollout, "a", account="a-parser"), world.job(rollout, "b", account="b-parser")

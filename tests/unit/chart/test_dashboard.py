@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from dagbundle.controller import metrics
+from dagbundle.controller.activity import Activity
 from dagbundle.controller.queue import Queue
 from dagbundle.controller.seen import Seen
 from dagbundle.server.metrics import Metrics
@@ -32,7 +33,10 @@ def known() -> dict[str, Metric]:
     """Return what the programs tell, by the names that a query asks by."""
     told = [
         *((metric._name, metric._type, metric._labelnames) for metric in metrics.REGISTRY._collector_to_names),
-        *((family.name, family.type, family._labelnames) for family in metrics._Live(Seen(), Queue()).collect()),
+        *(
+            (family.name, family.type, family._labelnames)
+            for family in metrics._Live(Seen(), Queue(), Activity()).collect()
+        ),
         *((metric._name, metric._type, metric._labelnames) for metric in Metrics().registry._collector_to_names),
     ]
     found = {}

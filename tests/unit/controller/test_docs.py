@@ -5,7 +5,8 @@ from __future__ import annotations
 import pathlib
 import re
 
-from dagbundle.controller import metrics
+from dagbundle.controller import failures, metrics, reconciler
+from dagbundle.controller.activity import Activity
 from dagbundle.controller.queue import Queue
 from dagbundle.controller.seen import Seen
 from dagbundle.runtime.kubernetes import observe
@@ -20,9 +21,10 @@ def test_every_reason_of_a_condition_is_documented_and_no_other() -> None:
     documented = {
         word for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for word in re.findall(r"`(\w+)`", row)
     }
-    found = set(JUDGED) | observe._WAITING_IS_TROUBLE
+    found = {reconciler.QUEUED} | set(JUDGED) | set(failures.REASONS.values()) | observe._WAITING_IS_TROUBLE
     for name in (
         "errors.py",
+        "controller/failures.py",
         "controller/reconciler.py",
         "controller/workloads.py",
         "runtime/kubernetes/observe.py",
@@ -51,7 +53,7 @@ def test_every_metric_of_the_controller_is_documented_with_its_help() -> None:
             r"^\| `(\w+)(?:\{[\w,]+\})?` \| \w+ \| (.*?)\s*\|$", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE
         )
     )
-    families = [*metrics.REGISTRY.collect(), *metrics._Live(Seen(), Queue()).collect()]
+    families = [*metrics.REGISTRY.collect(), *metrics._Live(Seen(), Queue(), Activity()).collect()]
     for family in families:
         name = f"{family.name}_total" if family.type == "counter" else family.name
         assert rows.get(name, "").startswith(family.documentation.rstrip(".").rstrip()), name

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dagbundle import errors
 from dagbundle.engine import intake
 from dagbundle.resources import protocol
-from dagbundle.rollout import budgets, plan
+from dagbundle.rollout import budgets, content, plan
 from support import serialized
 
 WHOLE = plan.RunPlan(".", (), None, None)
@@ -74,14 +74,14 @@ def test_an_unchanged_file_carries_nothing_but_its_path() -> None:
 
 @hypothesis.given(st.text(st.characters()))
 def test_every_text_becomes_storable(text: str) -> None:
-    found = intake.storable(text)
+    found = content.storable(text)
     assert "\0" not in found
     found.encode()
 
 
 def test_a_long_message_keeps_its_beginning_and_end() -> None:
-    found = intake.storable("start" + "x" * 10**6 + "end")
-    assert len(found) < intake.MAX_MESSAGE + 100
+    found = content.storable("start" + "x" * 10**6 + "end")
+    assert len(found) < content.MAX_MESSAGE + 100
     assert found.startswith("start")
     assert found.endswith("end")
     assert "left out" in found
@@ -92,3 +92,22 @@ def test_a_closure_that_cannot_be_stored_only_costs_the_skip() -> None:
     for closure in ({"a": "\0"}, {"a": "\ud800"}, large):
         assert intake.take(record(closure=closure), WHOLE).closure == {}
     assert intake.take(record(closure={"a": "1"}), WHOLE).closure == {"a": "1"}
+
+
+@pytest.mark.parametrize(
+    ("line", "kept"), [(3, 3), (2**31 - 1, 2**31 - 1), (2**31, None), (2**40, None), (0, None), (-1, None)]
+)
+def test_a_line_that_no_column_holds_is_left_out_of_errors_and_warnings(line: int, kept: int | None) -> None:
+    found = {"message": "m", "line": line}
+    taken = intake.take(
+        record(errors=[{"kind": "SyntaxError", **found}], warnings=[{"category": "UserWarning", **found}]), WHOLE
+    )
+    assert [item.line for item in (*taken.outcome.problems, *taken.outcome.warnings)] == [kept, kept]
+
+
+@pytest.mark.parametrize("place", ["x.zip/../../etc/passwd", "x.zip/./d.py", "x.zip//d.py", "x.zip/d\x01.py"])
+@pytest.mark.parametrize("where", ["record", "data"])
+def test_a_place_that_leads_out_of_its_archive_is_refused(place: str, where: str) -> None:
+    found = dag(path=place) if where == "data" else {**dag(path="x.zip/d.py"), "relative_fileloc": place}
+    taken = intake.take(record("x.zip", dags=[found]), WHOLE)
+    assert [problem.kind for problem in taken.outcome.problems] == ["InvalidContent"]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dagbundle import errors
-from dagbundle.resources import base, bundle, grants, manifest
+from dagbundle.resources import base, bundle, crd, grants, manifest
 
 
 def resource(**spec: Any) -> dict[str, Any]:
@@ -112,3 +112,47 @@ def test_a_bad_manifest_is_named_by_path_and_what_is_allowed(document: object, w
 def test_a_manifests_parser_may_carry_the_proposals_ending() -> None:
     found = base.validate(manifest.Manifest, {"version": "v1beta", "bundle_parser": "SinglePassBundleParser"}, what="m")
     assert found.parser_type == "SinglePass"
+
+
+def unbounded(schema: dict[str, Any], path: str) -> list[str]:
+    """Return where a CRD's schema takes a text, list or map of any size."""
+    found = []
+    kind = schema.get("type")
+    if kind == "string" and not {"maxLength", "enum"} & schema.keys():
+        found.append(path)
+    if kind == "array" and "maxItems" not in schema:
+        found.append(path)
+    if "additionalProperties" in schema and "maxProperties" not in schema:
+        found.append(path)
+    if "x-kubernetes-preserve-unknown-fields" in schema:
+        found.append(f"{path} (passed on)")
+    for name, below in schema.get("properties", {}).items():
+        found += unbounded(below, f"{path}.{name}")
+    for name in ("items", "additionalProperties"):
+        if isinstance(schema.get(name), dict):
+            found += unbounded(schema[name], f"{path}[]")
+    return found
+
+
+def test_every_field_of_the_crd_is_bounded_but_what_is_passed_on_as_it_is() -> None:
+    schema = crd.definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    passed_on = [f"spec.pod.{name}[]" for name in ("env", "envFrom", "volumes", "volumeMounts", "tolerations")]
+    expected = {f"{path} (passed on)" for path in ("spec.parser.config", *passed_on)}
+    assert {path.lstrip(".") for path in unbounded(schema, "")} == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"parser": {"config": {"x": "y" * base.MAX_OBJECT_BYTES}}}, "parser.config: it has"),
+        ({"pod": {"env": [{"name": "A", "value": "y" * base.MAX_OBJECT_BYTES}]}}, r"pod.env\[0\]: it has"),
+        ({"pod": {"labels": {"x" * 400: "y"}}}, "longer than 317"),
+        ({"pod": {"annotations": {"x": "y" * 5000}}}, "at most 4096"),
+        ({"timeout": "99999999h"}, "does not have the form"),
+        ({"pod": {"scratch": "9999999999Ti"}}, "is more than"),
+        ({"source": {"image": {"reference": "a:1", "path": "/opt/../etc"}}}, "must not contain '..'"),
+    ],
+)
+def test_a_value_without_measure_is_refused_by_its_path(spec: dict[str, Any], told: str) -> None:
+    with pytest.raises(errors.ResourceError, match=told):
+        load(resource(**spec))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import strategies as st
 
 from dagbundle import errors
-from dagbundle.resources import protocol
+from dagbundle.resources import protocol, records
 
 
 def opening(files: int = 1, **fields: Any) -> dict[str, Any]:
@@ -233,3 +233,30 @@ def test_what_a_report_weighs_counts_its_values_and_not_only_its_bytes() -> None
         "dag_id": "a", "relative_fileloc": "a.py", "dag_hash": "h", "data": {"x": [[] for _ in range(1000)]},
     }])])[0]))  # fmt: skip
     assert decoder.weight - before > 90_000
+
+
+def test_a_path_is_as_long_as_an_index_and_airflows_column_for_errors_take() -> None:
+    longest = "é" * 500 + "/" + "a" * 20 + ".py"
+    assert len(longest.encode()) == 1024
+    assert [record.type for record in decode(report([longest]))] == ["open", "file", "close"]
+    with pytest.raises(errors.ProtocolError, match=r"the path 'éé.* is longer than 1,024 bytes"):
+        decode(report([f"é{longest}"]))
+
+
+@pytest.mark.parametrize("field", ["python", "airflow"])
+@pytest.mark.parametrize("value", ["3.11\x00", "3.11\n", "9" * 257, "3.é"])
+def test_a_version_that_is_stored_as_it_is_holds_printable_ascii_only(field: str, value: str) -> None:
+    with pytest.raises(errors.ProtocolError, match=rf"an? open record is not valid: {field}"):
+        decode(lines([opening(**{field: value})])[0])
+
+
+def test_every_whole_number_of_a_record_that_is_stored_is_bounded() -> None:
+    """What intake bounds itself is listed; `seq`, `files` and counts are held against what came and are not stored."""
+    bounded_by_intake, not_stored = {"line"}, {"protocol", "seq", "files", "dags", "errors", "bytes"}
+    unbounded = set()
+    for model in (records.Open, records.File, records.FileError, records.FileWarning, records.Output, records.Counts):
+        for name, field in model.model_fields.items():
+            is_whole = field.annotation is int or field.annotation == int | None
+            if is_whole and not any(hasattr(item, "le") for item in field.metadata):
+                unbounded.add(name)
+    assert unbounded == bounded_by_intake | not_stored

@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dagbundle import errors
 from dagbundle.server import limits
-from dagbundle.server.limits import Buckets, Budget, Remembered, Slots, Turns
+from dagbundle.server.limits import Buckets, Budget, Remembered, Slots
 
 
 class Clock:
@@ -96,27 +94,3 @@ def test_who_holds_little_is_never_refused() -> None:
     budget.hold("a", 0)
     budget.hold("c", 0)
     assert budget.total == 0
-
-
-def test_one_namespace_has_only_so_many_turns_at_once() -> None:
-    async def story() -> tuple[int, int]:
-        turns, running, most = Turns(2), 0, 0
-        release = asyncio.Event()
-
-        async def work() -> None:
-            nonlocal running, most
-            running += 1
-            most = max(most, running)
-            await release.wait()
-            running -= 1
-
-        tasks = [asyncio.create_task(turns.run("a", work)) for _ in range(5)]
-        other = asyncio.create_task(turns.run("b", work))
-        for _ in range(10):
-            await asyncio.sleep(0)  # lets the others go as far as they can
-        seen = most
-        release.set()
-        await asyncio.gather(*tasks, other)
-        return seen, len(turns._waiting)
-
-    assert asyncio.run(story()) == (3, 0)

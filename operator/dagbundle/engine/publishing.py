@@ -1,0 +1,151 @@
+"""Publishes what a rollout staged, or blocks it, and judges again whoever waited for what it let go of.
+
+What one bundle's content makes of a publish ends as a block of that bundle, with its reason: whoever publishes another
+bundle, and the controller's upkeep, go on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Collection, Mapping
+
+from dagbundle import errors
+from dagbundle.engine import events, judging
+from dagbundle.engine.applied import Applied
+from dagbundle.rollout import policy
+from dagbundle.rollout.model import BundleKey, Change, Changeset, DagContent, Judgement, Live, Verdict
+from dagbundle.store.dagstore import DagStore
+
+_LOG = logging.getLogger(__name__)
+
+MAX_JUDGEMENTS = 20
+"""How often one changeset is judged again because somebody else published first."""
+
+
+class Publisher:
+    """Judges and publishes on one store.
+
+    Args:
+        store: Where DAGs are kept.
+        watch: Is told which bundles could not be judged again.
+    """
+
+    def __init__(self, store: DagStore, watch: events.Watcher) -> None:
+        self._store = store
+        self._watch = watch
+
+    def live(self, key: BundleKey) -> Live:
+        """Return a bundle as it is published now; empty where it never was."""
+        try:
+            return self._store.live(key)
+        except errors.NotFoundError:
+            return Live(key)
+
+    def judged(
+        self,
+        changeset: Changeset,
+        live: Live,
+        rules: policy.Policy,
+        contents: Mapping[str, DagContent] | None = None,
+    ) -> tuple[Changeset, Judgement]:
+        """Judge a changeset on what is live. See `judging.judged`."""
+        return judging.judged(
+            self._store, changeset, live=live, owners=self._owners(changeset, live), policy=rules, contents=contents
+        )
+
+    def _owners(self, changeset: Changeset, live: Live) -> Mapping[str, BundleKey]:
+        asked = {dag.dag_id for run in changeset.runs for file in run.files for dag in file.dags} - live.dags.keys()
+        return {**dict.fromkeys(live.dags, live.bundle), **(self._store.owners(asked) if asked else {})}
+
+    def finish(self, rollout_id: str) -> Applied:
+        """Judge what was staged for a rollout, and publish or block it. Raises like `publish`."""
+        rollout = self._store.rollout(rollout_id)
+        changeset = Changeset(
+            bundle=rollout.bundle,
+            version=rollout.version,
+            template_hash=rollout.template_hash,
+            base_revision=rollout.base_revision,
+            runs=self._store.outcomes(rollout.id),
+        )
+        return self.publish(rollout_id, changeset, policy.Policy(**rollout.spec["policy"]))
+
+    def publish(self, rollout_id: str, changeset: Changeset, rules: policy.Policy) -> Applied:
+        """Judge and publish, again and again while others publish first.
+
+        Raises:
+            SupersededError: A newer rollout of the bundle began meanwhile.
+            StoreError: The database said no for a reason that is not in what is published; nothing was published.
+        """
+        for _ in range(MAX_JUDGEMENTS):
+            live = self._store.live(changeset.bundle)
+            current = dataclasses.replace(changeset, base_revision=live.revision)
+            current, judgement = self.judged(current, live, rules)
+            applied = Applied(
+                bundle=current.bundle,
+                version=current.version,
+                judgement=judgement,
+                runs=current.runs,
+                base_revision=live.revision,
+                revision=live.revision,
+            )
+            if judgement.verdict is Verdict.BLOCK:
+                self._store.block(rollout_id, judgement.reason, judgement.message, claims=judgement.claims)
+                return applied
+            try:
+                revision = self._store.publish(rollout_id, current, judgement, basis=live.basis)
+            except errors.SupersededError:
+                raise
+            except (errors.TargetError, errors.ContentError) as error:
+                return self._refused(rollout_id, applied, error)
+            except (errors.ConflictError, errors.OwnershipError):
+                continue  # somebody else published, or claimed a dag_id, first: judge on what is live now
+            released = {change.dag_id for change in judgement.changes if change.change is Change.REMOVED}
+            return dataclasses.replace(applied, revision=revision, rejudged=self.rejudge(released))
+        raise errors.ConflictError(
+            f"bundle {changeset.bundle} was published {MAX_JUDGEMENTS} times by others while this apply was judged",
+            hint="apply again",
+        )
+
+    def _refused(self, rollout_id: str, applied: Applied, error: errors.TargetError | errors.ContentError) -> Applied:
+        """Block a rollout whose content target or database cannot take: the same again would end the same."""
+        message = error.message + (f". Next: {error.hint}" if error.hint else "")
+        if isinstance(error, errors.ContentError):
+            message = f"bundle {applied.bundle} has a value that the database cannot hold: {message}"
+        self._store.block(rollout_id, error.reason, message)
+        blocked = Judgement(Verdict.BLOCK, error.reason, message, ready=False, changes=applied.judgement.changes)
+        return dataclasses.replace(applied, judgement=blocked)
+
+    def hand_over(self) -> tuple[BundleKey, ...]:
+        """Judge again whoever waits for a dag_id that nobody owns; return the bundles that were published."""
+        claimed = self._store.claimed()
+        return self.rejudge(claimed - self._store.owners(claimed).keys()) if claimed else ()
+
+    def rejudge(self, released: Collection[str]) -> tuple[BundleKey, ...]:
+        """Judge again, unparsed, the bundles that waited for a dag_id that was let go of.
+
+        What goes wrong with one of them is told to the watcher and the log, and keeps nobody else: who let go has
+        done what it was asked to.
+        """
+        published: list[BundleKey] = []
+        waiting = {claim.rollout_id: claim.bundle for claim in self._store.waiting_claims(released)} if released else {}
+        for rollout_id, bundle in waiting.items():
+            try:
+                applied = self.finish(rollout_id)
+            except errors.ConflictError:
+                continue  # a newer rollout of it judges for itself, or it stays as it was published
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a defect, or code of Airflow's that ends: likewise
+                self._failed(bundle, error)
+                continue
+            if applied.revision != applied.base_revision:
+                published.append(bundle)
+        return tuple(published)
+
+    def _failed(self, bundle: BundleKey, error: BaseException) -> None:
+        known = isinstance(error, errors.DagBundleError)
+        _LOG.warning(
+            "a bundle that waited for a dag_id cannot be judged again",
+            extra={"bundle": str(bundle), "error": str(error)},
+            exc_info=None if known else error,
+        )
+        self._watch(events.RejudgeFailed(bundle, str(error)))
