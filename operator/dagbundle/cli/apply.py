@@ -46,7 +46,7 @@ def apply(
         from dagbundle.cli import report  # noqa: PLC0415 - loaded while the parser comes up
 
         prepared = _Prepared(file, folder, grants, python)
-        with report.opened_store(database_url) as store:
+        with report.opened_store(database_url, missing="empty" if dry_run else "make") as store:
             applied = prepared.run(store, parser, dry_run=dry_run, force=force, quiet=quiet)
             report.applied(applied, store, out, details=dry_run)
     raise typer.Exit(report.exit_of(applied))
@@ -108,17 +108,17 @@ def diff(
         from dagbundle.cli import report  # noqa: PLC0415 - loaded while the parser comes up
         from dagbundle.engine import changes  # noqa: PLC0415 - likewise
 
-        store = stack.enter_context(report.opened_store(database_url))
+        store = stack.enter_context(report.opened_store(database_url, missing="empty" if file else "refuse"))
         if file is not None:
             prepared = _Prepared(file, folder, grants, python)
             applied = prepared.run(store, parser, dry_run=True, force=False, quiet=quiet)
             found = changes.of_judgement(store, applied.judgement, applied.contents)
+            ended = report.differences(found, out, compared=applied, exit_code=exit_code)
         else:
             key = inputs.bundle_key(bundle or "")
             found = changes.between(store, key, from_revision, to_revision)
-    report.differences(found, out)
-    if exit_code and found:
-        raise typer.Exit(Exit.DIFFERENT)
+            ended = report.differences(found, out, exit_code=exit_code)
+    raise typer.Exit(ended)
 
 
 class _Prepared:

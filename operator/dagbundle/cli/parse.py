@@ -33,12 +33,12 @@ def parse(
     root, only = _root_of(paths)
     with ParserProcess(python, ahead=True) as parser:  # nothing is remembered, so every file will be parsed
         sink = _parsed(root, only, python, parser, file_timeout=file_timeout, processes=processes, quiet=quiet)
+    ended = Exit.KEPT_BACK if any(file.outcome.problems for file in sink.files.values()) else Exit.OK
     if out is output.Format.TEXT:
         _show(sink)
     else:
-        output.document(_document(sink), out)
-    if any(file.outcome.problems for file in sink.files.values()):
-        raise typer.Exit(Exit.KEPT_BACK)
+        output.document(_document(sink), out, ended)
+    raise typer.Exit(ended)
 
 
 def _parsed(
