@@ -107,6 +107,8 @@ def applied(result: Applied, store: DagStore, out: output.Format, *, details: bo
     prefix = "Dry run, nothing was written. An apply would end as " if result.dry_run else ""
     verb = "Blocked: " if judgement.verdict is Verdict.BLOCK else ""
     typer.secho(f"{prefix}{verb}{judgement.reason}: {output.printable(judgement.message)}", fg=colour)
+    if any("AirflowNotInstalled" in run.failure for run in result.runs):
+        typer.echo(f"Hint: {inputs.PYTHON_HINT}")
     for bundle in result.rejudged:
         typer.echo(f"Also published {bundle.namespace}/{bundle.name}, which waited for a DAG that was let go of.")
 
@@ -147,6 +149,8 @@ def differences(
         verb = "Blocked: " if judgement.verdict is Verdict.BLOCK else "Not all could be compared: "
         colour = typer.colors.RED if ended is Exit.BLOCKED else typer.colors.YELLOW
         typer.secho(f"{verb}{judgement.reason}: {output.printable(judgement.message)}", fg=colour)
+        if compared and any("AirflowNotInstalled" in run.failure for run in compared.runs):
+            typer.echo(f"Hint: {inputs.PYTHON_HINT}")
     elif not found:
         typer.echo("No differences.")
     return ended

@@ -43,9 +43,9 @@ def test_wrong_usage_ends_with_2_and_says_what_to_do(call: Any, arguments: list[
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "holds 0 documents"),
+        ("", "holds 0 documents and no DagBundle"),
         ("a: [", "is no YAML that can be read"),
-        ("a: 1\n---\nb: 2\n", "holds 2 documents"),
+        ("a: 1\n---\nb: 2\n", "holds 2 documents and no DagBundle"),
         ("a: &x 1\nb: *x\n", "uses YAML aliases"),
         ("!!python/object/apply:os.system ['true']", "is no YAML that can be read"),
         ("a: " + "[" * 3000, "is no YAML that can be read"),
@@ -79,7 +79,7 @@ def test_a_namespace_without_a_grant_is_not_enabled(call: Any) -> None:
 def test_no_interpreter_is_told_with_the_option_that_names_one(call: Any) -> None:
     code, _, err = call("parse", ".", "--python", "nothing-like-this")
     assert code == exits.Exit.USAGE
-    assert "--python names the Python" in err
+    assert "names the Python of an environment that has Airflow" in err
 
 
 def test_lists_are_empty_and_not_errors_on_a_new_database(call: Any) -> None:
