@@ -1,7 +1,7 @@
 # The one image of the operator: controller, server, command line, and the parser that teams' pods copy from it.
-#   docker build --tag registry.example/dagbundle-operator:0.1.0 .
+#   docker build --tag registry.example/dagbundle-operator:0.2.0-dev.0 .
 # To publish into Airflow's own database it needs the deployment's Airflow, by its minor (docs/airflow.md):
-#   docker build --build-arg AIRFLOW=3.3 --tag registry.example/dagbundle-operator:0.1.0-airflow3.3 .
+#   docker build --build-arg AIRFLOW=3.3 --tag registry.example/dagbundle-operator:0.2.0-dev.0-airflow3.3 .
 # BASE may be any Debian-like image whose python3 is 3.11 or newer and has venv; it must be the same for both stages.
 ARG BASE=python:3.11-slim
 

@@ -74,6 +74,11 @@ $(PUBLISHER_ENVS) $(PROVIDERS_ENV): .venvs/%/installed: .venvs/uv/installed requ
 	$(UV) pip install --quiet --python .venvs/$*/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
+.venvs/hooks/installed: .venvs/uv/installed requirements/hooks.txt
+	test -x .venvs/hooks/bin/python || $(UV) venv --quiet --python .venvs/uv/bin/python .venvs/hooks
+	$(UV) pip sync --quiet --compile-bytecode --python .venvs/hooks/bin/python --require-hashes requirements/hooks.txt
+	@touch $@
+
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 .PHONY: check
@@ -94,7 +99,7 @@ format: .venv/installed ## Let ruff mend what it can
 	$(BIN)/ruff format .
 
 .PHONY: test
-test: test-unit test-integration test-publisher test-providers ## Run every test
+test: test-unit test-integration test-hooks test-publisher test-providers ## Run every test
 
 .PHONY: test-unit
 test-unit: .venv/installed ## Run the tests that need no Airflow and no PostgreSQL
@@ -103,6 +108,10 @@ test-unit: .venv/installed ## Run the tests that need no Airflow and no PostgreS
 .PHONY: test-integration
 test-integration: .venv/installed $(AIRFLOW_ENVS) ## Run the tests on real Airflows and a real PostgreSQL
 	$(PYTEST) --numprocesses 2 tests/integration $(PYTEST_ARGS)
+
+.PHONY: test-hooks
+test-hooks: .venv/installed .venvs/airflow-3.3/installed .venvs/hooks/installed ## Run the pre-commit hook with pre-commit itself
+	$(PYTEST) tests/hooks $(PYTEST_ARGS)
 
 .PHONY: test-publisher
 test-publisher: $(PUBLISHER_ENVS) ## Run the tests of publishing into Airflow's own database, on each Airflow that has one
@@ -146,6 +155,7 @@ parser: .venv/installed ## Build the parser as one file that any Python 3.10+ ru
 .PHONY: lock
 lock: .venvs/uv/installed ## Resolve requirements/ anew; LOCK_ARGS=--upgrade takes what is newest
 	$(COMPILE) $(LOCK_ARGS) requirements/uv.in -o requirements/uv.txt
+	$(COMPILE) $(LOCK_ARGS) requirements/hooks.in -o requirements/hooks.txt
 	$(COMPILE) $(LOCK_ARGS) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) $(LOCK_ARGS) pyproject.toml --group dev -o requirements/dev.txt
 	for minor in $(AIRFLOWS); do \

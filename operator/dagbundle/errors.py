@@ -22,6 +22,7 @@
         ├── TargetError             a target, such as Airflow's own tables, cannot take what was judged
         ├── NotFoundError           no such bundle, DAG, version, task or revision
         └── StoreUnavailableError   locked, restarting or gone; nothing was changed, the call can be repeated
+            └── StoreUnusableError  repeating does not help: a password, a name, a file or a disk must be mended first
 
 A message says what happened and to which bundle, subdir and file; `hint` says what to do next.
 """
@@ -124,6 +125,13 @@ class NotFoundError(StoreError):
 
 class StoreUnavailableError(StoreError):
     """The database is locked, restarting or gone; nothing was changed."""
+
+
+class StoreUnusableError(StoreUnavailableError):
+    """The database cannot be used until somebody mends its URL, account, file or disk; nothing was changed.
+
+    A program that goes on (server, controller) treats it as its base does: it tries again until that is done.
+    """
 
 
 class ClusterError(DagBundleError):

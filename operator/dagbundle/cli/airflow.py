@@ -21,15 +21,15 @@ def check(out: options.Output = output.Format.TEXT, database_url: options.Databa
 
     with report.opened_store(database_url, target="airflow") as store:
         found = store.examine()
+    ended = Exit.FAILED if any(item.level == "error" for item in found) else Exit.OK
     if out is output.Format.TEXT:
         for item in found:
             typer.secho(f"{item.level}: {item.text}", fg=_COLOURS[item.level])
             if item.hint:
                 typer.echo(f"  next: {item.hint}")
     else:
-        output.document({"findings": [{"level": i.level, "text": i.text, "hint": i.hint} for i in found]}, out)
-    if any(item.level == "error" for item in found):
-        raise typer.Exit(Exit.FAILED)
+        output.document({"findings": [{"level": i.level, "text": i.text, "hint": i.hint} for i in found]}, out, ended)
+    raise typer.Exit(ended)
 
 
 @app.command()
@@ -38,19 +38,25 @@ def sync(
         str | None, typer.Argument(help="NAMESPACE/NAME; default: every bundle.", show_default=False)
     ] = None,
     database_url: options.DatabaseUrl = None,
+    out: options.Output = output.Format.TEXT,
 ) -> None:
     """Tell Airflow again all that is live: after the target was turned on, or somebody changed Airflow's rows."""
     from dagbundle.cli import report  # noqa: PLC0415 - likewise
 
     with report.opened_store(database_url, target="airflow") as store:
         keys = [inputs.bundle_key(bundle)] if bundle else list(store.bundles_known())
-        refused = 0
+        told: list[dict[str, str | None]] = []
+        ended = Exit.OK
         for key in keys:
+            refusal = None
             try:
                 store.follow(key)
-                typer.echo(f"{key.namespace}/{key.name}: told")
             except (errors.TargetError, errors.OwnershipError) as error:
-                refused += 1
-                typer.secho(f"{key.namespace}/{key.name}: {error.message}", fg=typer.colors.RED, err=True)
-    if refused:
-        raise typer.Exit(Exit.FAILED)
+                refusal, ended = error.message, Exit.FAILED
+                typer.secho(f"{key.namespace}/{key.name}: {output.printable(refusal)}", fg=typer.colors.RED, err=True)
+            told.append({"namespace": key.namespace, "name": key.name, "error": refusal})
+            if out is output.Format.TEXT and refusal is None:
+                typer.echo(f"{key.namespace}/{key.name}: told")
+    if out is not output.Format.TEXT:
+        output.document(told, out, ended)
+    raise typer.Exit(ended)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 def apply(
     file: options.File,
+    chosen: options.Chosen = None,
     local: Annotated[bool, typer.Option("--local", help="Parse on this machine (the only runtime so far).")] = False,
     folder: options.Folder = None,
     grants: options.GrantsFile = None,
@@ -38,15 +39,16 @@ def apply(
     out: options.Output = output.Format.TEXT,
 ) -> None:
     """Parse a bundle's DAGs in isolation, judge the result, and publish it whole or not at all."""
+    python = inputs.interpreter(python)
     if not local:
         raise errors.UsageError("only --local is there so far", hint="add --local to parse on this machine")
     if check_determinism:
-        _check_determinism(_Prepared(file, folder, grants, python), quiet=quiet, out=out)
+        _check_determinism(_Prepared(file, chosen, folder, grants, python), quiet=quiet, out=out)
     with headstart.parser(python, database_url, force=force) as parser:
         from dagbundle.cli import report  # noqa: PLC0415 - loaded while the parser comes up
 
-        prepared = _Prepared(file, folder, grants, python)
-        with report.opened_store(database_url) as store:
+        prepared = _Prepared(file, chosen, folder, grants, python)
+        with report.opened_store(database_url, missing="empty" if dry_run else "make") as store:
             applied = prepared.run(store, parser, dry_run=dry_run, force=force, quiet=quiet)
             report.applied(applied, store, out, details=dry_run)
     raise typer.Exit(report.exit_of(applied))
@@ -65,6 +67,7 @@ def _check_determinism(prepared: _Prepared, *, quiet: bool, out: output.Format) 
 
 def reserialize(
     file: options.File,
+    chosen: options.Chosen = None,
     folder: options.Folder = None,
     grants: options.GrantsFile = None,
     python: options.Python = None,
@@ -74,8 +77,8 @@ def reserialize(
 ) -> None:
     """Apply with every file parsed again."""
     apply(
-        file, local=True, folder=folder, grants=grants, force=True, python=python, database_url=database_url,
-        quiet=quiet, out=out,
+        file, chosen=chosen, local=True, folder=folder, grants=grants, force=True, python=python,
+        database_url=database_url, quiet=quiet, out=out,
     )  # fmt: skip
 
 
@@ -88,8 +91,10 @@ def diff(
         int | None, typer.Option("--to", help="Revision to compare to. Default: what is live.")
     ] = None,
     file: Annotated[
-        pathlib.Path | None, typer.Option("--file", "-f", help="Compare what is live with this DagBundle's files.")
+        pathlib.Path | None,
+        typer.Option("--file", "-f", help="Compare what is live with this DagBundle's files; `-` is standard input."),
     ] = None,
+    chosen: options.Chosen = None,
     folder: options.Folder = None,
     grants: options.GrantsFile = None,
     python: options.Python = None,
@@ -103,33 +108,39 @@ def diff(
         raise errors.UsageError(
             "diff takes either a BUNDLE or -f FILE", hint="`dagbundle diff --help` shows both forms"
         )
+    python = inputs.interpreter(python) if file else None
     with contextlib.ExitStack() as stack:
         parser = stack.enter_context(headstart.parser(python, database_url, force=False)) if file else None
         from dagbundle.cli import report  # noqa: PLC0415 - loaded while the parser comes up
         from dagbundle.engine import changes  # noqa: PLC0415 - likewise
 
-        store = stack.enter_context(report.opened_store(database_url))
+        store = stack.enter_context(report.opened_store(database_url, missing="empty" if file else "refuse"))
         if file is not None:
-            prepared = _Prepared(file, folder, grants, python)
+            prepared = _Prepared(file, chosen, folder, grants, python)
             applied = prepared.run(store, parser, dry_run=True, force=False, quiet=quiet)
             found = changes.of_judgement(store, applied.judgement, applied.contents)
+            ended = report.differences(found, out, compared=applied, exit_code=exit_code)
         else:
             key = inputs.bundle_key(bundle or "")
             found = changes.between(store, key, from_revision, to_revision)
-    report.differences(found, out)
-    if exit_code and found:
-        raise typer.Exit(Exit.DIFFERENT)
+            ended = report.differences(found, out, exit_code=exit_code)
+    raise typer.Exit(ended)
 
 
 class _Prepared:
     """A validated resource with its policy and runtime."""
 
     def __init__(
-        self, file: pathlib.Path, folder: pathlib.Path | None, grants: pathlib.Path | None, python: str | None
+        self,
+        file: pathlib.Path,
+        chosen: str | None,
+        folder: pathlib.Path | None,
+        grants: pathlib.Path | None,
+        python: str | None,
     ) -> None:
         from dagbundle.rollout import policy as policies  # noqa: PLC0415 - usage errors answer before this is loaded
 
-        resource = inputs.resource(file)
+        resource = inputs.resource(file, chosen)
         if folder is None:
             raise errors.UsageError(
                 f"DagBundle {resource.metadata.namespace}/{resource.metadata.name} takes its files from "

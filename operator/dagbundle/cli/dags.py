@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dagbundle import errors
-from dagbundle.cli import apply, get, options, output
+from dagbundle.cli import apply, get, inputs, options, output
 
 app = typer.Typer(help="Look at published DAGs, as `airflow dags` does.", no_args_is_help=True)
 app.command("list")(get.dags)
@@ -78,7 +78,7 @@ def next_execution(
         raise errors.RunError(
             f"The schedule of DAG {dag_id} is not given to Airflow: {error.message}", hint=error.hint
         ) from error
-    runtime = LocalRuntime(pathlib.Path(), python=python)
+    runtime = LocalRuntime(pathlib.Path(), python=inputs.interpreter(python))
     answer = runtime.call("next-execution", json.dumps({"data": data, "count": count}))
     try:
         runs = json.loads(answer)["runs"]

@@ -18,13 +18,13 @@ app = typer.Typer(help="Create, upgrade, downgrade or back up the database's tab
 
 
 @app.command()
-def upgrade(database_url: options.DatabaseUrl = None) -> None:
+def upgrade(database_url: options.DatabaseUrl = None, out: options.Output = output.Format.TEXT) -> None:
     """Bring the tables to this program's version; creates them where there are none (SQLite is backed up first)."""
     from dagbundle.store import schema  # noqa: PLC0415 - usage errors answer before the store is loaded
 
     with _opened(database_url) as database:
-        _tell_backup(schema.upgrade(database))
-        typer.echo(f"{database.name} is at version {schema.current(database)}.")
+        saved = schema.upgrade(database)
+        _tell_version(database.name, schema.current(database), saved, out)
 
 
 @app.command()
@@ -32,28 +32,34 @@ def downgrade(
     revision: Annotated[str, typer.Argument(help="Version to go back to; `base` drops all tables.")],
     database_url: options.DatabaseUrl = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    out: options.Output = output.Format.TEXT,
 ) -> None:
     """Take the tables back to an older version (SQLite is backed up first)."""
     from dagbundle.store import schema  # noqa: PLC0415 - usage errors answer before the store is loaded
 
     with _opened(database_url) as database:
         if not yes:
-            typer.confirm(f"Going back to {revision} drops what older tables cannot hold. Continue?", abort=True)
-        _tell_backup(schema.downgrade(database, revision))
-        typer.echo(f"{database.name} is at version {schema.current(database) or 'base'}.")
+            question = f"Going back to {revision} drops what older tables cannot hold. Continue?"
+            typer.confirm(question, abort=True, err=True)
+        saved = schema.downgrade(database, revision)
+        _tell_version(database.name, schema.current(database) or schema.BASE, saved, out)
 
 
 @app.command()
 def backup(
     target: Annotated[pathlib.Path, typer.Argument(help="File to write; must not exist.")],
     database_url: options.DatabaseUrl = None,
+    out: options.Output = output.Format.TEXT,
 ) -> None:
     """Copy a SQLite database while it may be in use. PostgreSQL has pg_dump (docs/store.md)."""
     from dagbundle.store import backup as backups  # noqa: PLC0415 - usage errors answer before the store is loaded
 
     with _opened(database_url) as database:
         backups.backup_sqlite(database, target)
-    typer.echo(f"Backed up to {target}.")
+    if out is output.Format.TEXT:
+        typer.echo(f"Backed up to {target}.")
+    else:
+        output.document({"backup": str(target)}, out)
 
 
 @app.command()
@@ -88,6 +94,10 @@ def _opened(url: str | None) -> Iterator[Database]:
         database.close()
 
 
-def _tell_backup(path: pathlib.Path | None) -> None:
-    if path is not None:
-        typer.echo(f"Backed up to {path} first.")
+def _tell_version(name: str, version: str | None, saved: pathlib.Path | None, out: output.Format) -> None:
+    if out is not output.Format.TEXT:
+        output.document({"database": name, "version": version, "backup": str(saved) if saved else None}, out)
+        return
+    if saved is not None:
+        typer.echo(f"Backed up to {saved} first.")
+    typer.echo(f"{name} is at version {version}.")

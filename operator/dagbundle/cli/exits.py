@@ -1,4 +1,7 @@
-"""Exit codes, so that scripts can tell what happened. docs/cli.md lists them; a test holds the two together."""
+"""Exit codes, so that scripts can tell what happened: 0 is done, 1 is different, all above 1 is not done, or not all.
+
+Nothing else ends with 1: it is what Python ends with when a program fails. docs/cli.md has the table; tests walk it.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,14 @@ class Exit(enum.IntEnum):
     USAGE = 2
     """The command, the resource, the grants or the manifest is not valid."""
     KEPT_BACK = 3
-    """Published, but something was kept back: broken files, or a subdir with scope Subdir. `parse`: broken files."""
+    """Published, but something was kept back: broken files, or a subdir. `parse`, `diff`: there are broken files."""
     BLOCKED = 4
     """Nothing was published: a guard, `onImportError: Fail`, a run that did not finish, a hold, `suspend`."""
     FAILED = 5
-    """Not carried out: the parser or the database said no, or you did; or nobody reads the output."""
+    """Not carried out: the parser, the database or the cluster said no, or you did; or the output cannot be written."""
+    INTERNAL = 70
+    """A fault of dagbundle itself, with its traceback: please report it (70 is EX_SOFTWARE)."""
     RETRY = 75
     """The database was locked, restarting or gone, or somebody was faster: call again (75 is EX_TEMPFAIL)."""
+    INTERRUPTED = 130
+    """Ctrl-C or SIGTERM: parsers are ended and nothing is published."""

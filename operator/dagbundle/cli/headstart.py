@@ -15,7 +15,9 @@ from dagbundle.runtime.process import ParserProcess
 from dagbundle.store import peek
 
 _FLAGS = frozenset({"--local", "--force", "--dry-run", "--quiet", "-q"})
-_VALUED = frozenset({"--file", "-f", "--folder", "--grants", "--output", "-o", "--python", "--database-url"})
+_VALUED = frozenset(
+    {"--file", "-f", "--folder", "--grants", "--output", "-o", "--bundle", "-b", "--python", "--database-url"}
+)
 
 
 _standing_by: dict[tuple[str | None, bool], ParserProcess] = {}
@@ -58,7 +60,7 @@ def _begin(arguments: Sequence[str]) -> None:
     found = _glance(arguments)
     if found is None or "--local" not in found:
         return
-    python, force = found.get("--python"), "--force" in found
+    python, force = inputs.interpreter(found.get("--python")), "--force" in found
     ahead = force or peek.remembers_nothing(inputs.database_url(found.get("--database-url")))
     _standing_by[python, ahead] = ParserProcess(python, ahead=ahead)
 

@@ -62,6 +62,7 @@ def rollback(
     with report.opened_store(database_url) as store:
         applied = engine.Engine(store).rollback(inputs.bundle_key(bundle), to_revision=to_revision, reason=reason)
         report.applied(applied, store, out)
+    raise typer.Exit(report.exit_of(applied))
 
 
 def resume(

@@ -7,9 +7,12 @@ The models are imported by the functions that need them: a command has work to s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from dagbundle import errors
 
@@ -18,16 +21,101 @@ if TYPE_CHECKING:
     from dagbundle.resources import grants as grant_models
     from dagbundle.rollout.model import BundleKey
 
+STDIN = "-"
+"""What stands for standard input in place of a file."""
 MAX_RESOURCE_BYTES = 1024 * 1024
 """etcd refuses larger objects, so no cluster would take one either."""
 
 
-def resource(path: pathlib.Path) -> bundle_models.DagBundle:
-    """Read and validate one DagBundle. Raises `ResourceError`."""
+PYTHON_HINT = (
+    "name the Python of an environment that has Airflow 3: --python, the environment variable DAGBUNDLE_PYTHON, "
+    'or in pyproject.toml: [tool.dagbundle] python = ".venv/bin/python"'
+)
+
+
+def resource(path: pathlib.Path, bundle: str | None = None) -> bundle_models.DagBundle:
+    """Read and validate one DagBundle.
+
+    Args:
+        path: A file, `-` for standard input, or a folder of files. Documents of other kinds beside it are passed over.
+        bundle: Which one, as NAMESPACE/NAME, where there are several.
+
+    Raises:
+        ResourceError: It is not valid; there is none, or several and none was chosen.
+        UsageError: `bundle` is no name.
+    """
     from dagbundle.resources import base
     from dagbundle.resources import bundle as bundle_models
 
-    return base.validate(bundle_models.DagBundle, _yaml(path, MAX_RESOURCE_BYTES), what=f"DagBundle in {path}")
+    found = _resources(path)
+    bundles = [(file, item) for file, item in found if _is_bundle(item)]
+    if bundle is not None:
+        key = bundle_key(bundle)
+        bundles = [(file, item) for file, item in bundles if _name_of(item) == (key.namespace, key.name)]
+    elif len(found) == 1:
+        bundles = found  # what it lacks is told by its fields
+    if len(bundles) != 1:
+        wanted = f"DagBundle {bundle}" if bundle else "DagBundle"
+        names = ", ".join(sorted("/".join(_name_of(item)) for _, item in bundles))
+        raise errors.ResourceError(
+            f"{path} holds {len(found)} documents and {len(bundles) or 'no'} {wanted}; exactly one is expected",
+            hint=f"choose one with --bundle: {names}" if names else "",
+        )
+    ((file, document),) = bundles
+    return base.validate(bundle_models.DagBundle, document, what=f"DagBundle in {file}")
+
+
+def subdirs_of_bundles_in(folder: pathlib.Path) -> Iterator[list[str]]:
+    """Yield the subdirs of each DagBundle that a file of a folder holds, as far as that can be read."""
+    for path in _yaml_files(folder):
+        with contextlib.suppress(errors.ResourceError):
+            for item in _documents(path, MAX_RESOURCE_BYTES) if _speaks_of_bundles(path) else ():
+                if _is_bundle(item):
+                    spec = item.get("spec")
+                    subdirs = spec.get("subdirs") if isinstance(spec, dict) else None
+                    paths = [entry.get("path") for entry in subdirs or () if isinstance(entry, dict)]
+                    yield [path for path in paths if isinstance(path, str)]
+
+
+def interpreter(option: str | None) -> str | None:
+    """Return the parser's interpreter: the option, else DAGBUNDLE_PYTHON, else what the project file names.
+
+    The project file is the nearest pyproject.toml of the repository with a table `tool.dagbundle`; a relative path in
+    it starts at its folder. None, where nobody says, is this interpreter.
+
+    Raises:
+        UsageError: The project file cannot be read.
+    """
+    named = option or os.environ.get("DAGBUNDLE_PYTHON")
+    if named:
+        return named
+    here = pathlib.Path.cwd()
+    for folder in (here, *here.parents):
+        path = folder / "pyproject.toml"
+        try:
+            data = path.read_bytes()
+        except OSError:
+            data = b""
+        if b"tool.dagbundle" in data:
+            return _project_python(path, data)
+        if (folder / ".git").exists():
+            break
+    return None
+
+
+def _project_python(path: pathlib.Path, data: bytes) -> str | None:
+    import tomllib
+
+    try:
+        settings = tomllib.loads(data.decode()).get("tool", {}).get("dagbundle", {})
+        python = settings.get("python")
+    except (ValueError, AttributeError) as error:
+        raise errors.UsageError(f"{path} cannot be read: {error}") from error
+    if python is None:
+        return None
+    if not isinstance(python, str):
+        raise errors.UsageError(f"{path}: tool.dagbundle.python is no text")
+    return str(path.parent / python) if "/" in python else python
 
 
 def grants(path: pathlib.Path | None) -> grant_models.Grants | None:
@@ -91,12 +179,56 @@ def database_url(option: str | None) -> str:
     return f"sqlite:///{folder / 'dagbundle.db'}"
 
 
+def _resources(path: pathlib.Path) -> list[tuple[pathlib.Path, Any]]:
+    """Read what `-f` names, each document with its file."""
+    files = [path]
+    if path.is_dir() and str(path) != STDIN:
+        files = list(_yaml_files(path))
+        if not files:
+            raise errors.ResourceError(f"the folder {path} holds no .yaml, .yml or .json file")
+    return [(file, item) for file in files for item in _documents(file, MAX_RESOURCE_BYTES)]
+
+
+def _yaml_files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    try:
+        found = sorted(folder.iterdir())
+    except OSError:
+        return
+    yield from (path for path in found if path.suffix in {".yaml", ".yml", ".json"} and path.is_file())
+
+
+def _speaks_of_bundles(path: pathlib.Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return b"DagBundle" in file.read(MAX_RESOURCE_BYTES)
+    except OSError:
+        return False
+
+
+def _is_bundle(item: object) -> bool:
+    return isinstance(item, dict) and item.get("kind") == "DagBundle"
+
+
+def _name_of(item: Any) -> tuple[str, str]:
+    metadata = item.get("metadata")
+    named = metadata if isinstance(metadata, dict) else {}
+    return str(named.get("namespace", "default")), str(named.get("name", ""))
+
+
 def _yaml(path: pathlib.Path, limit: int) -> object:
-    """Read one YAML document, bounded; anchors that multiply are refused as any too large document is."""
+    """Read one YAML document."""
+    documents = _documents(path, limit)
+    if len(documents) != 1:
+        raise errors.ResourceError(f"{path} holds {len(documents)} documents; exactly one is expected")
+    return documents[0]
+
+
+def _documents(path: pathlib.Path, limit: int) -> list[Any]:
+    """Read YAML documents, bounded; anchors that multiply are refused as any too large document is."""
     import yaml
 
     try:
-        with path.open("rb") as file:
+        with contextlib.nullcontext(sys.stdin.buffer) if str(path) == STDIN else path.open("rb") as file:
             data = file.read(limit + 1)
     except OSError as error:
         raise errors.ResourceError(f"{path} cannot be read: {error.strerror}") from error
@@ -106,9 +238,6 @@ def _yaml(path: pathlib.Path, limit: int) -> object:
         events = list(yaml.parse(data, Loader=yaml.SafeLoader))
         if any(isinstance(event, yaml.AliasEvent) for event in events):
             raise errors.ResourceError(f"{path} uses YAML aliases, which are not accepted here", hint="write it out")
-        documents = list(yaml.safe_load_all(data))
+        return list(yaml.safe_load_all(data))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise errors.ResourceError(f"{path} is no YAML that can be read: {error}") from error
-    if len(documents) != 1:
-        raise errors.ResourceError(f"{path} holds {len(documents)} documents; exactly one is expected")
-    return documents[0]

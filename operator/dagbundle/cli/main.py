@@ -5,6 +5,7 @@ It imports next to nothing itself: Typer and the commands take a tenth of a seco
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -22,27 +23,34 @@ def command() -> NoReturn:
     """Run `main` and end the process at once: taking all modules apart takes a tenth of a second."""
     try:
         main()
-        code: int | str | None = 0
     except SystemExit as end:
-        code = end.code
-    if isinstance(code, str):
-        sys.exit(code)  # a message, which Python prints
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except (BrokenPipeError, ValueError):  # nobody reads it; or the program saw that and closed it
-        code = code or Exit.FAILED
-    os._exit(code or 0)
+        code = int(end.code or 0)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # nobody reads it, or the disk is full; or the program saw that and closed it
+            code = code or Exit.FAILED
+    os._exit(code)
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Run the command line; see `exits.Exit` for how it ends."""
     # as Ctrl-C does: whatever was started is ended, and nothing that was begun is left half done
     signal.signal(signal.SIGTERM, _interrupt)
-    with headstart.given(sys.argv[1:]):
-        from dagbundle.cli import program  # noqa: PLC0415 - loaded while the parser comes up
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a locale that lacks a character is no reason to fail
+    try:
+        with headstart.given(sys.argv[1:]):
+            from dagbundle.cli import program  # noqa: PLC0415 - loaded while the parser comes up
 
-        program.run()
+            program.run()
+        code = 0
+    except BaseException as error:  # noqa: BLE001 - each gets its exit code; Python would end with 1 for all of them
+        from dagbundle.cli import endings  # noqa: PLC0415 - most commands end well
+
+        code = endings.end(error, sys.argv[1:])
+    sys.exit(code)
 
 
 if __name__ == "__main__":

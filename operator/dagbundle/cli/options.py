@@ -18,7 +18,21 @@ DatabaseUrl = Annotated[
         show_default=False,
     ),
 ]
-File = Annotated[pathlib.Path, typer.Option("--file", "-f", help="The DagBundle's YAML file.", show_default=False)]
+File = Annotated[
+    pathlib.Path,
+    typer.Option(
+        "--file",
+        "-f",
+        help="The DagBundle's YAML file; `-` is standard input, a folder all of its files.",
+        show_default=False,
+    ),
+]
+Chosen = Annotated[
+    str | None,
+    typer.Option(
+        "--bundle", "-b", help="Which DagBundle, as NAMESPACE/NAME, where -f holds several.", show_default=False
+    ),
+]
 Folder = Annotated[
     pathlib.Path | None,
     typer.Option(
@@ -33,7 +47,7 @@ Python = Annotated[
     str | None,
     typer.Option(
         "--python",
-        help="Interpreter of the environment that has Airflow, for the parser. Default: this one.",
+        help="Interpreter of the environment that has Airflow. Default: $DAGBUNDLE_PYTHON, else pyproject.toml's.",
         show_default=False,
     ),
 ]

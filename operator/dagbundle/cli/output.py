@@ -15,6 +15,8 @@ from typing import Any
 
 import typer
 
+from dagbundle.cli.exits import Exit
+
 
 class Format(enum.StrEnum):
     """How to show an answer."""
@@ -45,14 +47,24 @@ def _field_names(value: object) -> Sequence[str]:
     return getattr(value, "_fields", ())  # a named tuple's
 
 
-def document(value: object, output: Format) -> None:
-    """Print an answer as JSON or YAML."""
+def document(value: object, output: Format, outcome: Exit = Exit.OK) -> None:
+    """Print an answer as JSON or YAML: an object, whose `outcome` is the exit code's name.
+
+    Args:
+        value: The answer; what is a list becomes the `items` of one.
+        output: JSON or YAML.
+        outcome: How the command ends.
+    """
+    answer = plain(value)
+    if isinstance(answer, list):
+        answer = {"items": answer, "next_cursor": None}
+    answer = {"outcome": outcome.name, **answer}
     if output is Format.JSON:
-        typer.echo(json.dumps(plain(value), indent=2, ensure_ascii=True))
+        typer.echo(json.dumps(answer, indent=2, ensure_ascii=True))
     else:
         import yaml  # noqa: PLC0415 - most answers are text
 
-        typer.echo(yaml.safe_dump(plain(value), sort_keys=False, allow_unicode=False), nl=False)
+        typer.echo(yaml.safe_dump(answer, sort_keys=False, allow_unicode=False), nl=False)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:

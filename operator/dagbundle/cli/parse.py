@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dagbundle import errors
-from dagbundle.cli import options, output, progress
+from dagbundle.cli import inputs, options, output, progress, roots
 from dagbundle.cli.exits import Exit
 from dagbundle.runtime.process import ParserProcess
 
@@ -21,6 +21,14 @@ def parse(
     paths: Annotated[
         list[pathlib.Path], typer.Argument(help="DAG files, or folders of them.", metavar="PATH…", show_default=False)
     ],
+    root: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            "--root",
+            help="The bundle's root. Default: the folder; of files the one above with a manifest or DagBundle.",
+            show_default=False,
+        ),
+    ] = None,
     processes: Annotated[int, typer.Option("--processes", "-P", min=1, max=64, help="Files at a time (AIP-43).")] = 2,
     file_timeout: Annotated[
         str, typer.Option("--file-timeout", help="Longest time for one file: `30s`, `2m`.")
@@ -30,20 +38,21 @@ def parse(
     out: options.Output = output.Format.TEXT,
 ) -> None:
     """Parse DAG files in isolation and show their DAGs and errors; nothing is stored."""
-    root, only = _root_of(paths)
+    python = inputs.interpreter(python)
     with ParserProcess(python, ahead=True) as parser:  # nothing is remembered, so every file will be parsed
-        sink = _parsed(root, only, python, parser, file_timeout=file_timeout, processes=processes, quiet=quiet)
+        selected = roots.select(paths, root)
+        sink = _parsed(selected, python, parser, file_timeout=file_timeout, processes=processes, quiet=quiet)
+    skipped = _skipped(sink)
+    ended = Exit.KEPT_BACK if any(file.outcome.problems for file in sink.files.values()) else Exit.OK
     if out is output.Format.TEXT:
-        _show(sink)
+        _show(sink, skipped)
     else:
-        output.document(_document(sink), out)
-    if any(file.outcome.problems for file in sink.files.values()):
-        raise typer.Exit(Exit.KEPT_BACK)
+        output.document(_document(sink, skipped), out, ended)
+    raise typer.Exit(ended)
 
 
 def _parsed(
-    root: pathlib.Path,
-    only: tuple[str, ...],
+    selected: roots.Selection,
     python: str | None,
     parser: ParserProcess,
     *,
@@ -63,34 +72,35 @@ def _parsed(
     sink = collecting.MemorySink()
     with progress.shown(quiet=quiet) as watch:
         collecting.carry_out(
-            [plan.RunPlan(".", (), None, None)],
-            collecting.RunSettings("parse", "local.parse", settings, force=True, only=only),
-            runtime=LocalRuntime(root, python=python, standing_by=parser),
+            [plan.RunPlan(selected.subdir, (), None, None)],
+            collecting.RunSettings("parse", "local.parse", settings, force=True, only=selected.files),
+            runtime=LocalRuntime(selected.root, python=python, standing_by=parser),
             sink=sink,
             watch=watch,
         )
     (run,) = sink.outcomes()
     if not run.closed:
-        raise errors.RunError(f"{root} could not be parsed: {run.failure}")
+        hint = inputs.PYTHON_HINT if "AirflowNotInstalled" in run.failure else ""
+        raise errors.RunError(f"{selected.root} could not be parsed: {run.failure}", hint=hint)
     return sink
 
 
-def _root_of(paths: list[pathlib.Path]) -> tuple[pathlib.Path, tuple[str, ...]]:
-    """Choose the bundle's root for some paths, and the files below it to parse (none: all).
+def _skipped(sink: MemorySink) -> list[str]:
+    """Take out the files that a run of the whole folder would not look at, and return their paths.
 
-    A single folder is a root. Files have their common folder as root, as a bundle made of them would.
+    Who names many files, as pre-commit does, names helpers among them; one that is not there never comes so far.
     """
-    absolute = [pathlib.Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 - resolve() would follow links
-    for path in absolute:
-        if not path.exists():
-            raise errors.UsageError(f"{path} is not there")
-    if len(absolute) == 1 and absolute[0].is_dir():
-        return absolute[0], ()
-    root = pathlib.Path(os.path.commonpath([path if path.is_dir() else path.parent for path in absolute]))
-    return root, tuple(sorted(path.relative_to(root).as_posix() for path in absolute))
+    paths = [
+        path
+        for path, file in sorted(sink.files.items())
+        if any(problem.kind == "NotListed" for problem in file.outcome.problems)
+    ]
+    for path in paths:
+        del sink.files[path]
+    return paths
 
 
-def _show(sink: MemorySink) -> None:
+def _show(sink: MemorySink, skipped: Sequence[str]) -> None:
     dags = broken = 0
     for path, file in sorted(sink.files.items()):
         outcome = file.outcome
@@ -109,11 +119,14 @@ def _show(sink: MemorySink) -> None:
         for warning in outcome.warnings:
             text = f"    {output.printable(warning.category)}: {output.printable(warning.message)}"
             typer.secho(text, fg=typer.colors.YELLOW)
+    for path in skipped:
+        text = "skipped: .airflowignore names it, or it does not look like it holds DAGs"
+        typer.echo(f"{output.printable(path)}  {text}")
     counts = ((len(sink.files), "file"), (dags, "DAG"), (broken, "broken file"))
     typer.echo(", ".join(output.counted(number, noun) for number, noun in counts))
 
 
-def _document(sink: MemorySink) -> dict[str, Any]:
+def _document(sink: MemorySink, skipped: Sequence[str]) -> dict[str, Any]:
     from dagbundle.rollout import content as contents  # noqa: PLC0415 - usage errors answer before this is loaded
 
     return {
@@ -140,4 +153,5 @@ def _document(sink: MemorySink) -> dict[str, Any]:
             }
             for path, file in sorted(sink.files.items())
         ],
+        "skipped": skipped,
     }

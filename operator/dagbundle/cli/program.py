@@ -1,4 +1,4 @@
-"""Puts the commands together and turns every error on purpose into a message and an exit code.
+"""Puts the commands together.
 
 Modules that cost time to import (SQLAlchemy, the engine) are imported by the commands that need them, so that help,
 completion and usage errors answer at once.
@@ -6,14 +6,11 @@ completion and usage errors answer at once.
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from dagbundle import errors
 from dagbundle.cli import airflow, apply, controller, crd, dags, database, get, history, parse, prune, serve
-from dagbundle.cli.exits import Exit
 
 app = typer.Typer(
     name="dagbundle",
@@ -50,29 +47,6 @@ def root(
         raise typer.Exit
 
 
-def exit_code_of(error: errors.DagBundleError) -> Exit:
-    """Return the exit code that an error ends a command with."""
-    match error:
-        case errors.UsageError() | errors.ResourceError() | errors.NotFoundError():
-            return Exit.USAGE
-        case errors.StoreUnavailableError() | errors.ConflictError():
-            return Exit.RETRY
-        case _:
-            return Exit.FAILED
-
-
 def run() -> None:
-    """Run the command that the arguments name; see `exits.Exit` for how it ends."""
-    try:
-        app()
-    except errors.DagBundleError as error:
-        typer.secho(f"Error: {error.message}", err=True, fg=typer.colors.RED)
-        if error.hint:
-            typer.echo(f"Hint: {error.hint}", err=True)
-        sys.exit(exit_code_of(error))
-    except SystemExit as end:
-        # Typer ends with 1, which says "different" here, when a question is declined or the reader of the output is
-        # gone, as in `dagbundle … | head`
-        if isinstance(end.__context__, typer.Abort | OSError):
-            sys.exit(Exit.FAILED)
-        raise
+    """Run the command that the arguments name; it ends with what `endings` makes an exit code of."""
+    app()

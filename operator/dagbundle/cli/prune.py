@@ -41,8 +41,6 @@ def prune(
         rows = [(bundle.namespace, bundle.name, len(store.live(bundle).dags)) for bundle in found]
         if out is output.Format.TEXT:
             output.table(("namespace", "name", "dags"), rows, empty="Nothing is left over.")
-        else:
-            output.document([{"namespace": row[0], "name": row[1], "dags": row[2]} for row in rows], out)
         if yes:
             for bundle in found:
                 try:
@@ -52,3 +50,6 @@ def prune(
             typer.echo(f"Deactivated {output.counted(len(found), 'bundle')}.", err=True)
         elif found:
             typer.echo("Nothing was changed: add --yes to deactivate these.", err=True)
+        if out is not output.Format.TEXT:
+            items = [{"namespace": row[0], "name": row[1], "dags": row[2], "deactivated": yes} for row in rows]
+            output.document(items, out)

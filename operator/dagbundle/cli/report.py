@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import typer
 
-from dagbundle import targets
+from dagbundle import errors, targets
 from dagbundle.cli import inputs, output
 from dagbundle.cli.exits import Exit
 from dagbundle.engine import changes, determinism
 from dagbundle.engine.applied import Applied
 from dagbundle.rollout import diff
 from dagbundle.rollout.model import Change, FileProblem, RunOutcome, Verdict, short_version
+from dagbundle.store import schema
 from dagbundle.store.dagstore import DagStore
+from dagbundle.store.database import Database
 
 _SIGNS = {
     Change.ADDED: ("+", typer.colors.GREEN),
@@ -31,15 +34,37 @@ _FIELDS_SHOWN = 20
 
 
 @contextlib.contextmanager
-def opened_store(url: str | None, *, target: str | None = None) -> Iterator[DagStore]:
-    """Open the store that a command works on; a new SQLite file gets its tables on the way.
+def opened_store(
+    url: str | None, *, target: str | None = None, missing: Literal["refuse", "make", "empty"] = "refuse"
+) -> Iterator[DagStore]:
+    """Open the store that a command works on; older tables in a SQLite file are brought up to date.
 
     Args:
         url: The option `--database-url`.
         target: Where else is published; default: what DAGBUNDLE_TARGET says.
+        missing: What to do where the SQLite file, or our tables in it, are not there: only who publishes makes
+            them, so that a mistyped path is no empty store. `empty` is a store with nothing in it that is gone
+            afterwards, for who only compares.
+
+    Raises:
+        UsageError: The URL is none, or the file is not there.
+        StoreError: The database cannot be used; the tables are not there, or newer than this program.
     """
-    resolved = inputs.database_url(url)
-    with DagStore.open(resolved, upgrade=resolved.startswith("sqlite")) as store:
+    with contextlib.ExitStack() as stack:
+        resolved = inputs.database_url(url)
+        database = Database(resolved)
+        stack.callback(database.close)
+        if database.file is not None and not database.file.exists() and missing != "make":
+            if missing == "refuse":
+                raise errors.UsageError(
+                    f"the database {database.name} is not there",
+                    hint="check --database-url and DAGBUNDLE_DATABASE_URL; the first `dagbundle apply` makes the file",
+                )
+            typer.echo(f"{database.name} is not there yet: compared with nothing", err=True)
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dagbundle-"))
+            resolved, missing = f"sqlite:///{folder}/empty.db", "make"
+        is_upgraded = not database.is_postgresql and (missing == "make" or schema.current(database) is not None)
+        store = stack.enter_context(DagStore.open(resolved, upgrade=is_upgraded))
         store.target = targets.named(os.environ.get("DAGBUNDLE_TARGET", "") if target is None else target)
         yield store
 
@@ -54,7 +79,7 @@ def exit_of(applied: Applied) -> Exit:
 def applied(result: Applied, store: DagStore, out: output.Format, *, details: bool = False) -> None:
     """Show what an apply did, or would do."""
     if out is not output.Format.TEXT:
-        output.document(_document(result), out)
+        output.document(_document(result), out, exit_of(result))
         return
     judgement = result.judgement
     arrow = (
@@ -67,7 +92,11 @@ def applied(result: Applied, store: DagStore, out: output.Format, *, details: bo
     for run in result.runs:
         typer.echo(f"  {_run_line(run)}")
     if judgement.changes and judgement.verdict is Verdict.BLOCK:
-        typer.echo("Nothing was published. It would have been:")
+        typer.echo(
+            "Without what blocks it, an apply would:"
+            if result.dry_run
+            else "Nothing was published. It would have been:"
+        )
     if details:
         _explained(changes.of_judgement(store, judgement, result.contents))
     else:
@@ -75,28 +104,63 @@ def applied(result: Applied, store: DagStore, out: output.Format, *, details: bo
     _problems(judgement.problems)
     ended = exit_of(result)
     colour = {Exit.OK: typer.colors.GREEN, Exit.KEPT_BACK: typer.colors.YELLOW}.get(ended, typer.colors.RED)
-    prefix = "Dry run, nothing was written. " if result.dry_run else ""
+    prefix = "Dry run, nothing was written. An apply would end as " if result.dry_run else ""
     verb = "Blocked: " if judgement.verdict is Verdict.BLOCK else ""
     typer.secho(f"{prefix}{verb}{judgement.reason}: {output.printable(judgement.message)}", fg=colour)
+    if any("AirflowNotInstalled" in run.failure for run in result.runs):
+        typer.echo(f"Hint: {inputs.PYTHON_HINT}")
     for bundle in result.rejudged:
         typer.echo(f"Also published {bundle.namespace}/{bundle.name}, which waited for a DAG that was let go of.")
 
 
-def differences(found: Sequence[changes.Explained], out: output.Format) -> None:
-    """Show differences task by task."""
+def differences(
+    found: Sequence[changes.Explained], out: output.Format, *, compared: Applied | None = None, exit_code: bool
+) -> Exit:
+    """Show differences task by task, and what could not be compared.
+
+    Args:
+        found: The differences.
+        out: How to show them.
+        compared: The dry run that they come from; None between two revisions.
+        exit_code: Whether differences end with a code of their own.
+
+    Returns:
+        The code to end with. That of a dry run comes first: where files are broken, or nothing could be parsed, no
+        differences say nothing.
+    """
+    ended = Exit.DIFFERENT if found and exit_code else Exit.OK
+    judgement = compared.judgement if compared else None
+    problems = judgement.problems if judgement else ()
+    if compared and (problems or exit_of(compared) is not Exit.OK):
+        ended = exit_of(compared) if exit_of(compared) is not Exit.OK else Exit.KEPT_BACK
     if out is not output.Format.TEXT:
-        output.document([{**output.plain(item.change), "diff": output.plain(item.diff)} for item in found], out)
-    elif found:
-        _explained(found)
-    else:
+        document = {
+            "items": [{**output.plain(item.change), "diff": output.plain(item.diff)} for item in found],
+            "next_cursor": None,
+            "problems": _problem_documents(problems),
+            "reason": judgement.reason if judgement else None,
+            "message": judgement.message if judgement else None,
+        }
+        output.document(document, out, ended)
+        return ended
+    _explained(found)
+    _problems(problems)
+    if judgement and ended in {Exit.KEPT_BACK, Exit.BLOCKED}:
+        verb = "Blocked: " if judgement.verdict is Verdict.BLOCK else "Not all could be compared: "
+        colour = typer.colors.RED if ended is Exit.BLOCKED else typer.colors.YELLOW
+        typer.secho(f"{verb}{judgement.reason}: {output.printable(judgement.message)}", fg=colour)
+        if compared and any("AirflowNotInstalled" in run.failure for run in compared.runs):
+            typer.echo(f"Hint: {inputs.PYTHON_HINT}")
+    elif not found:
         typer.echo("No differences.")
+    return ended
 
 
 def drift(drifts: Sequence[determinism.Drift], out: output.Format) -> None:
-    """Show which DAGs drift, and where."""
+    """Show which DAGs drift, and where; without drift the document is the apply's that follows."""
     if out is not output.Format.TEXT:
         if drifts:
-            output.document(drifts, out)
+            output.document(drifts, out, Exit.DIFFERENT)
         return
     for item in drifts:
         typer.secho(f"DAG {output.printable(item.dag_id)} in {output.printable(item.path)} drifts:", bold=True)
@@ -135,6 +199,10 @@ def _problems(problems: Sequence[FileProblem]) -> None:
         line = f":{item.problem.line}" if item.problem.line else ""
         typer.secho(f"{output.printable(item.path)}{line}: {output.printable(item.problem.kind)}", fg=typer.colors.RED)
         typer.echo(output.block(item.problem.message.strip(), "    "))
+
+
+def _problem_documents(problems: Sequence[FileProblem]) -> list[dict[str, Any]]:
+    return [{"subdir": item.subdir, "path": item.path, **output.plain(item.problem)} for item in problems]
 
 
 def _explained(found: Iterable[changes.Explained]) -> None:
@@ -194,9 +262,7 @@ def _document(result: Applied) -> dict[str, Any]:
         "ready": judgement.ready,
         "changes": [output.plain(change) for change in judgement.changes if change.change is not Change.UNCHANGED],
         "unchanged": sum(change.change is Change.UNCHANGED for change in judgement.changes),
-        "problems": [
-            {"subdir": item.subdir, "path": item.path, **output.plain(item.problem)} for item in judgement.problems
-        ],
+        "problems": _problem_documents(judgement.problems),
         "claims": [output.plain(claim) for claim in judgement.claims],
         "runs": [
             {

@@ -39,13 +39,13 @@ def judged(
         live: The bundle as it is published now.
         owners: Live owner of each dag_id that the changeset defines.
         policy: The bundle's policy.
-        contents: Contents that are not in the store.
+        contents: Contents that are not in the store, which a dry run has; None where the judgement will be carried out.
 
     Returns:
         The changeset, in which refused files are broken, and its judgement.
     """
     while True:
-        judgement = judge.judge(changeset, live=live, owners=owners, policy=policy)
+        judgement = judge.judge(changeset, live=live, owners=owners, policy=policy, is_dry_run=contents is not None)
         if judgement.verdict is Verdict.BLOCK:
             return changeset, judgement
         try:

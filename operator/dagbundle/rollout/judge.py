@@ -69,7 +69,14 @@ class _Draft:
     claims: tuple[Claim, ...]
 
 
-def judge(changeset: Changeset, *, live: Live, owners: Mapping[str, BundleKey], policy: policies.Policy) -> Judgement:
+def judge(
+    changeset: Changeset,
+    *,
+    live: Live,
+    owners: Mapping[str, BundleKey],
+    policy: policies.Policy,
+    is_dry_run: bool = False,
+) -> Judgement:
     """Judge a changeset against what is live.
 
     Args:
@@ -77,6 +84,7 @@ def judge(changeset: Changeset, *, live: Live, owners: Mapping[str, BundleKey], 
         live: The bundle as it is published now.
         owners: Live owner of each dag_id that the changeset defines, where there is one (this bundle included).
         policy: The spec's policy, narrowed by the grant.
+        is_dry_run: Nothing will be published: the message says what would be.
 
     Returns:
         A judgement. `changes` is complete for the published scope (unchanged DAGs included) and sorted by dag_id; in
@@ -104,7 +112,7 @@ def judge(changeset: Changeset, *, live: Live, owners: Mapping[str, BundleKey], 
         blocked |= found
     if blocked and not scope & named:
         return _block_all(blocked, draft)
-    return _verdict(changeset, draft, policy, scope, blocked)
+    return _verdict(changeset, draft, policy, scope, blocked, is_dry_run=is_dry_run)
 
 
 def _draft(
@@ -301,6 +309,8 @@ def _verdict(
     policy: policies.Policy,
     scope: Collection[str],
     blocked: Mapping[str, _Blocked],
+    *,
+    is_dry_run: bool,
 ) -> Judgement:
     broken = sorted({problem.path for problem in draft.problems})
     kept = [change.change for change in draft.changes].count(Change.KEPT)
@@ -309,16 +319,19 @@ def _verdict(
         held_back = "; ".join(
             f"subdir {subdir} is as it was: {item.message}" for subdir, item in sorted(blocked.items())
         )
-        message, ready = f"published without {_counted(len(blocked), 'subdir')}: {held_back}", False
+        done = "would be published" if is_dry_run else "published"
+        message, ready = f"{done} without {_counted(len(blocked), 'subdir')}: {held_back}", False
     elif broken and policy.on_import_error == "KeepLastGood":
         reason, ready = "KeptLastGood", False
         message = (
             f"{_counted(len(broken), 'broken file')}: {_names(broken)}; "
-            f"{_counted(kept, 'DAG')} kept at the last good definition{_said(draft.problems)}"
+            f"{_counted(kept, 'DAG')} {'would be ' if is_dry_run else ''}kept at the last good definition"
+            f"{_said(draft.problems)}"
         )
     else:
         reason, ready = "Published", True
-        message = f"version {short_version(changeset.version)} is published" + (
+        done = "would be" if is_dry_run else "is"
+        message = f"version {short_version(changeset.version)} {done} published" + (
             f", {_counted(len(broken), 'broken file')}" if broken else ""
         )
     return Judgement(

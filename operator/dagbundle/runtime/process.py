@@ -136,7 +136,8 @@ def command(python: str | None) -> list[str]:
     found = shutil.which(wanted)
     if found is None:
         raise errors.UsageError(
-            f"no interpreter {wanted!r}", hint="--python names the Python of an environment that has Airflow"
+            f"no interpreter {wanted!r}",
+            hint="--python, or DAGBUNDLE_PYTHON, names the Python of an environment that has Airflow",
         )
     return [found, str(parser_home.unpacked(found))]
 

@@ -19,11 +19,13 @@ def backup_sqlite(db: database.Database, target: pathlib.Path) -> None:
         target: A file that does not exist yet; only this user can read it. It is whole or it is not there.
 
     Raises:
-        UsageError: The store is no SQLite file, or `target` exists.
-        StoreUnavailableError: The copy could not be written.
+        UsageError: The store is no SQLite file, the file is not there, or `target` exists.
+        StoreUnusableError: The copy could not be written.
     """
     if db.file is None:
         raise errors.UsageError(f"{db.name} is no SQLite file", hint="Use pg_dump --schema=dagbundle for PostgreSQL")
+    if not db.file.exists():
+        raise errors.UsageError(f"{db.name} is not there", hint="check --database-url and DAGBUNDLE_DATABASE_URL")
     if target.exists():
         raise errors.UsageError(f"{target} exists already; a backup overwrites nothing")
     partial = target.with_name(f"{target.name}.partial")
@@ -40,4 +42,4 @@ def backup_sqlite(db: database.Database, target: pathlib.Path) -> None:
         partial.rename(target)
     except (sqlite3.Error, OSError) as error:
         partial.unlink(missing_ok=True)
-        raise errors.StoreUnavailableError(f"{db.file} could not be copied to {target}: {error}") from error
+        raise errors.StoreUnusableError(f"{db.file} could not be copied to {target}: {error}") from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import os
 import pathlib
+import re
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -197,23 +198,25 @@ def notify(connection: Connection, rollout_id: str | None) -> None:
 
 _LOST_STATES = ("08", "57P01", "57P02", "57P03")
 _REPEATABLE_STATES = ("40001", "40P01", *_LOST_STATES)
-_UNAVAILABLE_STATES = ("53", "55P03", "57014", "25P03", "28", "3D000", "58", *_REPEATABLE_STATES)
+_UNUSABLE_STATES = ("28", "3D000", "53100", "58")
+"""Account, database, disk and system: waiting mends none of them."""
+_UNAVAILABLE_STATES = ("53", "55P03", "57014", "25P03", *_REPEATABLE_STATES)
 _CONTENT_STATES = ("22", "23502", "23514", "54")
 """A value that its column cannot hold, that a constraint of its row refuses, or beyond a limit of PostgreSQL's."""
 _CONTENT_SQLITE = ("CONSTRAINT_NOTNULL", "CONSTRAINT_CHECK", "TOOBIG")
 _SCHEMA_STATES = ("42P01", "42703", "3F000")
-_UNAVAILABLE_SQLITE = (
-    "BUSY",
-    "LOCKED",
-    "FULL",
-    "READONLY",
-    "CANTOPEN",
-    "IOERR",
-    "PERM",
-    "NOTADB",
-    "CORRUPT",
-    "PROTOCOL",
+_UNAVAILABLE_SQLITE = ("BUSY", "LOCKED", "PROTOCOL")
+_UNUSABLE_SQLITE = ("FULL", "READONLY", "CANTOPEN", "IOERR", "PERM", "NOTADB", "CORRUPT", "AUTH")
+_REFUSED_CONNECTION = re.compile(
+    r"FATAL:|SSL|certificate|invalid |missing |no password supplied|\[Errno -[25]\]|could not translate host name"
 )
+"""What libpq says, without a SQLSTATE, where connecting again gives the same: account, database, option, host."""
+_AWAY_FOR_NOW = re.compile(
+    r"starting up|shutting down|recovery|not yet accepting|too many|connection slots|terminating|timeout"
+    r"|Temporary failure|cannot connect|login has been failing|server login failed|no more connections|server closed",
+    re.IGNORECASE,
+)
+"""Words of servers, and of PgBouncer, which refuse a connection that may be had soon."""
 
 
 def sqlstate_of(error: BaseException) -> str:
@@ -239,6 +242,11 @@ def translate(error: BaseException, where: str) -> errors.DagBundleError:
         return errors.SchemaError(
             f"{where} does not have the tables that this program needs: {_text_of(error)}",
             hint="Run: dagbundle db upgrade",
+        )
+    if _is_unusable(error):
+        return errors.StoreUnusableError(
+            f"{where} cannot be used: {_text_of(error)}",
+            hint="Nothing was changed; mend the URL, the account, the file or the disk that this names",
         )
     if _is_unavailable(error):
         return errors.StoreUnavailableError(
@@ -282,6 +290,20 @@ def _is_repeatable(error: BaseException) -> bool:
     return _is_lost(error) or sqlstate_of(error).startswith(_REPEATABLE_STATES)
 
 
+def _is_unusable(error: BaseException) -> bool:
+    state = sqlstate_of(error)
+    if state:
+        return state.startswith(_UNUSABLE_STATES)
+    original = getattr(error, "orig", None)
+    name = str(getattr(original, "sqlite_errorname", "")).removeprefix("SQLITE_")
+    if name:
+        return name.startswith(_UNUSABLE_SQLITE)
+    if not isinstance(error, exc.OperationalError):
+        return False
+    text = str(original)
+    return _REFUSED_CONNECTION.search(text) is not None and _AWAY_FOR_NOW.search(text) is None
+
+
 def _is_unavailable(error: BaseException) -> bool:
     if _is_lost(error) or sqlstate_of(error).startswith(_UNAVAILABLE_STATES):
         return True
@@ -296,10 +318,10 @@ def private_file(path: pathlib.Path) -> None:
     """Create a file, and the folders above it, that only this user can read: the store holds every tenant's sources.
 
     Raises:
-        StoreUnavailableError: The place cannot be written.
+        StoreUnusableError: The place cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
     except OSError as error:
-        raise errors.StoreUnavailableError(f"{path} cannot be created: {error.strerror}") from error
+        raise errors.StoreUnusableError(f"{path} cannot be created: {error.strerror}") from error

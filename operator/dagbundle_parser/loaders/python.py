@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from dagbundle_parser.errors import FileProblem
 from dagbundle_parser.loaders.airflow import AirflowAdapter
-from dagbundle_parser.loaders.base import AbstractDagLoader, Candidate, LoadResult, SourceFile
+from dagbundle_parser.loaders.base import AbstractDagLoader, Candidate, LoadedWarning, LoadResult, SourceFile
 from dagbundle_parser.plain import is_plain
 from dagbundle_parser.pruning import strip
 from dagbundle_parser.warmup import bound_names, import_installed, imported_names, parse_source
@@ -31,6 +31,7 @@ class PythonDagLoader(AbstractDagLoader):
 
     def __init__(self) -> None:
         self._plain: set[str] = set()
+        self._uncalled: dict[str, list[LoadedWarning]] = {}
 
     def may_claim(self, suffix: str) -> bool:
         """Any file but YAML may be a zip archive; Airflow looks into each."""
@@ -50,7 +51,12 @@ class PythonDagLoader(AbstractDagLoader):
     def warm_up(self, files: Sequence[SourceFile]) -> None:
         """Import Airflow and what the files import from installed distributions; see which files are plain."""
         adapter = AirflowAdapter.get()
-        running = {file.path: strip(tree) for file in files if (tree := _tree_of(file)) is not None}
+        running: dict[str, list[ast.AST]] = {}
+        for file in files:
+            tree = _tree_of(file)
+            if tree is not None:
+                self._uncalled[file.path] = uncalled_dags(tree)
+                running[file.path] = strip(tree)
         may_need_plugins = any(map(_may_need_plugins, running.values()))  # the gate changes what it looks at
         if files:
             import_installed({name for nodes in running.values() for name in imported_names(nodes)}, files[0].root)
@@ -60,6 +66,7 @@ class PythonDagLoader(AbstractDagLoader):
     def load(self, file: SourceFile) -> LoadResult:
         """Load the file with Airflow's DagBag."""
         result = AirflowAdapter.get().load_file(file, lambda path: _source(file, path))
+        result.warnings += self._uncalled.get(file.path, [])
         if file.path not in result.sources and not zipfile.is_zipfile(file.absolute):
             text = _source(file, file.path)
             if text is not None:
@@ -78,6 +85,25 @@ class PythonDagLoader(AbstractDagLoader):
 def _may_need_plugins(nodes: Iterable[ast.AST]) -> bool:
     """Whether a file imports or defines what Airflow serializes by looking for it among its plugins."""
     return any(name.endswith(_PLUGIN_KINDS) for name in bound_names(nodes))
+
+
+def uncalled_dags(tree: ast.Module) -> list[LoadedWarning]:
+    """The warnings of functions at top level that `@dag` decorates and that the file never names: they make no DAG."""
+    made = [node for node in tree.body if isinstance(node, ast.FunctionDef) and any(map(_is_dag, node.decorator_list))]
+    if not made:
+        return []
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    text = "the function {0} is decorated with @dag and never called, so it makes no DAG: end the file with {0}()"
+    return [
+        LoadedWarning("DagNeverCalled", text.format(node.name), node.lineno) for node in made if node.name not in named
+    ]
+
+
+def _is_dag(decorator: ast.expr) -> bool:
+    named = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return (isinstance(named, ast.Name) and named.id == "dag") or (
+        isinstance(named, ast.Attribute) and named.attr == "dag"
+    )
 
 
 def _tree_of(file: SourceFile) -> ast.Module | None:

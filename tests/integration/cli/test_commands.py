@@ -41,7 +41,7 @@ def test_a_dag_that_depends_on_the_hash_seed_is_named_with_the_field_that_drifts
     assert "DAG drifts in drifts.py drifts:" in answer.out
     assert "doc_md:" in answer.out
     assert "steady" not in answer.out
-    assert command("get", "bundles").out == "Nothing found.\n"
+    assert "is not there" in command("get", "bundles", code=2).err
 
 
 def test_parse_shows_every_dag_with_airflows_hash_and_every_file_with_its_errors(
@@ -65,6 +65,51 @@ def test_parse_takes_single_files(command: Command, bundle: MakeBundle) -> None:
     assert "two: 1 task" in answer.out
     assert "three" not in answer.out
     assert answer.out.splitlines()[-1] == "2 files, 2 DAGs, 0 broken files"
+
+
+def test_files_that_a_whole_folder_would_skip_are_skipped_and_the_roots_helpers_are_found(
+    command: Command, bundle: MakeBundle
+) -> None:
+    folder = bundle(team_tools='NAME = "one"\n')
+    (folder / "dagbundle.yaml").write_text("version: v1beta\n")
+    (folder / "sales").mkdir()
+    (folder / "sales/one.py").write_text("from team_tools import NAME\n" + DAG + "dag = DAG(NAME)\n")
+    (folder / "sales/values.yaml").write_text("a: 1\n")
+    files = [str(folder / name) for name in ("sales/one.py", "team_tools.py", "sales/values.yaml")]
+    command.environment["DAGBUNDLE_PYTHON"] = airflow.python()
+    answer = command("parse", *files, "-o", "json")
+    assert [dag["relative_fileloc"] for dag in answer.data["dags"]] == ["sales/one.py"]
+    assert answer.data["skipped"] == ["sales/values.yaml", "team_tools.py"]
+    assert "team_tools.py  skipped" in command("parse", files[1]).out
+    broken = command("parse", files[0], "--root", str(folder / "sales"), code=3)
+    assert "No module named 'team_tools'" in broken.out
+    assert command("parse", str(folder / "gone.py"), code=2).err
+
+
+def test_a_dag_function_that_is_never_called_gets_a_warning(command: Command, bundle: MakeBundle) -> None:
+    text = "from airflow import sdk\nfrom airflow.sdk import dag\n"
+    folder = bundle(
+        called=text
+        + "@dag\ndef made():\n    pass\nmade()\n@dag(schedule=None)\ndef other():\n    pass\nd = [other][0]()\n",
+        forgotten=text + "@dag\ndef one():\n    pass\n@sdk.dag(schedule=None)\ndef two():\n    pass\n",
+    )
+    answer = command("parse", str(folder), "--python", airflow.python(), "-o", "json")
+    warned = {file["path"]: [warning["line"] for warning in file["warnings"]] for file in answer.data["files"]}
+    assert warned == {"called.py": [], "forgotten.py": [4, 7]}
+    assert "end the file with one()" in answer.data["files"][1]["warnings"][0]["message"]
+
+
+def test_no_airflow_names_the_option_the_variable_and_the_project_file(
+    command: Command, bundle: MakeBundle, tmp_path: pathlib.Path
+) -> None:
+    folder = bundle(a=PLAIN.format("a", "x"))
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
+    (tmp_path / "pyproject.toml").write_text('[tool.dagbundle]\npython = "bare/bin/python"\n')
+    refused = command("parse", str(folder), code=5)
+    applied = command("apply", "-f", "resource.yaml", "--local", "--folder", str(folder), code=4)
+    for said in (refused.err, applied.out):
+        for word in ("--python", "DAGBUNDLE_PYTHON", "[tool.dagbundle]"):
+            assert word in said
 
 
 def test_a_dag_file_sees_none_of_this_sides_settings(command: Command, bundle: MakeBundle) -> None:

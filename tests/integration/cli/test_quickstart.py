@@ -21,7 +21,7 @@ def story(module_folder: pathlib.Path) -> dict[str, Answer]:
     folder.symlink_to(QUICKSTART / "v1")
     told: dict[str, Answer] = {}
     told["dry run"] = command.apply(folder, "--dry-run")
-    told["nothing yet"] = command("get", "bundles", "-o", "json")
+    told["nothing yet"] = command("get", "bundles", "-o", "json", code=2)
     told["v1"] = command.apply(folder)
     told["v1 again"] = command.apply(folder)
     told["dags"] = command("get", "dags", "-o", "json")
@@ -56,7 +56,8 @@ def changes(answer: Answer) -> dict[str, str]:
 def test_a_dry_run_says_what_would_happen_and_writes_nothing(story: dict[str, Answer]) -> None:
     assert set(changes(story["dry run"]).values()) == {"Added"}
     assert story["dry run"].data["dryRun"]
-    assert story["nothing yet"].data["items"] == []
+    assert "would be published" in story["dry run"].data["message"]
+    assert "is not there" in story["nothing yet"].data["error"]["message"]
 
 
 def test_the_first_apply_publishes_python_and_yaml_dags_of_both_subdirs(story: dict[str, Answer]) -> None:
@@ -83,7 +84,7 @@ def test_a_dag_is_shown_with_its_settings_graph_and_tasks(story: dict[str, Answe
 
 
 def test_the_next_runs_are_computed_by_airflow_from_the_stored_dag(story: dict[str, Answer]) -> None:
-    runs: list[dict[str, Any]] = story["next"].data
+    runs: list[dict[str, Any]] = story["next"].data["items"]
     assert len(runs) == 2
     assert runs[0]["run_after"] < runs[1]["run_after"]
 
@@ -102,7 +103,7 @@ def test_a_broken_file_keeps_its_last_good_dags_and_the_rest_is_published(story:
 
 
 def test_the_diff_names_what_changed_task_by_task(story: dict[str, Answer]) -> None:
-    found = {item["dag_id"]: item for item in story["diff"].data}
+    found = {item["dag_id"]: item for item in story["diff"].data["items"]}
     assert found["ingest.returns"]["change"] == "Removed"
     assert any(found["ingest.orders"]["diff"][part] for part in ("tasks_added", "tasks_changed", "fields"))
 
@@ -110,7 +111,7 @@ def test_the_diff_names_what_changed_task_by_task(story: dict[str, Answer]) -> N
 def test_a_rollback_publishes_the_old_result_again_and_holds_the_refused_version(story: dict[str, Answer]) -> None:
     assert story["rollback"].data["revision"] == 3
     assert story["held"].data["reason"] == "Held"
-    assert len(story["resume"].data) == 1
+    assert len(story["resume"].data["items"]) == 1
 
 
 def test_a_guard_blocks_and_says_which_dags_would_go(story: dict[str, Answer]) -> None:

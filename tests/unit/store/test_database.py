@@ -29,9 +29,9 @@ class Refusal(psycopg.Error):
         ("57014", errors.StoreUnavailableError),
         ("57P01", errors.StoreUnavailableError),
         ("53300", errors.StoreUnavailableError),
-        ("53100", errors.StoreUnavailableError),
-        ("28P01", errors.StoreUnavailableError),
-        ("3D000", errors.StoreUnavailableError),
+        ("53100", errors.StoreUnusableError),
+        ("28P01", errors.StoreUnusableError),
+        ("3D000", errors.StoreUnusableError),
         ("40001", errors.StoreUnavailableError),
         ("40P01", errors.StoreUnavailableError),
         ("42P01", errors.SchemaError),
@@ -64,10 +64,10 @@ def test_a_value_that_the_driver_cannot_send_is_a_content_error(error: Exception
     ("name", "kind"),
     [
         ("SQLITE_BUSY", errors.StoreUnavailableError),
-        ("SQLITE_IOERR_FSYNC", errors.StoreUnavailableError),
-        ("SQLITE_FULL", errors.StoreUnavailableError),
-        ("SQLITE_READONLY", errors.StoreUnavailableError),
-        ("SQLITE_CORRUPT", errors.StoreUnavailableError),
+        ("SQLITE_IOERR_FSYNC", errors.StoreUnusableError),
+        ("SQLITE_FULL", errors.StoreUnusableError),
+        ("SQLITE_READONLY", errors.StoreUnusableError),
+        ("SQLITE_CORRUPT", errors.StoreUnusableError),
         ("SQLITE_ERROR", errors.StoreError),
     ],
 )
@@ -75,6 +75,30 @@ def test_what_sqlite_says_is_one_error_of_the_tree(name: str, kind: type[errors.
     original = sqlite3.OperationalError("words")
     original.sqlite_errorname = name
     assert type(database.translate(exc.OperationalError("SELECT 1", None, original), "here")) is kind
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ('connection to server at "h", port 5 failed: FATAL:  database "x" does not exist', errors.StoreUnusableError),
+        ("failed: FATAL:  password authentication failed for user", errors.StoreUnusableError),
+        ("failed to resolve host 'nowhere.invalid': [Errno -2] Name or service not known", errors.StoreUnusableError),
+        ("failed: server does not support SSL, but SSL was required", errors.StoreUnusableError),
+        ('connection is bad: invalid sslmode value: "bad"', errors.StoreUnusableError),
+        ("failed: Connection refused\n\tIs the server running on that host", errors.StoreUnavailableError),
+        ("failed to resolve host 'h': [Errno -3] Temporary failure in name resolution", errors.StoreUnavailableError),
+        ("failed: FATAL:  the database system is starting up", errors.StoreUnavailableError),
+        ("failed: FATAL:  sorry, too many clients already", errors.StoreUnavailableError),
+        ("failed: FATAL:  server login has been failing, cached error: no", errors.StoreUnavailableError),
+        ("failed: SSL SYSCALL error: timeout expired", errors.StoreUnavailableError),
+        ("server closed the connection unexpectedly", errors.StoreUnavailableError),
+    ],
+)
+def test_a_connection_that_is_refused_for_good_is_not_said_to_come_back(
+    words: str, kind: type[errors.DagBundleError]
+) -> None:
+    error = exc.OperationalError("SELECT 1", None, psycopg.OperationalError(words))
+    assert type(database.translate(error, "here")) is kind
 
 
 def test_only_lost_transactions_are_repeated() -> None:

@@ -27,12 +27,22 @@ _BUNDLES = f"/apis/{bundle_models.API_GROUP}/{bundle_models.API_VERSION}/namespa
 
 
 def connect() -> client.ApiClient:
-    """Return a client of the cluster that this runs in, or of the current kubeconfig."""
+    """Return a client of the cluster that this runs in, or of the current kubeconfig.
+
+    Raises:
+        ClusterError: There is neither, or the kubeconfig cannot be used.
+    """
     settings = client.Configuration()
     try:
         config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call] # untyped in the client
     except config.ConfigException:
-        config.load_kube_config(client_configuration=settings)  # type: ignore[no-untyped-call] # likewise
+        try:
+            config.load_kube_config(client_configuration=settings)  # type: ignore[no-untyped-call] # likewise
+        except Exception as error:  # the client lets through whatever a broken file raises: TypeError, YAMLError, …
+            raise errors.ClusterError(
+                f"no cluster is configured: {' '.join(str(error).split())}",
+                hint="set KUBECONFIG to a file whose current context is the cluster's, or run it in a pod",
+            ) from error
     settings.connection_pool_maxsize = 32
     return client.ApiClient(settings)
 
