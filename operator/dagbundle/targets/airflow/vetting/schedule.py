@@ -1,4 +1,4 @@
-"""Takes what says when a DAG runs out of its document, so that Airflow decodes nothing else where only that is asked."""
+"""Takes out of a document what says when its DAG runs, so that Airflow decodes nothing else where that is asked."""
 
 from __future__ import annotations
 
