@@ -70,6 +70,7 @@ class Adapter:
     Attributes:
         version: Of the installed Airflow.
         minor: Likewise, `3.3`.
+        dags_folder: Of this deployment, which stock Airflow puts into every DAG.
     """
 
     def __init__(self) -> None:
@@ -109,6 +110,7 @@ class Adapter:
         settings.configure_adapters()
         models.import_all_models()  # they refer to each other by name
         self._conf = conf
+        self.dags_folder = str(settings.DAGS_FOLDER)
         self._operation = collection.DagModelOperation
         self._assets = collection.AssetModelOperation
         self.Job = job.Job

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import posixpath
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -198,7 +197,7 @@ class AirflowTarget:
                 hint=error.hint,
                 reason=error.reason,
             ) from error
-        document["dag"]["fileloc"] = posixpath.join(move.root, dag.relative_fileloc)
+        content.place(document, root=move.root, dags_folder=self._airflow.dags_folder)
         return document
 
     def _follow_versions(self, session: Session, move: Move) -> None:
