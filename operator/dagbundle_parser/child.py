@@ -22,8 +22,9 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
+from dagbundle_parser.ahead import MAX_TOLD_BYTES
 from dagbundle_parser.closure import RECORDER
 from dagbundle_parser.errors import FileProblem, FileTimeout, bounded
 from dagbundle_parser.loaders.base import AbstractDagLoader, LoadedDag, LoadedWarning, LoadResult, SourceFile
@@ -34,7 +35,7 @@ from dagbundle_parser.values import VALUES, Line
 
 HEADER = struct.Struct(">16scIQ")
 """A frame's header: the child's token, its kind, the file's place in the batch, the body's length in bytes."""
-RESULT, GIVEN_BACK = b"R", b"G"
+RESULT, GIVEN_BACK, IMPORTED = b"R", b"G", b"I"
 
 GRACE_SECONDS = 1.0
 """How long after its time limit a file's child is killed, so that it can first report where it hangs."""
@@ -128,6 +129,7 @@ class _Child:
         self._pid, self._own, self._exit = os.getpid, os.getpid(), os._exit
         self._stand_down = faulthandler.cancel_dump_traceback_later
         self._recorder = RECORDER
+        self._environ: dict[bytes, bytes] = cast("Any", os.environ)._data  # noqa: SLF001 - tells nobody that it was read, see looks.py
         self._traces: tuple[object, ...] = ()
 
     def handle(self, place: int, assignment: Assignment, *, shared: bool) -> bool:
@@ -136,11 +138,14 @@ class _Child:
         started, before = self._clock(), self._usage(self._self).ru_maxrss
         if shared and place == 0:
             self._traces = loader.traces()
+        environ = self._environ.copy()
         VALUES.begin()
         self._recorder.start()
         result = _told(self._load(file, loader, shared=shared), file)
         result.errors = [_limited(error, self._work.limits.file_memory_bytes) for error in result.errors]
         closure, dynamic = self._finish_recording(is_broken=bool(result.errors))
+        if not shared and environ == self._environ:  # else they may be as only this file wants them
+            self._tell(place, self._recorder.imported())
         if shared:
             traces, before_traces = loader.traces(), self._traces
             printed = _flush_and_tell()
@@ -168,6 +173,15 @@ class _Child:
         }
         self._send(RESULT, place, self._body(record, file))
         return True
+
+    def _tell(self, place: int, imported: Sequence[str]) -> None:
+        """Tell which installed modules the file imported, so that the next files need not."""
+        try:
+            body = self._encode(imported).encode("ascii")
+        except Exception:  # noqa: BLE001 - a file may have rewritten what encodes it
+            return
+        if imported and len(body) <= MAX_TOLD_BYTES:
+            self._send(IMPORTED, place, body)
 
     def _finish_recording(self, *, is_broken: bool) -> tuple[dict[str, str], set[str]]:
         try:
