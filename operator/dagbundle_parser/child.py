@@ -13,7 +13,6 @@ import fcntl
 import gc
 import importlib
 import importlib.util
-import json
 import os
 import resource
 import signal
@@ -28,9 +27,11 @@ from dagbundle_parser.ahead import MAX_TOLD_BYTES
 from dagbundle_parser.closure import RECORDER
 from dagbundle_parser.errors import FileProblem, FileTimeout, bounded
 from dagbundle_parser.loaders.base import AbstractDagLoader, LoadedDag, LoadedWarning, LoadResult, SourceFile
+from dagbundle_parser.loaders.places import line_defining
 from dagbundle_parser.problems import problem_of
 from dagbundle_parser.request import Limits
 from dagbundle_parser.sandbox import Sandbox
+from dagbundle_parser.unpatched import JSONEncoder
 from dagbundle_parser.values import VALUES, Line
 
 HEADER = struct.Struct(">16scIQ")
@@ -122,7 +123,7 @@ class _Child:
 
     def __init__(self, work: Work, token: bytes, results: int) -> None:
         self._work, self._token, self._results = work, token, results
-        self._encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+        self._encode: Callable[[object], str] = JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
         self._write, self._clock, self._pack = os.write, time.monotonic, HEADER.pack
         self._setitimer, self._timer = signal.setitimer, signal.ITIMER_REAL
         self._usage, self._self = resource.getrusage, resource.RUSAGE_SELF
@@ -216,6 +217,8 @@ class _Child:
             _check_depth(record["dags"])
         except (ValueError, TypeError, RecursionError, MemoryError) as error:
             problem = _clean(problem_of(error, file, doing=f"the DAGs of {file.path} cannot be written as JSON"))
+            if isinstance(error, RecursionError) and problem.line is None:
+                problem = dataclasses.replace(problem, line=line_defining(_deepest(record["dags"]), file))
         else:
             if len(body) <= limit:
                 return body
@@ -258,17 +261,28 @@ def _check_depth(dags: list[dict[str, Any]]) -> None:
     Raises:
         RecursionError: lists and objects are nested deeper than MAX_DEPTH.
     """
-    level: list[Any] = [dag["data"] for dag in dags]
-    for _ in range(MAX_DEPTH):
-        if not level:
-            return
-        level = [
-            value
-            for container in level
-            for value in (container.values() if isinstance(container, dict) else container)
-            if isinstance(value, (dict, list))
-        ]
+    if not _is_too_deep([dag["data"] for dag in dags]):
+        return
     raise RecursionError(f"more than {MAX_DEPTH} lists and objects inside of each other")
+
+
+def _is_too_deep(value: Any) -> bool:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        if not level:
+            return False
+        level = [
+            item
+            for container in level
+            for item in (container.values() if isinstance(container, dict) else container)
+            if isinstance(item, (dict, list))
+        ]
+    return True
+
+
+def _deepest(dags: list[dict[str, Any]]) -> str:
+    """The dag_id of the first DAG that nests too deeply."""
+    return next((str(dag["dag_id"]) for dag in dags if _is_too_deep([dag["data"]])), "")
 
 
 def _dag_record(dag: LoadedDag) -> dict[str, Any]:
