@@ -57,6 +57,11 @@ $(AIRFLOW_ENVS): .venvs/airflow-%/installed: .venvs/uv/installed requirements/ai
 	$(UV) pip sync --quiet --compile-bytecode --python .venvs/airflow-$*/bin/python --require-hashes requirements/airflow-$*.txt
 	@touch $@
 
+.venvs/bench-3.3/installed: .venvs/uv/installed requirements/bench-3.3.txt
+	test -x .venvs/bench-3.3/bin/python || $(UV) venv --quiet --python '$(PYTHON_FOR_3.3)' .venvs/bench-3.3
+	$(UV) pip sync --quiet --compile-bytecode --python .venvs/bench-3.3/bin/python --require-hashes requirements/bench-3.3.txt
+	@touch $@
+
 PUBLISHERS := 3.1 3.2 3.3
 PUBLISHER_ENVS := $(PUBLISHERS:%=.venvs/publisher-%/installed)
 PROVIDERS_ENV := .venvs/providers-3.3/installed
@@ -140,6 +145,10 @@ demo: .venv/installed .venvs/airflow-3.3/installed ## Show a bundle published, b
 bench: .venv/installed .venvs/airflow-3.3/installed ## Measure us against Airflow's own processor (about half an hour; BENCH_ARGS=--quick)
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
+.PHONY: bench-helped
+bench-helped: .venv/installed .venvs/bench-3.3/installed ## Likewise on files that import libraries through helpers (an hour, almost all of it Airflow's)
+	$(BIN)/python -m bench.helped $(BENCH_ARGS)
+
 # --- to keep up to date ----------------------------------------------------------------------------------------------
 
 .PHONY: crd
@@ -161,6 +170,7 @@ lock: .venvs/uv/installed ## Resolve requirements/ anew; LOCK_ARGS=--upgrade tak
 	for minor in $(AIRFLOWS); do \
 	  $(COMPILE) $(LOCK_ARGS) requirements/airflow-$$minor.in -o requirements/airflow-$$minor.txt || exit 1; done
 	$(COMPILE) $(LOCK_ARGS) requirements/executor-3.3.in -o requirements/executor-3.3.txt
+	$(COMPILE) $(LOCK_ARGS) requirements/bench-3.3.in -o requirements/bench-3.3.txt
 	$(COMPILE) $(LOCK_ARGS) pyproject.toml requirements/airflow-3.3.in requirements/publisher.in requirements/providers.in \
 	  --override requirements/providers.override -o requirements/providers-3.3.txt
 	for minor in $(PUBLISHERS); do \

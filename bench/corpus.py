@@ -66,6 +66,35 @@ def generated(folder: pathlib.Path, *, files: int, dags_per_file: int, tasks: in
     )
 
 
+_HELPERS = {
+    "tables": "import pandas\n\nEMPTY = pandas.DataFrame()\n",
+    "storage": "from airflow.providers.amazon.aws.hooks.s3 import S3Hook\n\nHOOK = S3Hook\n",
+    "queues": "from airflow.providers.amazon.aws.hooks.sqs import SqsHook\n\nfrom lib.storage import HOOK\n",
+    "steps": "import pandas\n\ndef steps(table):\n    return [f'step {row}' for row in table.index]\n",
+}
+"""What the helpers of a team's bundle are like: each brings a library that takes longer than Airflow's DAG."""
+
+
+def helped(folder: pathlib.Path, *, files: int, helpers: int) -> Corpus:
+    """Write files that import pandas and a provider, each through one of the bundle's helpers."""
+    lib = folder / "lib"
+    lib.mkdir(parents=True)
+    (lib / "__init__.py").write_text("", encoding="utf-8")
+    for name, text in _HELPERS.items():
+        (lib / f"{name}.py").write_text(text, encoding="utf-8")
+    names = sorted(_HELPERS)
+    for number in range(helpers - len(names)):
+        first, second = names[number % len(names)], names[(number + 1) % len(names)]
+        text = f"from lib import {first}\nfrom lib import {second}\n\nTEAM = 'team {number}'\n"
+        (lib / f"team_{number:02}.py").write_text(text, encoding="utf-8")
+    for number in range(files):
+        own = f"from lib.team_{number % (helpers - len(names)):02} import TEAM\n"
+        text = _HEADER + own + _DAG.format(dag_id=f"bench_{number:04}", tasks=5)
+        (folder / f"bench_{number:04}.py").write_text(text, encoding="utf-8")
+    name = f"{files:,} files with {helpers} helpers"
+    return Corpus(name=name, folder=folder, files=files, dags=files, is_long=True)
+
+
 def large_dag(folder: pathlib.Path, *, tasks: int) -> Corpus:
     """Write one file with a DAG of many tasks, named `large`, and one with a small DAG, named `small`."""
     folder.mkdir(parents=True)

@@ -17,13 +17,12 @@ def measure(settings: harness.Settings) -> list[harness.Row]:
         for kind in settings.databases:
             with databases.server(kind) as server:
                 for files in corpora:
-                    rows += _compare(files, kind, server, settings)
+                    rows += compare(files, kind, server, settings)
     return rows
 
 
-def _compare(
-    files: corpus.Corpus, kind: str, server: databases.Server, settings: harness.Settings
-) -> list[harness.Row]:
+def compare(files: corpus.Corpus, kind: str, server: databases.Server, settings: harness.Settings) -> list[harness.Row]:
+    """Compare one corpus on one database."""
     found: list[tuple[harness.Usage, harness.Usage]] = []
     for number in sides.rounds(files, settings):
         harness.progress(f"first pass: {files.name}, {kind}, round {number + 1}")

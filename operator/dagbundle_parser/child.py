@@ -13,7 +13,6 @@ import fcntl
 import gc
 import importlib
 import importlib.util
-import json
 import os
 import resource
 import signal
@@ -22,19 +21,22 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
+from dagbundle_parser.ahead import MAX_TOLD_BYTES
 from dagbundle_parser.closure import RECORDER
 from dagbundle_parser.errors import FileProblem, FileTimeout, bounded
 from dagbundle_parser.loaders.base import AbstractDagLoader, LoadedDag, LoadedWarning, LoadResult, SourceFile
+from dagbundle_parser.loaders.places import line_defining
 from dagbundle_parser.problems import problem_of
 from dagbundle_parser.request import Limits
 from dagbundle_parser.sandbox import Sandbox
+from dagbundle_parser.unpatched import JSONEncoder
 from dagbundle_parser.values import VALUES, Line
 
 HEADER = struct.Struct(">16scIQ")
 """A frame's header: the child's token, its kind, the file's place in the batch, the body's length in bytes."""
-RESULT, GIVEN_BACK = b"R", b"G"
+RESULT, GIVEN_BACK, IMPORTED = b"R", b"G", b"I"
 
 GRACE_SECONDS = 1.0
 """How long after its time limit a file's child is killed, so that it can first report where it hangs."""
@@ -121,13 +123,14 @@ class _Child:
 
     def __init__(self, work: Work, token: bytes, results: int) -> None:
         self._work, self._token, self._results = work, token, results
-        self._encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+        self._encode: Callable[[object], str] = JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
         self._write, self._clock, self._pack = os.write, time.monotonic, HEADER.pack
         self._setitimer, self._timer = signal.setitimer, signal.ITIMER_REAL
         self._usage, self._self = resource.getrusage, resource.RUSAGE_SELF
         self._pid, self._own, self._exit = os.getpid, os.getpid(), os._exit
         self._stand_down = faulthandler.cancel_dump_traceback_later
         self._recorder = RECORDER
+        self._environ: dict[bytes, bytes] = cast("Any", os.environ)._data  # noqa: SLF001 - tells nobody that it was read, see looks.py
         self._traces: tuple[object, ...] = ()
 
     def handle(self, place: int, assignment: Assignment, *, shared: bool) -> bool:
@@ -136,11 +139,14 @@ class _Child:
         started, before = self._clock(), self._usage(self._self).ru_maxrss
         if shared and place == 0:
             self._traces = loader.traces()
+        environ = self._environ.copy()
         VALUES.begin()
         self._recorder.start()
         result = _told(self._load(file, loader, shared=shared), file)
         result.errors = [_limited(error, self._work.limits.file_memory_bytes) for error in result.errors]
         closure, dynamic = self._finish_recording(is_broken=bool(result.errors))
+        if not shared and environ == self._environ:  # else they may be as only this file wants them
+            self._tell(place, self._recorder.imported())
         if shared:
             traces, before_traces = loader.traces(), self._traces
             printed = _flush_and_tell()
@@ -168,6 +174,15 @@ class _Child:
         }
         self._send(RESULT, place, self._body(record, file))
         return True
+
+    def _tell(self, place: int, imported: Sequence[str]) -> None:
+        """Tell which installed modules the file imported, so that the next files need not."""
+        try:
+            body = self._encode(imported).encode("ascii")
+        except Exception:  # noqa: BLE001 - a file may have rewritten what encodes it
+            return
+        if imported and len(body) <= MAX_TOLD_BYTES:
+            self._send(IMPORTED, place, body)
 
     def _finish_recording(self, *, is_broken: bool) -> tuple[dict[str, str], set[str]]:
         try:
@@ -202,6 +217,8 @@ class _Child:
             _check_depth(record["dags"])
         except (ValueError, TypeError, RecursionError, MemoryError) as error:
             problem = _clean(problem_of(error, file, doing=f"the DAGs of {file.path} cannot be written as JSON"))
+            if isinstance(error, RecursionError) and problem.line is None:
+                problem = dataclasses.replace(problem, line=line_defining(_deepest(record["dags"]), file))
         else:
             if len(body) <= limit:
                 return body
@@ -244,17 +261,28 @@ def _check_depth(dags: list[dict[str, Any]]) -> None:
     Raises:
         RecursionError: lists and objects are nested deeper than MAX_DEPTH.
     """
-    level: list[Any] = [dag["data"] for dag in dags]
-    for _ in range(MAX_DEPTH):
-        if not level:
-            return
-        level = [
-            value
-            for container in level
-            for value in (container.values() if isinstance(container, dict) else container)
-            if isinstance(value, (dict, list))
-        ]
+    if not _is_too_deep([dag["data"] for dag in dags]):
+        return
     raise RecursionError(f"more than {MAX_DEPTH} lists and objects inside of each other")
+
+
+def _is_too_deep(value: Any) -> bool:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH + 1):
+        if not level:
+            return False
+        level = [
+            item
+            for container in level
+            for item in (container.values() if isinstance(container, dict) else container)
+            if isinstance(item, (dict, list))
+        ]
+    return True
+
+
+def _deepest(dags: list[dict[str, Any]]) -> str:
+    """The dag_id of the first DAG that nests too deeply."""
+    return next((str(dag["dag_id"]) for dag in dags if _is_too_deep([dag["data"]])), "")
 
 
 def _dag_record(dag: LoadedDag) -> dict[str, Any]:

@@ -131,8 +131,8 @@ class Recorder:
         self._active = True
 
     def resume(self) -> None:
-        """Record, on top of what was recorded."""
-        self._active = True
+        """Record what is loaded before the fork, on top of what was recorded."""
+        self._active, self._has_shared = True, False
 
     def pause(self) -> None:
         """Stop recording, and keep what was recorded."""
@@ -176,6 +176,15 @@ class Recorder:
         if len(closure) < len(found):
             return {}, {"device"}
         return dict(sorted((self._shared | closure).items())), set()
+
+    def imported(self) -> list[str]:
+        """The names of the installed modules that were imported since `start`, in the order of their import."""
+        names = []
+        for name in reversed(loaded_after(self._last_module)):
+            origin = getattr(sys.modules.get(name), "__file__", None)
+            if type(name) is str and isinstance(origin, str) and self.is_library(origin):
+                names.append(name)
+        return names
 
     def note(self, reason: str) -> None:
         """Add a reason why the result depends on more than files."""

@@ -20,11 +20,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
+from dagbundle_parser.ahead import MAX_TOLD_BYTES, Lessons
 from dagbundle_parser.child import (
     FAILED_STATUS,
     GIVEN_BACK,
     GRACE_SECONDS,
     HEADER,
+    IMPORTED,
     RESULT,
     Assignment,
     Descriptors,
@@ -35,6 +37,7 @@ from dagbundle_parser.child import (
 from dagbundle_parser.errors import FileProblem, RunError
 from dagbundle_parser.problems import crash_line, last_words, signal_problem
 from dagbundle_parser.protocol import encode
+from dagbundle_parser.running import FileRecord, Running
 
 _CHUNK = 1 << 18
 _SLACK = 1 << 20
@@ -48,58 +51,20 @@ class Stopped(BaseException):
         self.number = number
 
 
-@dataclasses.dataclass(frozen=True)
-class FileRecord:
-    """A file's record, ready to be written.
-
-    Attributes:
-        path: relative to the root.
-        body: a JSON object without `type` and `seq`, encoded.
-    """
-
-    path: str
-    body: bytes
-    dags: int
-    errors: int
-
-
-@dataclasses.dataclass
-class _Running:
-    pid: int
-    slot: int
-    batch: Sequence[Assignment]
-    shared: bool
-    token: bytes
-    results: int
-    output: int
-    deadline: float
-    buffer: bytearray = dataclasses.field(default_factory=bytearray)
-    frames: list[tuple[bytes, bytes]] = dataclasses.field(default_factory=list)
-    done: int = 0
-    """How many of its frames have become records."""
-    damage: str = ""
-    tail: bytearray = dataclasses.field(default_factory=bytearray)
-    printed: int = 0
-    late: bool = False
-    status: int | None = None
-
-    @property
-    def complete(self) -> bool:
-        return len(self.frames) == len(self.batch) or any(kind == GIVEN_BACK for kind, _ in self.frames)
-
-
 class Pool:
     """Runs files in children.
 
     Args:
         work: what all children share.
         processes: how many children run at once.
+        lessons: takes what children tell, and imports it here.
     """
 
-    def __init__(self, work: Work, processes: int) -> None:
+    def __init__(self, work: Work, processes: int, lessons: Lessons) -> None:
         self._work = work
+        self._lessons = lessons
         self._slots = list(range(processes))
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, Running] = {}
         self._selector = selectors.DefaultSelector()
         self._stop = 0
 
@@ -116,6 +81,8 @@ class Pool:
         with self._signals():
             try:
                 while waiting or self._running:
+                    if len(waiting) > 1:  # else it is not worth while
+                        self._learn()
                     while waiting and self._slots and self._fork(*waiting[0]):
                         waiting.popleft()
                     ended = self._wait()
@@ -125,6 +92,12 @@ class Pool:
                         yield from self._settle(child, waiting)
             finally:
                 self._kill_all()
+
+    def _learn(self) -> None:
+        began = time.monotonic()
+        if self._lessons.learn():
+            for child in self._running.values():  # nobody has read what they sent meanwhile
+                child.deadline += time.monotonic() - began
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -175,7 +148,7 @@ class Pool:
         for descriptor in (results_end, output_end, *([values] if values >= 0 else [])):
             os.close(descriptor)
         deadline = time.monotonic() + self._work.limits.file_seconds + GRACE_SECONDS
-        child = _Running(pid, slot, batch, shared, token, results, output, deadline)
+        child = Running(pid, slot, batch, shared, token, results, output, deadline)
         self._running[pid] = child
         for descriptor in (results, output):
             if descriptor >= 0:
@@ -183,7 +156,7 @@ class Pool:
                 self._selector.register(descriptor, selectors.EVENT_READ, child)
         return True
 
-    def _wait(self) -> list[_Running]:
+    def _wait(self) -> list[Running]:
         """Wait for an event; return the children that have ended."""
         now = time.monotonic()
         timeout = max(0.0, min(child.deadline for child in self._running.values()) - now)
@@ -204,7 +177,7 @@ class Pool:
                 _kill(child.pid)
         return self._reap()
 
-    def _reap(self) -> list[_Running]:
+    def _reap(self) -> list[Running]:
         ended = []
         while True:
             try:
@@ -227,7 +200,7 @@ class Pool:
             self._slots.append(child.slot)
         return ended
 
-    def _read(self, child: _Running, descriptor: int) -> bool:
+    def _read(self, child: Running, descriptor: int) -> bool:
         """Take what there is; False when there is nothing more for now."""
         try:
             data = os.read(descriptor, _CHUNK)
@@ -247,25 +220,29 @@ class Pool:
             self._take_frames(child)
         return True
 
-    def _take_frames(self, child: _Running) -> None:
+    def _take_frames(self, child: Running) -> None:
         while not child.damage and len(child.buffer) >= HEADER.size and not child.complete:
             token, kind, place, length = HEADER.unpack_from(child.buffer)
-            if token != child.token or kind not in {RESULT, GIVEN_BACK} or place != len(child.frames):
+            if token != child.token or kind not in {RESULT, GIVEN_BACK, IMPORTED} or place != len(child.frames):
                 child.damage = "something else wrote into its report"
                 return
-            if length > self._work.limits.report_bytes + _SLACK:
+            if length > (MAX_TOLD_BYTES if kind == IMPORTED else self._work.limits.report_bytes + _SLACK):
                 child.damage = f"its report claims to have {length} bytes"
                 return
             end = HEADER.size + length
             if len(child.buffer) < end:
                 return
-            child.frames.append((kind, bytes(child.buffer[HEADER.size : end])))
+            body = bytes(child.buffer[HEADER.size : end])
             del child.buffer[:end]
+            if kind == IMPORTED:
+                self._lessons.hear(body)
+                continue
+            child.frames.append((kind, body))
             child.deadline = time.monotonic() + self._work.limits.file_seconds + GRACE_SECONDS
         if child.buffer and child.complete:
             child.buffer.clear()
 
-    def _settle(self, child: _Running, waiting: deque[tuple[Sequence[Assignment], bool]]) -> Iterator[FileRecord]:
+    def _settle(self, child: Running, waiting: deque[tuple[Sequence[Assignment], bool]]) -> Iterator[FileRecord]:
         """Make records of what a child that has ended left, and queue again what it could not do."""
         yield from self._take_records(child)
         rest = child.batch[child.done :]
@@ -277,7 +254,7 @@ class Pool:
         else:
             yield self._broken(child, rest[0])
 
-    def _take_records(self, child: _Running) -> Iterator[FileRecord]:
+    def _take_records(self, child: Running) -> Iterator[FileRecord]:
         """Make records of the frames that have come and are in order; the child may still be running."""
         while child.done < len(child.frames):
             kind, body = child.frames[child.done]
@@ -288,7 +265,7 @@ class Pool:
             child.done += 1
             yield record
 
-    def _checked(self, child: _Running, assignment: Assignment, body: bytes) -> FileRecord | None:
+    def _checked(self, child: Running, assignment: Assignment, body: bytes) -> FileRecord | None:
         """The record that a frame's body is, or None if it is none."""
         try:
             record: Any = json.loads(body)
@@ -311,12 +288,12 @@ class Pool:
         whole = body[:-1] + b',"output":' + encode(self._output(child, may_tell=looked_up)) + b"}"
         return FileRecord(assignment.file.path, whole, len(record["dags"]), len(record["errors"]))
 
-    def _output(self, child: _Running, *, may_tell: bool) -> dict[str, object]:
+    def _output(self, child: Running, *, may_tell: bool) -> dict[str, object]:
         """What a child printed. It `may_tell` a value that the server gave; then only how much it was is said."""
         text = "" if may_tell and self._work.line is not None else child.tail.decode("utf-8", "replace")
         return {"bytes": child.printed, "text": text}
 
-    def _broken(self, child: _Running, assignment: Assignment) -> FileRecord:
+    def _broken(self, child: Running, assignment: Assignment) -> FileRecord:
         """The record of a file whose child did not send one."""
         path = assignment.file.path
         problem = self._diagnose(child, assignment)
@@ -339,7 +316,7 @@ class Pool:
         }
         return FileRecord(path, encode(record), 0, 1)
 
-    def _diagnose(self, child: _Running, assignment: Assignment) -> FileProblem:
+    def _diagnose(self, child: Running, assignment: Assignment) -> FileProblem:
         path, limits = assignment.file.path, self._work.limits
         line = crash_line(child.tail.decode("utf-8", "replace"), assignment.file.absolute)
         if child.late:

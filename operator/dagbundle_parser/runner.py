@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from dagbundle_parser.ahead import Lessons, import_installed
 from dagbundle_parser.child import Assignment, Work
 from dagbundle_parser.closure import RECORDER
 from dagbundle_parser.discovery import ListedFile, Lister, shard_of
@@ -24,10 +25,11 @@ from dagbundle_parser.loaders.airflow import version as airflow_version
 from dagbundle_parser.loaders.base import AbstractDagLoader, SourceFile
 from dagbundle_parser.parsers import find_parser
 from dagbundle_parser.parsers.base import BundleAccess
-from dagbundle_parser.pool import FileRecord, Pool
+from dagbundle_parser.pool import Pool
 from dagbundle_parser.prober import Prober
 from dagbundle_parser.protocol import ReportWriter, encode
 from dagbundle_parser.request import RunRequest
+from dagbundle_parser.running import FileRecord
 from dagbundle_parser.sandbox import Sandbox
 from dagbundle_parser.store_client import DagStoreClient
 from dagbundle_parser.values import VALUES, Line, LookupFailed
@@ -163,10 +165,20 @@ class Run:
         except LookupFailed as error:
             raise RunError("ValueUnavailable", f"what is loaded before the files needs a value: {error}") from error
         RECORDER.bind(self._prober)
+        self._share()
+        lessons = Lessons(self._import_ahead)
+        pool = Pool(self._work(files, len(assignments)), self._processes(len(assignments)), lessons)
+        yield from pool.run(self._batches(assignments))
+
+    def _share(self) -> None:
         RECORDER.share()
         importlib.invalidate_caches()  # what they list anew, the recorder sees, and what is there now is found
-        pool = Pool(self._work(files, len(assignments)), self._processes(len(assignments)))
-        yield from pool.run(self._batches(assignments))
+
+    def _import_ahead(self, names: Sequence[str]) -> None:
+        """Import what children told that they imported of installed distributions."""
+        with _recorded(), no_garbage_collection(), quiet_descriptors():
+            import_installed([(name, "") for name in names], self._request.root)
+        self._share()
 
     def _warm_up(self, assignments: Sequence[Assignment]) -> None:
         by_loader: dict[int, list[Assignment]] = {}

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dagbundle_parser.pool import FileRecord
 from dagbundle_parser.protocol import ReportWriter, encode
 from dagbundle_parser.request import KnownFile, RunRequest
+from dagbundle_parser.running import FileRecord
 
 
 class DagStoreClient:

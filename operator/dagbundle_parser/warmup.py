@@ -1,15 +1,10 @@
-"""What DAG files import from installed distributions is imported once, in the process that children are forked from.
-
-Only installed modules: a module of the bundle runs tenant code and may differ per file, so it never runs here.
-"""
+"""What goes around imports in the process that children are forked from, and around looking into sources."""
 
 from __future__ import annotations
 
 import ast
 import contextlib
 import gc
-import importlib
-import importlib.machinery
 import os
 import site
 import sys
@@ -44,17 +39,6 @@ def parse_source(source: bytes) -> ast.Module | None:
         return None
 
 
-def imported_names(nodes: Iterable[ast.AST]) -> set[str]:
-    """The absolute names of the modules that these parts of a Python file import."""
-    names: set[str] = set()
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module)
-    return names
-
-
 def bound_names(nodes: Iterable[ast.AST]) -> set[str]:
     """The names that these parts of a Python file import from modules, and those of their classes."""
     names: set[str] = set()
@@ -64,46 +48,6 @@ def bound_names(nodes: Iterable[ast.AST]) -> set[str]:
         elif isinstance(node, ast.ClassDef):
             names.add(node.name)
     return names
-
-
-def import_installed(names: Iterable[str], root: str) -> None:
-    """Import what is installed of `names`; a module that fails to is left to the files that import it to report.
-
-    Args:
-        names: absolute module names.
-        root: the bundle's root, which is not searched.
-    """
-    directories = installed_directories()
-    with warnings.catch_warnings(), _without({root}):
-        warnings.simplefilter("ignore")
-        for name in sorted(names):
-            if name not in sys.modules and _is_installed(name.partition(".")[0], directories):
-                with contextlib.suppress(Exception):
-                    importlib.import_module(name)
-
-
-def _is_installed(name: str, directories: tuple[str, ...]) -> bool:
-    if name in sys.modules or name in sys.stdlib_module_names:
-        return name not in {"antigravity", "this", "__main__", "idlelib", "turtledemo", "tkinter"}
-    try:
-        spec = importlib.machinery.PathFinder.find_spec(name)
-    except (ImportError, ValueError, AttributeError):
-        return False
-    if spec is None:
-        return False
-    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or [])
-    return any(str(place).startswith(directories) for place in places)
-
-
-@contextlib.contextmanager
-def _without(roots: set[str]) -> Iterator[None]:
-    """Keep bundles off sys.path meanwhile."""
-    before = list(sys.path)
-    sys.path[:] = [path for path in before if path not in roots]
-    try:
-        yield
-    finally:
-        sys.path[:] = before
 
 
 @contextlib.contextmanager

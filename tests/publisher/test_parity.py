@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import pathlib
+import sys
 from typing import Any
 
 import pytest
@@ -60,9 +61,24 @@ WATCHING = (
 """Triggers that the examples' assets and tasks name."""
 
 
-def apply(url: str, folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize("two", ["sqlite"], indirect=True)
+def test_a_stored_dag_has_the_deployments_folder_of_dags_whatever_the_parsers_is(
+    two: tuple[str, str], tmp_path: pathlib.Path
+) -> None:
+    ours, stock = two
+    (folder := tmp_path / "bundle").mkdir()
+    (folder / "a.py").write_text("from airflow.sdk import DAG\nDAG('a', schedule=None)\n")
+    parser = tmp_path / "parser"
+    parser.write_text(f'#!/bin/sh\nAIRFLOW__CORE__DAGS_FOLDER=/elsewhere exec {sys.executable} "$@"\n')
+    parser.chmod(0o755)
+    process_files(stock, NAME, folder)
+    apply(ours, folder, tmp_path, python=str(parser))
+    assert airflow_tables.differences(without_versions(ours), without_versions(stock)) == {}
+
+
+def apply(url: str, folder: pathlib.Path, tmp_path: pathlib.Path, *, python: str = sys.executable) -> None:
     """Publish a folder as a user would."""
-    done = apply_folder(url, folder, tmp_path, DAGBUNDLE_ALLOWED_TRIGGERS=",".join(WATCHING))
+    done = apply_folder(url, folder, tmp_path, "--python", python, DAGBUNDLE_ALLOWED_TRIGGERS=",".join(WATCHING))
     assert done.returncode in {0, 3}, done.stdout[-3000:] + done.stderr[-3000:]
 
 

@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -85,8 +86,10 @@ def split(data: Mapping[str, Any], *, dag_hash: str = "") -> DagContent:
     if len(raw_tasks) > MAX_TASKS:
         raise errors.ContentError(f"DAG {dag_id} has {len(raw_tasks):,} tasks; at most {MAX_TASKS:,} can be stored")
     groups, group_of = _split_groups(dag.get("task_group"), dag_id)
-    header: Json = {**data, "dag": {k: v for k, v in dag.items() if k not in _APART}}
-    header_bytes = canonical(header)
+    relative_fileloc = dag.get("relative_fileloc")
+    relative_fileloc = relative_fileloc if isinstance(relative_fileloc, str) else ""
+    here, anywhere = _module_of(str(dag.get("fileloc"))), _module_of(relative_fileloc)
+    header, header_bytes = _moved({**data, "dag": {k: v for k, v in dag.items() if k not in _APART}}, here, anywhere)
     size = len(header_bytes)
     tasks: list[Task] = []
     edges: list[Edge] = []
@@ -98,8 +101,7 @@ def split(data: Mapping[str, Any], *, dag_hash: str = "") -> DagContent:
         if not isinstance(downstream, list) or not all(isinstance(item, str) for item in downstream):
             raise errors.ContentError(f"DAG {dag_id}: {where}.__var.downstream_task_ids is no list of task ids")
         edges.extend(Edge(task_id, item) for item in downstream)
-        wrapped = {**raw, "__var": body}
-        body_bytes = canonical(wrapped)
+        wrapped, body_bytes = _moved({**raw, "__var": body}, here, anywhere)
         size += len(body_bytes)
         group_id, group_position = group_of.pop(task_id, ("", position))
         tasks.append(
@@ -119,13 +121,12 @@ def split(data: Mapping[str, Any], *, dag_hash: str = "") -> DagContent:
         raise errors.ContentError(
             f"DAG {dag_id} is {size:,} bytes of JSON; at most {MAX_CONTENT_BYTES:,} can be stored"
         )
-    relative_fileloc = dag.get("relative_fileloc")
     distinct = tuple(sorted(set(edges)))
     return DagContent(
         dag_id=dag_id,
         sha256=_content_sha(header_bytes, groups, tasks, distinct),
         dag_hash=dag_hash,
-        relative_fileloc=relative_fileloc if isinstance(relative_fileloc, str) else "",
+        relative_fileloc=relative_fileloc,
         header=header,
         groups=groups,
         tasks=tuple(tasks),
@@ -134,7 +135,7 @@ def split(data: Mapping[str, Any], *, dag_hash: str = "") -> DagContent:
 
 
 def join(content: DagContent) -> Json:
-    """Rebuild the serialized document that `split` took apart, without `fileloc` (the publisher knows it)."""
+    """Rebuild the serialized document that `split` took apart, without what `place` adds."""
     downstream: dict[str, list[str]] = {}
     for edge in content.edges:
         downstream.setdefault(edge.upstream, []).append(edge.downstream)
@@ -143,6 +144,21 @@ def join(content: DagContent) -> Json:
         for task in sorted(content.tasks, key=lambda task: task.position)
     ]
     return _document(content.header, content.groups, content.tasks, tasks)
+
+
+def place(document: Json, *, root: str, dags_folder: str) -> None:
+    """Say in a document that `join` made where its file lies, as a parser on that machine would have said.
+
+    Args:
+        document: It is changed.
+        root: The bundle's root, absolute.
+        dags_folder: Airflow's own folder of DAGs there, which it puts into every DAG.
+    """
+    dag = document["dag"]
+    relative_fileloc = str(dag.get("relative_fileloc"))
+    dag["fileloc"] = posixpath.join(root, relative_fileloc)
+    dag["_processor_dags_folder"] = dags_folder
+    document["dag"], _ = _moved(dag, _module_of(relative_fileloc), _module_of(dag["fileloc"]))
 
 
 def slice_task(header: Json, groups: Sequence[TaskGroup], task: Task) -> Json:
@@ -162,8 +178,24 @@ def slice_task(header: Json, groups: Sequence[TaskGroup], task: Task) -> Json:
     return _document(header, pruned, [task], [_task_document(task, [])])
 
 
-_APART = frozenset({"tasks", "task_group", "fileloc"})
+_APART = frozenset({"tasks", "task_group", "fileloc", "_processor_dags_folder"})
+"""Parts of `dag` that are kept on their own, and paths of the parser's machine, which `place` replaces."""
 _NEIGHBOURS = frozenset({"upstream_group_ids", "downstream_group_ids", "upstream_task_ids", "downstream_task_ids"})
+
+
+def _module_of(path: str) -> str:
+    """How the name begins under which Airflow imports a DAG file: that of the operators and callables in it."""
+    digest = hashlib.sha1(path.encode("utf-8", "backslashreplace"), usedforsecurity=False).hexdigest()
+    return f"unusual_prefix_{digest}_"
+
+
+def _moved(value: Json, old: str, new: str) -> tuple[Json, bytes]:
+    """A part of a document as a DAG file of another place would have made it, and its canonical bytes."""
+    data = canonical(value)
+    if old.encode() not in data:
+        return value, data
+    moved = json.loads(data.replace(old.encode(), new.encode()))
+    return moved, canonical(moved)
 
 
 def _task_document(task: Task, downstream: list[str]) -> Json:

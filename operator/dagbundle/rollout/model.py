@@ -84,8 +84,8 @@ class Edge:
 class DagContent:
     """A serialized DAG in the parts that the store keeps apart. Built by `rollout.content.split`.
 
-    Content is addressed by `sha256`: the same content is stored once, whoever sends it. `fileloc` (an absolute
-    path of the parser's machine) is no part of it, as in Airflow's own dag_hash.
+    Content is addressed by `sha256`: the same content is stored once, whoever sends it. `fileloc` and
+    `_processor_dags_folder` (absolute paths of the parser's machine) are no part of it.
     """
 
     dag_id: str
@@ -94,7 +94,7 @@ class DagContent:
     """Airflow's own hash, as the parser reported it; for people and targets, never an identity of ours."""
     relative_fileloc: str
     header: Json
-    """The serialized document without tasks, task groups and fileloc: `{"__version": …, "dag": {…}, …}`."""
+    """The serialized document without tasks, task groups and paths: `{"__version": …, "dag": {…}, …}`."""
     groups: tuple[TaskGroup, ...]
     tasks: tuple[Task, ...]
     edges: tuple[Edge, ...]

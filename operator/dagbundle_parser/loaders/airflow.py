@@ -7,11 +7,10 @@ file runs. Nothing here may reach a database: stock Airflow's own block is put i
 
 from __future__ import annotations
 
-import ast
 import contextlib
+import dataclasses
 import importlib
 import importlib.metadata
-import json
 import logging
 import os
 import re
@@ -27,10 +26,12 @@ from dagbundle_parser.errors import FileProblem, RunError
 from dagbundle_parser.loaders import lookups
 from dagbundle_parser.loaders.base import LoadedDag, LoadedWarning, LoadResult, SourceFile
 from dagbundle_parser.loaders.dummies import DUMMIES
+from dagbundle_parser.loaders.places import line_defining, lines_naming
 from dagbundle_parser.loaders.sparing import sparing_imports
 from dagbundle_parser.loaders.traces import Tracer
 from dagbundle_parser.problems import problem_of, problem_of_text
 from dagbundle_parser.settings import AirflowSettings
+from dagbundle_parser.unpatched import JSONDecoder, JSONEncoder, as_module
 from dagbundle_parser.values import VALUES
 
 if TYPE_CHECKING:
@@ -143,7 +144,9 @@ class AirflowAdapter:
         serializer = getattr(serialization, "DagSerialization", None) or serialization.SerializedDAG
         self._serializer: Any = serializer
         self._to_dict: Callable[[Any], dict[str, Any]] = serializer.to_dict
-        model = importlib.import_module("airflow.models.serialized_dag").SerializedDagModel
+        stored: Any = importlib.import_module("airflow.models.serialized_dag")
+        stored.json = as_module()  # Airflow hashes where no DAG file runs
+        model = stored.SerializedDagModel
         self._hash: Callable[[dict[str, Any]], str] = model.hash
         self._context = importlib.import_module(_CONTEXTS).DagContext
         self._dag_class = importlib.import_module("airflow.sdk").DAG
@@ -161,7 +164,7 @@ class AirflowAdapter:
         self._home = AirflowSettings.read().home.rstrip("/")
         lookups.watch(self._used)
         self._bag_class = self._make_bag_class()
-        self._loads, self._dumps = json.loads, json.JSONEncoder(sort_keys=True).encode
+        self._loads, self._dumps = JSONDecoder().decode, JSONEncoder(sort_keys=True).encode
         logging.getLogger("airflow").setLevel(logging.WARNING)
 
     @staticmethod
@@ -265,7 +268,9 @@ class AirflowAdapter:
             try:
                 loaded = self._serialized(dag)
             except Exception as error:  # noqa: BLE001 - what a DAG holds decides what its serialization raises
-                result.errors.append(problem_of(error, file, doing=f"DAG {dag.dag_id!r} cannot be serialized"))
+                problem = problem_of(error, file, doing=f"DAG {dag.dag_id!r} cannot be serialized")
+                line = problem.line or line_defining(str(dag.dag_id), file)
+                result.errors.append(dataclasses.replace(problem, line=line))
                 continue
             result.dags.append(loaded)
             if loaded.relative_fileloc not in result.sources:
@@ -373,7 +378,7 @@ def _warnings(captured: dict[str, tuple[str, ...]], file: SourceFile) -> list[Lo
 
 
 def _duplicate(dag_id: str, file: SourceFile) -> FileProblem:
-    lines = _lines_naming(dag_id, file)
+    lines = lines_naming(dag_id, file)
     where = f" (see lines {', '.join(map(str, lines))})" if len(lines) > 1 else ""
     return FileProblem(
         "DuplicateDagId",
@@ -381,20 +386,3 @@ def _duplicate(dag_id: str, file: SourceFile) -> FileProblem:
         "give each DAG a dag_id of its own",
         lines[-1] if lines else None,
     )
-
-
-def _lines_naming(dag_id: str, file: SourceFile) -> list[int]:
-    """Lines of calls that have `dag_id` as a literal argument, and of functions with that name and a decorator."""
-    try:
-        tree = ast.parse(Path(file.absolute).read_bytes())
-    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
-        return []
-    lines = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            values = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "dag_id")]
-            if any(isinstance(value, ast.Constant) and value.value == dag_id for value in values):
-                lines.add(node.lineno)
-        elif isinstance(node, ast.FunctionDef) and node.name == dag_id and node.decorator_list:
-            lines.add(node.lineno)
-    return sorted(lines)

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from dagbundle_parser.ahead import Helpers, folders_beside, import_installed, imports_of
 from dagbundle_parser.errors import FileProblem
 from dagbundle_parser.loaders.airflow import AirflowAdapter
 from dagbundle_parser.loaders.base import AbstractDagLoader, Candidate, LoadedWarning, LoadResult, SourceFile
 from dagbundle_parser.plain import is_plain
 from dagbundle_parser.pruning import strip
-from dagbundle_parser.warmup import bound_names, import_installed, imported_names, parse_source
+from dagbundle_parser.warmup import bound_names, parse_source
 
 _MAX_SOURCE_BYTES = 4 << 20
 _PLUGIN_KINDS = ("Timetable", "Strategy", "Mapper", "Window", "Reference", "Link")
@@ -59,7 +60,8 @@ class PythonDagLoader(AbstractDagLoader):
                 running[file.path] = strip(tree)
         may_need_plugins = any(map(_may_need_plugins, running.values()))  # the gate changes what it looks at
         if files:
-            import_installed({name for nodes in running.values() for name in imported_names(nodes)}, files[0].root)
+            imports = {item for nodes in running.values() for item in imports_of(nodes)}
+            import_installed(sorted(Helpers(folders_beside(files[0].root)).follow(imports)), files[0].root)
         self._plain.update(path for path, nodes in running.items() if is_plain(nodes, sys.modules))
         adapter.warm_up(files[0].bundle if files else "warm-up", plugins=may_need_plugins)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from dagbundle_parser.discovery import ListedFile
-from dagbundle_parser.pool import FileRecord
+from dagbundle_parser.running import FileRecord
 from dagbundle_parser.store_client import DagStoreClient
 
 

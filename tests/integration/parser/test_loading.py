@@ -292,3 +292,37 @@ def test_a_timeout_while_dags_are_serialized_says_so(
     (error,) = newest.parse(bundle, limits={"fileSeconds": 3})["files"]["a.py"]["errors"]
     assert error["kind"] == "Timeout"
     assert "its DAGs were being serialized" in error["message"]
+
+
+def test_a_json_that_a_file_patched_changes_neither_its_dag_nor_the_hash(
+    airflow: Airflow, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    patches = (
+        "import json\njson.dumps = lambda *a, **k: '{}'\njson.loads = lambda text: {}\n"
+        "json.JSONEncoder.encode = lambda self, value: '{}'\njson.JSONEncoder.iterencode = lambda self, *a, **k: iter('x')\n"
+        "json.JSONDecoder.decode = lambda self, *a: {}\n"
+    )
+    folder = write(tmp_path / "bundle", {"a.py": DAG.format("a")})
+    plain = airflow.parse(folder)["files"]["a.py"]
+    patched = airflow.parse(write(folder, {"a.py": DAG.format("a") + patches}))["files"]["a.py"]
+    assert plain["errors"] == patched["errors"] == []
+    assert len(plain["dags"][0]["dag_hash"]) == 32
+    assert patched["dags"] == plain["dags"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("deep = []\nfor _ in range(5000): deep = [deep]\ndag = DAG('deep', schedule=None, params={'x': deep})\n", 6),
+        (
+            "deep = []\nfor _ in range(300): deep = [deep]\nname = 'de' + 'ep'\ndag = DAG(name, default_args={'x': deep})\n",
+            7,
+        ),
+    ],
+)
+def test_what_nests_too_deeply_is_refused_in_the_line_that_makes_the_dag(
+    newest: Airflow, write: Callable[..., Path], tmp_path: Path, text: str, line: int
+) -> None:
+    folder = write(tmp_path / "bundle", {"deep.py": HEAD + text})
+    [error] = newest.parse(folder)["files"]["deep.py"]["errors"]
+    assert (error["kind"], error["line"]) == ("RecursionError", line), error

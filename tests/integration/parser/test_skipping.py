@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dagbundle.rollout import content
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -77,6 +79,12 @@ def known_of(run: dict[str, Any]) -> dict[str, Any]:
 
 def unchanged(run: dict[str, Any]) -> set[str]:
     return {path for path, record in run["files"].items() if record["status"] == "unchanged"}
+
+
+def shas(run: dict[str, Any]) -> dict[str, str]:
+    """The content's hash of each DAG."""
+    dags = (dag for record in run["files"].values() for dag in record["dags"])
+    return {dag["dag_id"]: content.split(dag["data"]).sha256 for dag in dags}
 
 
 def dag_ids(run: dict[str, Any], path: str) -> list[str]:
@@ -188,6 +196,18 @@ def test_the_same_bytes_in_another_place_with_another_home_are_skipped(
     homes = [{"AIRFLOW_HOME": str(tmp_path / name), "HOME": str(tmp_path / name)} for name in ("home-1", "home-2")]
     first = airflow.parse(one, env=homes[0])
     assert {path: record["errors"] for path, record in first["files"].items()} == {path: [] for path in first["files"]}
+    assert shas(first) == shas(airflow.parse(two, env=homes[1]))
     shutil.rmtree(one)
     again = airflow.parse(two, env=homes[1], known=known_of(first))
     assert unchanged(again) == {"plain.py", "helped.py", "milk.yml"}
+
+
+def test_every_example_dag_is_the_same_in_another_place_with_another_home(airflow: Airflow, tmp_path: Path) -> None:
+    program = "import airflow.example_dags as examples, json\nprint(json.dumps(list(examples.__path__)[0]))"
+    found = []
+    for name in ("one", "two"):
+        shutil.copytree(airflow.script(program), tmp_path / name / "dags", ignore=shutil.ignore_patterns("__pycache__"))
+        home = str(tmp_path / f"home-{name}")
+        found.append(shas(airflow.parse(tmp_path / name / "dags", env={"AIRFLOW_HOME": home, "HOME": home})))
+    assert len(found[0]) > 60
+    assert found[0] == found[1]

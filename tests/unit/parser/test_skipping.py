@@ -201,6 +201,16 @@ def test_another_checkout_and_another_home_skip_what_cannot_tell_them_apart(tmp_
     assert unchanged(again) == {"plain.py"}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_skips_what_is_not_broken(tmp_path: Path, bundle: Path) -> None:
+    write_bundle(bundle, {"broken.py": "DAGS = {}\nraise ValueError\n", "whole.py": "import helper\nDAGS = {}\n"})
+    write_bundle(bundle, {"helper.py": "", "asks.py": source("os.path.expanduser('~/x')")})
+    first = run_stub(bundle, tmp_path / "request.json", env={"HOME": "/root", "USER": "root"})
+    users = {"HOME": "/home/plain", "USER": "plain", "STUB_UID": "60021"}
+    again = run_stub(bundle, tmp_path / "request.json", env=users, known=known_of(first))
+    assert unchanged(again) == {"whole.py"}
+
+
 @pytest.mark.parametrize("whole_seconds", [True, False])
 def test_an_installed_file_that_is_mended_in_place_counts(tmp_path: Path, whole_seconds: bool) -> None:
     site = write_bundle(

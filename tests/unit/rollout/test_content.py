@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import random
 from typing import Any
 
@@ -73,6 +74,31 @@ def test_the_hash_does_not_depend_on_the_order_of_keys_and_tasks_nor_on_fileloc(
     rng.shuffle(items)
     shuffled["dag"] = dict(items) | {"fileloc": "/elsewhere/x.py"}
     assert content.split(shuffled).sha256 == content.split(document).sha256
+
+
+def test_the_hash_does_not_depend_on_the_parsers_own_folder_of_dags() -> None:
+    one, two = (serialized.dag("d", _processor_dags_folder=f"/home/{user}/airflow/dags") for user in ("a", "b"))
+    assert content.split(one).sha256 == content.split(two).sha256
+    assert "_processor_dags_folder" not in content.join(content.split(one))["dag"]
+
+
+def test_an_operator_that_the_file_defines_is_the_same_anywhere_and_has_the_publishers_module_name() -> None:
+    def document(root: str) -> dict[str, Any]:
+        digest = hashlib.sha1(f"{root}/dags/x-y.py".encode(), usedforsecurity=False).hexdigest()
+        own = serialized.task(
+            "a", _task_module=f"unusual_prefix_{digest}_x_y", python_callable_name=f"unusual_prefix_{digest}_x_y.f"
+        )
+        tasks = [own, serialized.task("b", _task_module="airflow.providers.standard.operators.empty")]
+        paths = {"fileloc": f"{root}/dags/x-y.py", "relative_fileloc": "dags/x-y.py", "_processor_dags_folder": root}
+        return serialized.dag("d", tasks, **paths)
+
+    taken = content.split(document("/home/a"))
+    assert taken.sha256 == content.split(document("/home/b")).sha256
+    placed = content.join(taken)
+    content.place(placed, root="/opt/bundle", dags_folder="/opt/bundle")
+    assert placed["dag"]["tasks"] == document("/opt/bundle")["dag"]["tasks"]
+    assert placed["dag"] == document("/opt/bundle")["dag"]
+    assert content.split(placed).sha256 == taken.sha256
 
 
 @hypothesis.given(documents(), documents())

@@ -72,6 +72,7 @@ class Adapter:
     Attributes:
         version: Of the installed Airflow.
         minor: Likewise, `3.3`.
+        dags_folder: Of this deployment, which stock Airflow puts into every DAG.
     """
 
     def __init__(self, examiner: Examiner | None = None) -> None:
@@ -115,6 +116,7 @@ class Adapter:
         models.import_all_models()  # they refer to each other by name
         self._conf = conf
         self._runs = NextRuns(self.minor, base, pendulum.instance, self.examiner)
+        self.dags_folder = str(settings.DAGS_FOLDER)
         self._operation = collection.DagModelOperation
         self._assets = collection.AssetModelOperation
         self.Job = job.Job

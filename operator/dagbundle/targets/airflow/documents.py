@@ -71,13 +71,20 @@ class Documents:
             budget.spend(f"DAG {item.dag_id}, file {item.path}", answer)
         return found
 
-    def checked(self, dags: Sequence[WrittenDag], move: Move) -> Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    def checked(
+        self, dags: Sequence[WrittenDag], move: Move, dags_folder: str
+    ) -> Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]:
         """Return the documents that a publication writes, each with what the examiner answered, in the same order.
+
+        Args:
+            dags: As above.
+            move: The publication.
+            dags_folder: Of this deployment, which stock Airflow puts into every DAG.
 
         Raises:
             TargetError: One of them may not be written; the message names it.
         """
-        documents = {dag.dag_id: self._document(dag, move) for dag in dags}
+        documents = {dag.dag_id: self._document(dag, move, dags_folder) for dag in dags}
         answers: dict[str, Mapping[str, Any]] = {}
         budget = _Budget(len(dags))
         for dag, answer in self._examined((dag, dag.content.sha256, documents[dag.dag_id]) for dag in dags):
@@ -87,7 +94,7 @@ class Documents:
             answers[dag.dag_id] = answer
         return [(documents[dag.dag_id], answers[dag.dag_id]) for dag in dags]
 
-    def _document(self, dag: WrittenDag, move: Move) -> dict[str, Any]:
+    def _document(self, dag: WrittenDag, move: Move, dags_folder: str) -> dict[str, Any]:
         """Rebuild the serialized DAG, vetted, with the place where its file is in the image."""
         document: dict[str, Any] = content.join(dag.content)
         try:
@@ -97,7 +104,7 @@ class Documents:
                 vetting.refuse("the path of its file", fileloc, f"Airflow's column holds {most:,}")
         except errors.TargetError as error:
             raise _named(dag, move, error.message, error.hint, error.reason) from error
-        document["dag"]["fileloc"] = fileloc
+        content.place(document, root=move.root, dags_folder=dags_folder)
         return document
 
     def _examined(

@@ -164,7 +164,7 @@ class AirflowTarget:
         for dag in move.written:
             by_version.setdefault(dag.bundle_version, []).append(dag)
         for bundle_version, dags in by_version.items():
-            checked = self._documents.checked(dags, move)
+            checked = self._documents.checked(dags, move, self._airflow.dags_folder)
             sources = {
                 document["dag"]["fileloc"]: dag.source or NO_SOURCE
                 for dag, (document, _) in zip(dags, checked, strict=True)

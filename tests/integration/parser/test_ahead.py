@@ -1,0 +1,42 @@
+"""What files import through helpers is imported once for all of them, and what that makes of them is the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from integration.parser.conftest import Airflow
+
+    Write = Callable[[Path, dict[str, str | bytes]], Path]
+
+pytestmark = pytest.mark.airflow
+
+FLOW = (
+    "from airflow.sdk import DAG, task\nfrom common import DEFAULTS, HOOK\n"
+    'with DAG("flow_{0}", default_args=DEFAULTS, schedule=None):\n    @task\n    def go():\n        pass\n    go()\n'
+)
+LIBRARY = (
+    "import os\nwith open(os.environ['IMPORT_LOG'], 'a') as log:\n    log.write(f'{__name__}\\n')\nclass Hook: ...\n"
+)
+
+
+def test_a_library_that_helpers_import_is_imported_once_for_all_files(
+    newest: Airflow, write: Write, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    log.chmod(0o666)
+    tmp_path.chmod(0o755)
+    site = write(tmp_path / "site-packages", {"heavy/__init__.py": LIBRARY, "heavy/hooks.py": LIBRARY})
+    files: dict[str, str | bytes] = {f"flow_{n}.py": FLOW.format(n) for n in range(8)}
+    files |= {"common.py": "from team.hooks import HOOK\nDEFAULTS = {'retries': 2}\n", "team/__init__.py": ""}
+    files["team/hooks.py"] = "from heavy import hooks\nHOOK = hooks.Hook\n"
+    folder = write(tmp_path / "bundle", files)
+    run = newest.parse(folder, env={"PYTHONPATH": str(site), "IMPORT_LOG": str(log)})
+    assert {path: len(record["dags"]) for path, record in run["files"].items()} == {f"flow_{n}.py": 1 for n in range(8)}
+    assert log.read_text().split() == ["heavy", "heavy.hooks"]
