@@ -68,11 +68,37 @@ Quantity = Annotated[
 """Bytes as Kubernetes writes them: `512Mi`, `1Gi`, `1000000`."""
 Object = Annotated[dict[str, Any], pydantic.AfterValidator(_small)]
 """A value of Kubernetes' or of somebody's parser, which is passed on as it is."""
+BENDING = "%?#\\"
+"""Characters that a URL, and so some secrets backends, read as something else than a part of a name."""
+
+
+def is_straight(name: str) -> bool:
+    """Tell whether a name leads where it says in a backend that makes a path or a URL of it, as Vault's does.
+
+    Args:
+        name: Of a Variable or Connection, or a pattern of such names.
+
+    Returns:
+        False where it has a `.`, `..` or empty part between slashes, or one of `BENDING`.
+    """
+    return not set(BENDING) & set(name) and not {"", ".", ".."} & set(name.split("/"))
+
+
+def _straight(name: str) -> str:
+    if not is_straight(name):
+        raise ValueError(f"{name!r} must not have '.', '..' or nothing between slashes, nor one of {' '.join(BENDING)}")
+    return name
+
+
 AbsolutePath = Annotated[
     str, pydantic.Field(pattern=r"^/[^\x00-\x1f]*$", max_length=512), pydantic.AfterValidator(_settled)
 ]
 """A path from the root that leads where it says."""
-NamePattern = Annotated[str, pydantic.Field(pattern=r"^[^*\x00-\x1f]*([^*\x00-\x1f]|\*)$", max_length=250)]
+NamePattern = Annotated[
+    str,
+    pydantic.Field(pattern=r"^[^*\x00-\x1f]*([^*\x00-\x1f]|\*)$", max_length=250),
+    pydantic.AfterValidator(_straight),
+]
 """A name of Airflow's, or the beginning of names and `*`: `sales_db`, `sales_*`."""
 CountOrPercent = Annotated[int, pydantic.Field(ge=0)] | Annotated[str, pydantic.Field(pattern=r"^(100|[0-9]{1,2})%$")]
 """A number, or a percentage of what is live now, rounded up: `3`, `10%`."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dagbundle import errors
+from dagbundle.resources import base
 from dagbundle.resources import bundle as bundle_models
 from dagbundle.resources import grants as grant_models
 
@@ -51,8 +52,14 @@ def limit_of(limit: Limit, base: int) -> int | None:
 
 
 def allows(patterns: Sequence[str], name: str) -> bool:
-    """Tell whether a name, or all that a pattern stands for, is among patterns."""
-    return any(name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern for pattern in patterns)
+    """Tell whether a name, or all that a pattern stands for, is among patterns.
+
+    No pattern allows a name that leads elsewhere in a backend that makes a path of it: `sales_*` is not
+    `sales_x/../hr_payroll`.
+    """
+    return base.is_straight(name) and any(
+        name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern for pattern in patterns
+    )
 
 
 def resolve(resource: bundle_models.DagBundle, grants: grant_models.Grants | None) -> Policy:

@@ -117,6 +117,15 @@ def test_what_is_not_there_or_cannot_be_there_is_missing(world: World, giving: P
     assert (answer.status, answer.reason) == (404, "NoSuchValue")
 
 
+@pytest.mark.parametrize(
+    "key", ["sales_x/../payroll", "sales_x%2f..%2fpayroll", "sales_%252e%252e%252fpayroll", "sales_x%3fa"]
+)
+def test_a_name_that_leads_elsewhere_in_a_backend_is_not_asked_for(world: World, giving: Process, key: str) -> None:
+    answer = world.pod(granted(world)).ask(giving, f"/variables/{key}")
+    assert answer.status in {403, 404}
+    assert answer.reason in {"NotGranted", "NoSuchValue", "NotFound"}
+
+
 def test_a_server_without_a_target_has_no_values_and_says_so_beforehand(world: World, server: Process) -> None:
     pod = world.pod(granted(world))
     assert pod.ask(server).document["values"] is False

@@ -118,6 +118,35 @@ def test_a_pattern_is_a_name_or_the_beginning_of_names(patterns: list[str], name
     assert policy.allows(patterns, name) is allowed
 
 
+CLIMBING = [
+    "sales_x/../hr_payroll",
+    "sales_/./x",
+    "sales_x//hr",
+    "sales_x/",
+    "sales_%2e%2e",
+    "sales_x?a",
+    "sales_x#a",
+    "sales_\\x",
+]
+
+
+@pytest.mark.parametrize("name", CLIMBING)
+def test_no_pattern_allows_a_name_that_leads_elsewhere_in_a_backend_of_paths(name: str) -> None:
+    assert not policy.allows(["*", "sales_*", name], name)
+    assert not policy.allows(["*", "sales_*"], name + "*") or name.endswith("/")
+
+
+@pytest.mark.parametrize("name", CLIMBING)
+def test_a_grant_of_a_name_that_leads_elsewhere_is_refused(name: str) -> None:
+    with pytest.raises(errors.ResourceError, match=r"must not have '\.', '\.\.' or nothing between slashes"):
+        granted(variables=[name])
+
+
+@pytest.mark.parametrize("name", ["sales_x/eu/day", "sales.x", "sales..x", "sales_x/..y", "sales x"])
+def test_dots_and_slashes_of_ordinary_names_are_allowed(name: str) -> None:
+    assert policy.allows(["sales*"], name)
+
+
 @pytest.mark.parametrize("name", ["", "a*b", "**", "new\nline", "x" * 251])
 def test_a_pattern_with_a_star_elsewhere_is_refused(name: str) -> None:
     with pytest.raises(errors.ResourceError, match=r"tenants\[0\].variables\[0\]"):
