@@ -42,14 +42,14 @@ def next_execution(command: Command, minor: str, code: int = 0) -> Any:
 @pytest.mark.parametrize("minor", airflow.MINORS[1:])
 def test_the_first_run_follows_the_dates_of_tasks(store_dag: Any, command: Command, minor: str) -> None:
     store_dag(timetable=DAILY)
-    (run,) = next_execution(command, minor).data
+    (run,) = next_execution(command, minor).data["items"]
     assert run["run_after"] == "2020-01-01T00:00:00+00:00"
 
 
 @pytest.mark.parametrize("minor", airflow.MINORS[1:])
 def test_nothing_of_a_dag_but_its_schedule_is_decoded(store_dag: Any, command: Command, minor: str) -> None:
     store_dag(timetable=DAILY, default_args={"__type": "dict", "__var": {"x": EVIL}}, params=[["p", EVIL]], doc_md=EVIL)
-    assert next_execution(command, minor).data
+    assert next_execution(command, minor).data["items"]
     assert not list(command.folder.rglob("CANARY"))
 
 

@@ -28,7 +28,13 @@ from support.api_server import ApiServer
 
 GRANTS = Grants.model_validate({"tenants": [{"namespace": "team"}]})
 SETTINGS = Settings(database_url="", jobs=jobs.Settings("https://server.invalid", "", "parser:1"), grants=GRANTS)
-DELETED = {"deletionTimestamp": dt.datetime.now(dt.UTC).isoformat()}
+
+
+def deleted() -> dict[str, str]:
+    """Metadata of a bundle that is deleted now: a deletion waits five minutes for what fails."""
+    return {"deletionTimestamp": dt.datetime.now(dt.UTC).isoformat()}
+
+
 FIRST = {
     "head", "live", "register_bundle", "start_rollout", "run_states", "record_job", "job_created", "rollout",
     "outcomes", "owners", "refused", "publish", "create_job", "job_events", "write_status", "post_event",
@@ -156,7 +162,7 @@ def test_a_deletion_that_fails_says_so_in_the_status(
     controller = Controller(sqlite_store)
     first_version("sales", controller)
     body = controller.api.bundles["team", "sales"]
-    controller.api._show({**body, "metadata": {**body["metadata"], **DELETED, "generation": 2}})
+    controller.api._show({**body, "metadata": {**body["metadata"], **deleted(), "generation": 2}})
     faulty = controller.store if method == "deactivate_bundle" else controller.cluster
     faulty.fails, faulty.error = method, made(kind)
     controller.work("sales")

@@ -18,7 +18,7 @@ EXPECTED = {
     "applied": ("Progressing", "Waiting for dagbundle-operator"),
     "guarded": ("Progressing", "Waiting for dagbundle-operator"),
     "parsing": ("Progressing", "Parsing: waiting for 2 of the rollout's runs: ingest, reporting"),
-    "queued": ("Progressing", "Queued: 1 parser Jobs are running, which is the platform's limit"),
+    "queued": ("Progressing", "Queued: the platform's limit of 1 parser pods is reached"),
     "image cannot be pulled": ("Progressing", "ImagePullBackOff: subdir ingest: ImagePullBackOff: Back-off pulling"),
     "published": ("Healthy", "version sha256:aaaaaaaaaaaa is published"),
     "published and changed since": ("Progressing", "Waiting for dagbundle-operator"),

@@ -98,7 +98,8 @@ class Documents:
         """Rebuild the serialized DAG, vetted, with the place where its file is in the image."""
         document: dict[str, Any] = content.join(dag.content)
         try:
-            vetting.check(document, self._allowed)
+            if self._fresh(dag.content.sha256) is None:  # else it was vetted when it was judged, a moment ago
+                vetting.check(document, self._allowed)
             fileloc = posixpath.join(move.root, dag.relative_fileloc)
             if len(fileloc) > (most := vetting.LIMITS["dag.fileloc"]):
                 vetting.refuse("the path of its file", fileloc, f"Airflow's column holds {most:,}")
@@ -107,6 +108,11 @@ class Documents:
         content.place(document, root=move.root, dags_folder=dags_folder)
         return document
 
+    def _fresh(self, sha256: str) -> Mapping[str, Any] | None:
+        """Return what was answered in the last minute for a document that had passed its vetting."""
+        then, answer = self._answers.get(sha256, (0.0, None))
+        return answer if time.monotonic() - then < _FRESH else None
+
     def _examined(
         self, documents: Iterable[tuple[Key, str, Mapping[str, Any]]]
     ) -> Iterator[tuple[Key, Mapping[str, Any] | DocumentError]]:
@@ -114,13 +120,12 @@ class Documents:
         known: list[tuple[Key, Mapping[str, Any]]] = []
 
         def unknown() -> Iterator[tuple[tuple[Key, str], Mapping[str, Any]]]:
-            now = time.monotonic()
             for key, sha256, document in documents:
-                then, answer = self._answers.get(sha256, (0.0, {}))
-                if answer and now - then < _FRESH:
-                    known.append((key, {**answer, "cpu": 0.0}))
-                else:
+                answer = self._fresh(sha256)
+                if answer is None:
                     yield (key, sha256), document
+                else:
+                    known.append((key, {**answer, "cpu": 0.0}))
 
         for (key, sha256), answer in self._examiner.each(unknown()):
             if not isinstance(answer, DocumentError):
