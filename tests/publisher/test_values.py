@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet
 from sqlalchemy.orm import Session
 
 from dagbundle import errors
-from dagbundle.controller import workers
+from dagbundle.controller import upkeep
 from dagbundle.controller.settings import Settings
 from dagbundle.engine import collecting, engine
 from dagbundle.resources import base, bundle
@@ -195,7 +195,7 @@ def over(store: DagStore, job: JobRow) -> None:
 
 
 def asked_again(store: DagStore, key: BundleKey = SALES, **granted: list[str]) -> bool:
-    workers.follow_values(store, settings(**granted))
+    upkeep.follow_values(store, settings(**granted))
     return store.head(key).requested
 
 

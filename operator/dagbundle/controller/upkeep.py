@@ -98,18 +98,22 @@ class Upkeep:
                 self._store.follow(bundle)
 
     def _follow_values(self) -> None:
-        """Have bundles parsed again whose files read a Variable or Connection that is another now."""
-        changed, unknown = lookups.changed(self._store, self._settings.grants, cluster=self._settings.cluster)
-        for bundle in sorted(changed):
-            with _isolated("values", bundle):
-                self._store.request_parse([bundle])
-                metrics.VALUE_CHANGES.inc()
-                _LOG.info("values changed", extra={"bundle": str(bundle)})
-        if unknown:
-            _LOG.warning("values cannot be looked up", extra={"number": unknown})
+        follow_values(self._store, self._settings)
 
     def _collect_garbage(self) -> None:
         self._store.collect_garbage(keep_revisions=self._settings.keep_revisions)
+
+
+def follow_values(store: DagStore, settings: Settings) -> None:
+    """Have bundles parsed again whose files read a Variable or Connection that is another now."""
+    changed, unknown = lookups.changed(store, settings.grants, cluster=settings.cluster)
+    for bundle in sorted(changed):
+        with _isolated("values", bundle):
+            store.request_parse([bundle])
+            metrics.VALUE_CHANGES.inc()
+            _LOG.info("values changed", extra={"bundle": str(bundle)})
+    if unknown:
+        _LOG.warning("values cannot be looked up", extra={"number": unknown})
 
 
 @contextmanager

@@ -147,6 +147,8 @@ class Door:
                 found,
                 ssl=self._context,
                 ssl_handshake_timeout=self._settings.handshake_seconds if self._context else None,
+                # a client that reads no answer has as long as for any other, not asyncio's own 30 s
+                ssl_shutdown_timeout=self._settings.request_seconds if self._context else None,
             )
         except OSError as error:  # of TLS too: the client left, was too slow, or speaks something else
             _LOG.debug("a connection did not begin", extra={"address": address, "detail": str(error)})

@@ -135,11 +135,13 @@ def test_one_address_has_only_so_many_connections_and_the_probes_still_answer(wo
     assert pod.ask(server).status == 200
 
 
-def test_a_client_that_does_not_read_its_answer_is_dropped(world: World, serve: Serve) -> None:
+@pytest.mark.parametrize("files", [1, 8], ids=["that the socket's buffer holds", "that is longer than any buffer"])
+def test_a_client_that_does_not_read_its_answer_is_dropped(world: World, serve: Serve, files: int) -> None:
     server = serve(request_seconds=0.5, head_seconds=0.5)
     pod = world.pod(world.job())
-    big = {**A, "fingerprint": "f", "closure": {f"file{number}.py": f"{number:064}" for number in range(20_000)}}
-    assert pod.report(server, big).status == 200
+    closure = {f"file{number}.py": f"{number:064}" for number in range(20_000)}
+    big = [{**reports.parsed(f"{n}.py"), "fingerprint": "f", "closure": closure} for n in range(files)]
+    assert pod.report(server, *big).status == 200
     publish(world, world.store.job(pod.run).rollout_id)
     pod = world.pod(world.job())
     for extra in ((), ("Connection: close",)):
@@ -150,7 +152,8 @@ def test_a_client_that_does_not_read_its_answer_is_dropped(world: World, serve: 
             connection.sendall(head(pod, *extra).replace(b"POST", b"GET", 1).replace(b"/report", b"", 1))
             wait_for(server, "dagbundle_server_connections", 1)
             wait_for(server, "dagbundle_server_connections", 0)
-    assert pod.ask(server).status == 200
+    other = world.pod(world.job(world.rollout(BundleKey("team-small", "small"))))
+    assert other.ask(server).status == 200
 
 
 def test_reports_together_hold_only_so_much_memory(world: World, serve: Serve) -> None:
