@@ -25,6 +25,9 @@ STDIN = "-"
 """What stands for standard input in place of a file."""
 MAX_RESOURCE_BYTES = 1024 * 1024
 """etcd refuses larger objects, so no cluster would take one either."""
+MAX_DEPTH = 100
+_SAID = 1_000
+"""Characters of an error of PyYAML's that are shown: it may quote the document."""
 
 
 PYTHON_HINT = (
@@ -235,9 +238,20 @@ def _documents(path: pathlib.Path, limit: int) -> list[Any]:
     if len(data) > limit:
         raise errors.ResourceError(f"{path} is larger than {limit:,} bytes")
     try:
-        events = list(yaml.parse(data, Loader=yaml.SafeLoader))
-        if any(isinstance(event, yaml.AliasEvent) for event in events):
-            raise errors.ResourceError(f"{path} uses YAML aliases, which are not accepted here", hint="write it out")
+        depth = 0
+        for event in yaml.parse(data, Loader=yaml.SafeLoader):  # one by one: PyYAML takes minutes over what nests
+            if isinstance(event, yaml.AliasEvent):
+                raise errors.ResourceError(
+                    f"{path} uses YAML aliases, which are not accepted here", hint="write it out"
+                )
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise errors.ResourceError(f"{path} nests lists and maps deeper than {MAX_DEPTH} levels")
         return list(yaml.safe_load_all(data))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise errors.ResourceError(f"{path} is no YAML that can be read: {error}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise errors.ResourceError(f"{path} is no YAML that can be read: {str(error)[:_SAID]}") from error
+    except (AttributeError, KeyError, TypeError) as error:  # of PyYAML's constructors, by a tag that does not fit
+        raise errors.ResourceError(
+            f"{path} is no YAML that can be read: a value does not fit its tag ({type(error).__name__})",
+            hint="leave out tags such as !!timestamp and !!bool",
+        ) from error

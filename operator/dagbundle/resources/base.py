@@ -8,8 +8,9 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import reprlib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import pydantic
@@ -32,10 +33,19 @@ _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _QUANTITY = re.compile(r"(\d+)(Ki|Mi|Gi|Ti|k|M|G|T)?")
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxlong = 3, 120, 120
+
 MAX_BYTES = 2**53
 """What every reader of JSON takes for a whole number."""
+MAX_FAULTS = 20
+"""How many faults of one document a message names."""
+MAX_FAULT = 1_000
+"""Characters of one of them."""
 MAX_OBJECT_BYTES = 16 * 1024
 """Bytes of a value that is passed on as it is, as JSON."""
+MAX_OBJECT_DEPTH = 50
+"""Levels of its lists and objects: pydantic writes no more than some hundred."""
 
 
 def _countable(value: str) -> str:
@@ -51,7 +61,16 @@ def _small(value: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("it cannot be written as JSON") from error
     if size > MAX_OBJECT_BYTES:
         raise ValueError(f"it has {size:,} bytes as JSON, and at most {MAX_OBJECT_BYTES:,} are taken")
+    level: list[Any] = [value]
+    for _ in range(MAX_OBJECT_DEPTH):
+        level = [item for found in level for item in _items(found)]
+    if level:
+        raise ValueError(f"it nests deeper than {MAX_OBJECT_DEPTH} levels")
     return value
+
+
+def _items(value: object) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _settled(path: str) -> str:
@@ -133,11 +152,19 @@ def validate(model: type[ModelT], document: object, *, what: str) -> ModelT:
     try:
         return model.model_validate(dict(document))
     except pydantic.ValidationError as error:
-        lines = sorted({_describe(model, item) for item in error.errors(include_url=False)})
+        found = error.errors(include_url=False)
+        lines = sorted({_short(_describe(model, item)) for item in found[:MAX_FAULTS]})
+        if more := len(found) - MAX_FAULTS:
+            lines += [f"and {more:,} more"] if more > 0 else []
         raise errors.ResourceError(
             f"{what} is not valid:\n" + "\n".join(f"  {line}" for line in lines),
             hint="correct the fields named above and try again",
         ) from error
+
+
+def _short(line: str) -> str:
+    """Cut a line that a document's own names and values made long."""
+    return line if len(line) <= MAX_FAULT else f"{line[:MAX_FAULT]}…"
 
 
 def _describe(model: type[pydantic.BaseModel], item: Any) -> str:
@@ -153,12 +180,17 @@ def _describe(model: type[pydantic.BaseModel], item: Any) -> str:
     if kind == "missing":
         return f"{path}: required field is missing"
     if kind == "literal_error":
-        return f"{path}: {item['input']!r:.100} is not allowed (allowed: {item['ctx']['expected']})"
+        return f"{path}: {_shown(item['input'])} is not allowed (allowed: {item['ctx']['expected']})"
     if kind == "string_pattern_mismatch":
-        return f"{path}: {item['input']!r:.100} does not have the form {item['ctx']['pattern']}"
+        return f"{path}: {_shown(item['input'])} does not have the form {item['ctx']['pattern']}"
     if kind == "value_error":
         return f"{path}: {item['ctx']['error']}"
-    return f"{path}: {item['msg']} (it is {item['input']!r:.100})"
+    return f"{path}: {item['msg']} (it is {_shown(item['input'])})"
+
+
+def _shown(value: object) -> str:
+    """Write the beginning of a value, without writing all of one that is large."""
+    return _BRIEF.repr(value)[:100]
 
 
 def _walk(model: type[pydantic.BaseModel], loc: Sequence[int | str]) -> tuple[str, type[pydantic.BaseModel] | None]:

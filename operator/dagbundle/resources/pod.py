@@ -6,7 +6,7 @@ them when the Job is created, as the subdir's own account.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import pydantic
 
@@ -96,6 +96,16 @@ class Pod(base.Model):
         long = next((key for key in value if len(key) > _MOST_NAME), None)
         if long is not None:
             raise ValueError(f"{long[:60]!r}… is longer than {_MOST_NAME} characters")
+        return value
+
+    @pydantic.field_validator("env", "volumes", "volume_mounts")
+    @classmethod
+    def _named(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for index, entry in enumerate(value):
+            if not isinstance(entry.get("name"), str):
+                raise ValueError(  # noqa: TRY004 - pydantic takes no other
+                    f"entry {index} has no name that is a text"
+                )
         return value
 
     @pydantic.field_validator("labels", "annotations")

@@ -88,6 +88,7 @@ class Adapter:
         from airflow import models, settings  # noqa: PLC0415 - takes two seconds, and variables come first
         from airflow.configuration import conf  # noqa: PLC0415 - likewise
         from airflow.dag_processing import collection  # noqa: PLC0415 - likewise
+        from airflow.exceptions import AirflowException  # noqa: PLC0415 - likewise
         from airflow.jobs import job  # noqa: PLC0415 - likewise
         from airflow.models import (  # noqa: PLC0415 - likewise
             asset,
@@ -115,6 +116,7 @@ class Adapter:
         settings.configure_adapters()
         models.import_all_models()  # they refer to each other by name
         self._conf = conf
+        self._invalid = (ValueError, AirflowException)
         self._runs = NextRuns(self.minor, base, pendulum.instance, self.examiner)
         self.dags_folder = str(settings.DAGS_FOLDER)
         self._operation = collection.DagModelOperation
@@ -223,9 +225,7 @@ class Adapter:
         view = self._lazy(data=document)
         real = view._real_dag  # noqa: SLF001 - there is no other
         library.refuse_overridden(document, real)
-        for params in (real.params, *(task.params for task in real.tasks if hasattr(task, "params"))):
-            with contextlib.suppress(ValueError):  # a Param without a value is valid until a run is made
-                params.validate()
+        library.validate_params(real, self._invalid)
         info = self._runs.compute(real, last)
         return {
             "info": wire.info_to_json(info),

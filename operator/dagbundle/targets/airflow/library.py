@@ -67,6 +67,20 @@ def refuse_overridden(document: Mapping[str, Any], real: Any) -> None:
                 raise TypeError(f"field {name} of task {body['task_id']} would take the place of a method")
 
 
+def validate_params(dag: Any, invalid: tuple[type[Exception], ...]) -> None:
+    """Compute what Airflow computes of the Params of a DAG and its tasks when a run is made.
+
+    Args:
+        dag: Decoded.
+        invalid: What Airflow raises of Params that are not valid, one error in 3.1 and another in 3.3. That is no fault
+            of the document: a Param without a value gets one with the run.
+    """
+    for params in (dag.params, *(getattr(task, "params", None) for task in dag.tasks)):
+        if hasattr(params, "validate"):  # those of a mapped task are a dictionary in 3.1
+            with contextlib.suppress(*invalid):
+                params.validate()
+
+
 def decoding_once(lazy: Any, next_run: Callable[[Any, Any], Any]) -> Any:
     """Return Airflow's view of a DAG, but one that keeps the timetable, and has the next run computed by `next_run`.
 

@@ -1,0 +1,233 @@
+"""Drives the fuzz tests: changed inputs, again and again until their time is over, each within a budget.
+
+An input is one of the corpus, or a seed of the test's own, of which one to four places were changed: most inputs pass
+the first checks then. `make fuzz` says for how many seconds. An input that a test fails on is written into `corpus/`,
+and every later run begins with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import faulthandler
+import hashlib
+import json
+import os
+import pathlib
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+CORPUS = pathlib.Path(__file__).parent / "corpus"
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
+"""For each test; `make fuzz` divides its own among them."""
+ROUND = 25
+MOST_KEPT = 64 << 10
+"""Characters of an input that goes into the corpus; a longer one is kept among the temporary files."""
+STUCK_SECONDS = 900.0
+"""After which a process that computes in C, where no signal's handler is called, is ended with a traceback."""
+CANARY = "tenant_canary"
+"""A module that could be imported, and of which the import would be seen."""
+
+TEXTS = [
+    f"{CANARY}.Evil", "os.system", "builtins.eval", "subprocess.check_output", "a.zip/../../../etc/passwd", "../../x",
+    "/etc/passwd", "javascript:alert(1)", "JAVAscript\t:alert(1)", "data:text/html,x", "airflow", "$ref", "__class__",
+    "{{ 1 }}", "{% for x in range(10**9) %}{% endfor %}", "", " ", "\x00", "\ud800", "\u202e", "*", "sales_x/../hr",
+    "%2e%2e/x", "dag", "dict", "set", "datetime", "timedelta", "relativedelta", "2020-01-01T00:00:00Z", "0 0 29 2 0",
+    "* * * * *", "airflow_exc_ser", "airflow.triggers.callback.CallbackTrigger",
+    "airflow.triggers.deadline.DeadlineCallbackTrigger", "airflow.sdk.definitions.callback.SyncCallback",
+    "airflow.timetables.base.Timetable", "x" * 3000, "x" * 300_000,
+]  # fmt: skip
+NUMBERS = [0, -1, 1, -31, 31, 255, 2**31 - 1, 2**31, 2**40, 2**63, -(2**63), 10**9, 10**400, 1e308, -0.0, 1e-300]
+KEYS = [
+    "__type", "__var", "__class", "__classname__", "__data__", "__version__", "Encoding.TYPE", "Encoding.VAR", "path",
+    "kwargs", "callback_path", "classpath", "schema", "default", "extra", "watchers", "queue", "x", "",
+]  # fmt: skip
+
+
+class OverBudgetError(Exception):
+    """An input took more CPU time than it may."""
+
+
+@contextlib.contextmanager
+def budget(cpu: float, memory: int) -> Iterator[None]:
+    """Bound what one input takes.
+
+    Args:
+        cpu: Seconds of CPU time of this process, far above what an honest input of that size takes.
+        memory: Bytes of address space that it may add.
+
+    Raises:
+        OverBudgetError: It took longer.
+        MemoryError: It took more, unless the code under test makes something of that.
+    """
+
+    def over(_number: int, _frame: object) -> None:
+        raise OverBudgetError(f"more than {cpu:g} s of CPU time")
+
+    size = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    before = signal.signal(signal.SIGPROF, over)
+    resource.setrlimit(resource.RLIMIT_AS, (size + memory, limits[1]))
+    signal.setitimer(signal.ITIMER_PROF, cpu)
+    faulthandler.dump_traceback_later(STUCK_SECONDS, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+        signal.signal(signal.SIGPROF, before)
+
+
+def drive(name: str, seeds: Sequence[Any], check: Callable[[Any], object], seconds: float = SECONDS) -> int:
+    """Check the corpus, the seeds, and what is made of them; return how many inputs were checked.
+
+    Args:
+        name: Of the folder of the corpus.
+        seeds: More inputs to begin with: values of JSON.
+        check: Raises where an input shows a fault.
+        seconds: For how long.
+    """
+    end = time.monotonic() + seconds
+    known = [json.loads(path.read_text("utf-8")) for path in sorted((CORPUS / name).glob("*.json"))]
+    checked = 0
+    for value in [*known, *seeds]:
+        check(copy.deepcopy(value))
+        checked += 1
+
+    failed: list[BaseException] = []
+
+    def one(found: Input) -> None:
+        nonlocal checked
+        if failed or time.monotonic() > end:
+            return
+        checked += 1
+        try:
+            check(copy.deepcopy(found.value))
+        except Exception as error:  # noqa: BLE001 - raised below: hypothesis would try it again, for as long again
+            _keep(name, found.value)
+            failed.append(error)
+
+    rules = settings(
+        max_examples=ROUND, deadline=None, database=None, suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )  # fmt: skip
+    while not failed and time.monotonic() < end:
+        seed(random.SystemRandom().getrandbits(64))(rules(given(changed([*known, *seeds]))(one)))()
+    for error in failed:
+        raise error
+    return checked
+
+
+def _keep(name: str, value: Any) -> None:
+    """Write an input that a test failed on where the next run begins."""
+    text = json.dumps(value, indent=1)
+    folder = CORPUS if len(text) < MOST_KEPT else pathlib.Path(tempfile.gettempdir()) / "dagbundle-fuzz"
+    path = folder / name / f"found-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text + "\n", "utf-8")
+    print(f"the input is kept as {path}", file=sys.stderr)  # noqa: T201 - pytest shows it with the failure
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Input:
+    """A value of JSON, which hypothesis does not print: it may be large, and nest deeper than printing can."""
+
+    value: Any = dataclasses.field(repr=False)
+
+
+@st.composite
+def changed(draw: st.DrawFn, seeds: Sequence[Any]) -> Input:
+    """One of the inputs, with one to four of its places changed."""
+    box = [copy.deepcopy(draw(st.sampled_from(seeds)))]
+    for _ in range(draw(st.integers(1, 4))):
+        places = list(_places(box))
+        holder, key = places[draw(st.integers(0, len(places) - 1))]
+        _CHANGES[draw(st.sampled_from(sorted(_CHANGES)))](draw, holder, key, seeds)
+    return Input(box[0])
+
+
+def _replace(draw: st.DrawFn, holder: Any, key: Any, _seeds: Sequence[Any]) -> None:
+    holder[key] = draw(_VALUES)
+
+
+def _similar(draw: st.DrawFn, holder: Any, key: Any, _seeds: Sequence[Any]) -> None:
+    """Another value of the same type, which the checks of types let pass."""
+    match holder[key]:
+        case bool(value):
+            holder[key] = not value
+        case int() | float():
+            holder[key] = draw(st.sampled_from(NUMBERS))
+        case str():
+            holder[key] = draw(st.sampled_from(TEXTS))
+        case list(value):
+            holder[key] = value * draw(st.sampled_from([0, 2, 300, 20_000])) if len(value) < 10 else []
+        case dict(value):
+            value[draw(st.sampled_from(KEYS))] = draw(_VALUES)
+        case _:
+            holder[key] = draw(_VALUES)
+
+
+def _splice(draw: st.DrawFn, holder: Any, key: Any, seeds: Sequence[Any]) -> None:
+    """What stands somewhere else, in this or another input."""
+    places = list(_places([draw(st.sampled_from(seeds))]))
+    found, place = places[draw(st.integers(0, len(places) - 1))]
+    holder[key] = copy.deepcopy(found[place])
+
+
+def _remove(_draw: st.DrawFn, holder: Any, key: Any, _seeds: Sequence[Any]) -> None:
+    if isinstance(holder, dict):
+        del holder[key]
+    else:
+        holder[key] = None
+
+
+def _wrap(draw: st.DrawFn, holder: Any, key: Any, _seeds: Sequence[Any]) -> None:
+    """Nested, up to where a recursion ends."""
+    for _ in range(draw(st.sampled_from([1, 40, 400]))):
+        holder[key] = [holder[key]] if draw(st.booleans()) else {"__type": "dict", "__var": {"x": holder[key]}}
+
+
+def _nothings(draw: st.DrawFn, holder: Any, key: Any, _seeds: Sequence[Any]) -> None:
+    """Much that is nothing: few bytes, many objects."""
+    count = draw(st.sampled_from([10, 100_000]))
+    holder[key] = draw(st.sampled_from([[[] for _ in range(count)], {str(n): {} for n in range(count)}]))
+
+
+_CHANGES: Mapping[str, Callable[[st.DrawFn, Any, Any, Sequence[Any]], None]] = {
+    "nothings": _nothings, "remove": _remove, "replace": _replace, "similar": _similar, "similar again": _similar,
+    "splice": _splice, "wrap": _wrap,
+}  # fmt: skip
+_SIMPLE = st.one_of(
+    st.none(), st.booleans(), st.sampled_from(NUMBERS), st.sampled_from(TEXTS), st.integers(), st.floats(),
+    st.text(max_size=20), st.just([]), st.just({}),
+)  # fmt: skip
+_VALUES = st.one_of(
+    _SIMPLE,
+    st.lists(_SIMPLE, max_size=3),
+    st.dictionaries(st.sampled_from(KEYS), _SIMPLE, max_size=4),
+    st.builds(lambda kind, value: {"__type": kind, "__var": value}, st.sampled_from(TEXTS), _SIMPLE),
+    st.builds(lambda name: {"__type": "airflow_exc_ser", "__var": {"exc_cls_name": name, "args": []}},
+              st.sampled_from(TEXTS)),
+)  # fmt: skip
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every place of a value, as the container and the key; the first one is the whole."""
+    waiting = [value]
+    while waiting:
+        found = waiting.pop()
+        items = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
+        for key, item in list(items)[:2000]:
+            yield found, key
+            waiting.append(item)

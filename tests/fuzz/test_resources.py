@@ -1,0 +1,200 @@
+"""DagBundles, names and manifests that nobody writes by mistake: refused with an error of ours, or bounded."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import pathlib
+from typing import Any
+
+import pytest
+import yaml
+
+from dagbundle import errors
+from dagbundle.cli import inputs
+from dagbundle.resources import base, bundle, grants
+from dagbundle.rollout import plan, policy
+from dagbundle.rollout.model import BundleKey, Live
+from dagbundle.runtime.kubernetes import jobs
+from fuzz import fuzzing
+
+MEMORY = 256 << 20
+CPU = 20.0
+JOB_BYTES = 1 << 20
+"""etcd takes no larger object."""
+SETTINGS = jobs.Settings("https://server.dagbundle.svc:8443", "CA", "registry.test/operator:1", "parser-pull")
+GRANTS = grants.Grants.model_validate(
+    {"tenants": [{"namespace": "team-sales", "dagIdPrefixes": ["sales_"], "variables": ["sales_*"],
+                  "connections": ["sales_db", "dir/*"]}]}
+)  # fmt: skip
+
+
+def a_bundle() -> dict[str, Any]:
+    """A DagBundle with all that a spec can say."""
+    return {
+        "apiVersion": "dagbundle.dev/v1alpha1",
+        "kind": "DagBundle",
+        "metadata": {"name": "sales", "namespace": "team-sales", "uid": "u", "labels": {"a": "b"}},
+        "spec": {
+            "source": {"image": {"reference": "registry.test/sales:1", "path": "/dags"}},
+            "parser": {
+                "type": "SinglePass", "processes": 2, "fileTimeout": "30s", "fileMemory": "512Mi", "config": {"a": [1]},
+                "variables": ["sales_region"], "connections": ["sales_db"],
+            },
+            "pod": {
+                "python": "/usr/bin/python3", "env": [{"name": "A", "value": "b"}],
+                "envFrom": [{"secretRef": {"name": "s"}}],
+                "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}}, "nodeSelector": {"a": "b"},
+                "tolerations": [{"key": "a", "operator": "Exists"}], "imagePullSecrets": ["mine"],
+                "volumes": [{"name": "v", "emptyDir": {}}], "volumeMounts": [{"name": "v", "mountPath": "/v"}],
+            },
+            "subdirs": [
+                {"path": "ingest", "dagIdPrefix": "sales_in", "serviceAccountName": "ingest", "runAsUser": 50010,
+                 "shards": 2},
+                {"path": ".", "dagIdPrefix": "sales_"},
+            ],
+            "rollout": {"maxRemovedDags": "10%", "maxImportErrors": 3, "onImportError": "Fail"},
+            "suspend": False,
+        },
+    }  # fmt: skip
+
+
+def check_bundle(document: Any) -> None:
+    if isinstance(document, dict) and isinstance(document.get("metadata"), dict):
+        document["metadata"]["namespace"] = "team-sales"  # the API server says in which one it was applied
+    with fuzzing.budget(CPU, MEMORY):
+        try:
+            resource = base.validate(bundle.DagBundle, document, what="a DagBundle")
+            rules = policy.resolve(resource, GRANTS)
+            found = plan.plan(resource, version="v", live=Live(BundleKey("team-sales", resource.metadata.name)))
+            made = [jobs.build(order(resource, run), SETTINGS) for run in found.runs]
+        except errors.ResourceError as error:
+            assert len(error.message) < 25_000  # noqa: PT017 - many inputs raise nothing
+            return
+    assert all(name.startswith("sales_") for name in rules.variables)
+    assert all(name == "sales_db" or name.startswith("dir/") for name in rules.connections)
+    for job in made:
+        check_job(job)
+
+
+def order(resource: bundle.DagBundle, run: plan.RunPlan) -> jobs.Order:
+    return jobs.Order(resource, "uid", run, "run-id", "rollout", "registry.test/sales:1")
+
+
+def check_job(job: dict[str, Any]) -> None:
+    assert len(json.dumps(job, allow_nan=False)) < JOB_BYTES
+    pod = job["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    for container in (*pod["initContainers"], *pod["containers"]):
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    for volume in pod["volumes"]:
+        assert "hostPath" not in volume
+
+
+def test_a_dagbundle_is_refused_or_gives_bounded_jobs_that_are_restricted() -> None:
+    assert fuzzing.drive("bundles", [a_bundle()], check_bundle) > 1
+
+
+def check_key(found: Any) -> None:
+    """A pattern, and a name that is looked up."""
+    pattern, key = [*found, "", ""][:2] if isinstance(found, list) else ("", found)
+    if not isinstance(pattern, str) or not isinstance(key, str):
+        return
+    with fuzzing.budget(CPU, MEMORY):
+        allowed = policy.allows([pattern], key)
+    if allowed:
+        assert key == pattern or (pattern.endswith("*") and fnmatch.fnmatchcase(key, f"{literal(pattern[:-1])}*"))
+        assert not {"", ".", ".."} & set(key.split("/"))
+        assert not set("%?#\\") & set(key)
+
+
+def literal(text: str) -> str:
+    return "".join(f"[{char}]" if char in "*?[" else char for char in text)
+
+
+def test_a_name_of_a_value_is_allowed_only_where_it_leads_where_the_grant_says() -> None:
+    seeds = [
+        ["sales_*", "sales_x/../hr"],
+        ["sales_*", "sales_x"],
+        ["sales_db", "sales_db"],
+        ["*", "a/b"],
+        ["a/*", "a/b/c"],
+    ]
+    assert fuzzing.drive("names", seeds, check_key) > 1
+
+
+def a_manifest() -> dict[str, Any]:
+    return {"version": "v1beta", "bundle_parser": "SinglePassBundleParser", "bundle_config": {"processes": 4}}
+
+
+def test_a_manifest_is_refused_or_only_says_how_its_bundle_is_parsed(tmp_path: pathlib.Path) -> None:
+    resource = base.validate(
+        bundle.DagBundle, {**a_bundle(), "spec": {"source": a_bundle()["spec"]["source"]}}, what="one"
+    )
+
+    def check(document: Any) -> None:
+        (tmp_path / "dagbundle.yaml").write_text(json.dumps(document))
+        with fuzzing.budget(CPU, MEMORY):
+            try:
+                filled = inputs.with_manifest(resource, tmp_path)
+            except errors.ResourceError as error:
+                assert len(error.message) < 25_000  # noqa: PT017 - some inputs raise nothing
+                return
+        changed = filled.spec.model_dump(exclude={"parser"})
+        assert changed == resource.spec.model_dump(exclude={"parser"})
+        assert filled.spec.parser.connections == resource.spec.parser.connections
+
+    assert fuzzing.drive("manifests", [a_manifest()], check) > 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join(['*' + chr(97 + n)] * 9)}]\n" for n in range(12)),
+        "&a [*a]",
+        "!!python/object/apply:os.system ['true']",
+        "[" * 20_000,
+        "{" * 20_000,
+        "? " * 5_000,
+        "- " * 20_000,
+        "'" + "\\x" * 10,
+        "\x00",
+        "%YAML 9.9\n---\nversion: v1beta",
+        "version: " + "9" * 100_000,
+        "!!timestamp x",
+        "<<: [1]",
+    ],
+    ids=[
+        "aliases",
+        "itself",
+        "python",
+        "lists",
+        "maps",
+        "keys",
+        "items",
+        "quotes",
+        "nul",
+        "directive",
+        "number",
+        "time",
+        "merge",
+    ],
+)
+def test_yaml_that_is_none_or_much_of_nothing_is_refused_as_a_manifest(tmp_path: pathlib.Path, text: str) -> None:
+    resource = base.validate(
+        bundle.DagBundle, {**a_bundle(), "spec": {"source": a_bundle()["spec"]["source"]}}, what="one"
+    )
+    (tmp_path / "dagbundle.yaml").write_text(text)
+    with fuzzing.budget(CPU, MEMORY), pytest.raises(errors.ResourceError):
+        inputs.with_manifest(resource, tmp_path)
+
+
+def test_the_manifest_of_this_suite_is_taken(tmp_path: pathlib.Path) -> None:
+    resource = base.validate(
+        bundle.DagBundle, {**a_bundle(), "spec": {"source": a_bundle()["spec"]["source"]}}, what="one"
+    )
+    (tmp_path / "dagbundle.yaml").write_text(yaml.safe_dump(a_manifest()))
+    assert inputs.with_manifest(resource, tmp_path).spec.parser.processes == 4
