@@ -246,7 +246,9 @@ def _documents(path: pathlib.Path, limit: int) -> list[Any]:
                 )
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
-                raise errors.ResourceError(f"{path} nests lists and maps deeper than {MAX_DEPTH} levels")
+                raise errors.ResourceError(
+                    f"{path} is no YAML that can be read: lists and maps nest deeper than {MAX_DEPTH} levels"
+                )
         return list(yaml.safe_load_all(data))
     except (yaml.YAMLError, ValueError) as error:
         raise errors.ResourceError(f"{path} is no YAML that can be read: {str(error)[:_SAID]}") from error
