@@ -199,3 +199,22 @@ def test_a_deadline_is_not_taken_in_another_shape_or_place() -> None:
     refused(document(deadline=alert["__var"]), "a list is expected")
     refused(document(deadline=["0190f5c0-0000-7000-8000-000000000000"]), "an object is expected")
     refused(document(default_args=alert), "stands in dag.deadline only|only a deadline")
+
+
+@pytest.mark.parametrize("name", [["x"], {"x": 1}])
+def test_a_name_that_is_no_text_is_refused_wherever_one_is_expected(name: Any) -> None:
+    for found in (
+        watched(name),
+        watched(MOMENT, {"x": {"__type": name, "__var": 1}}),
+        watched(MOMENT, {"x": {"__classname__": name}}),
+        started(name),
+        deadline(NOTIFIER, kwargs={"to": {"__type": name, "__var": 1}}),
+        changed(deadline(NOTIFIER), interval={"__classname__": name, "__data__": 1}),
+    ):
+        with pytest.raises(errors.TargetError) as error:
+            vetting.check(found, ANY)
+        assert error.value.reason == "NotAllowed"
+    for field in ("pool", "queue", "executor"):
+        limited = vetting.Allowed(pools=frozenset({"p"}), queues=frozenset({"q"}), executors=frozenset({"e"}))
+        with pytest.raises(errors.TargetError, match=field):
+            vetting.check(document(serialized.task("one", **{field: name})), limited)

@@ -126,9 +126,9 @@ def _plain(path: str, value: object, depth: int) -> None:
 
 def _named(path: str, value: Mapping[str, Any]) -> None:
     """Look at the names in an object of arguments: in two ways of writing they can make it another object."""
-    if "__type" in value and (value["__type"] not in _PLAIN or value.keys() - _WRAPPED):
+    if "__type" in value and (not walk.is_one_of(value["__type"], _PLAIN) or value.keys() - _WRAPPED):
         walk.refuse(f"{path}.__type", value["__type"], "arguments hold plain values only")
-    if "__classname__" in value and (value["__classname__"] not in names.VALUES or value.keys() - _SERDE):
+    if "__classname__" in value and (not walk.is_one_of(value["__classname__"], names.VALUES) or value.keys() - _SERDE):
         walk.refuse(f"{path}.__classname__", value["__classname__"], "arguments hold plain values only")
     for name, item in value.items():
         # `Encoding.TYPE` is how Airflow itself writes `__type` in a trigger's row, and reads it
@@ -139,7 +139,7 @@ def _named(path: str, value: Mapping[str, Any]) -> None:
 
 def _trigger(path: str, name: object, allowed: Allowed) -> None:
     if not isinstance(name, str) or not allowed.is_trigger(name):
-        setting = "" if name in NEVER else f"{VARIABLE}TRIGGERS"
+        setting = "" if walk.is_one_of(name, NEVER) else f"{VARIABLE}TRIGGERS"
         walk.refuse(path, name, "the triggerer may not import it", setting=setting)
 
 
@@ -177,7 +177,7 @@ def _interval(path: str, found: object, allowed: Allowed) -> None:
         walk.number(f"{path}.__data__", found.get("__data__"), least=-TEN_YEARS, most=TEN_YEARS)
     elif not (isinstance(name, str) and name in names.VARIABLE_INTERVALS and name in allowed.classes):
         why = "no interval of a deadline is of this class"
-        if name in names.VARIABLE_INTERVALS:
+        if walk.is_one_of(name, names.VARIABLE_INTERVALS):
             why = "the scheduler would read any Variable of the deployment for it"
         walk.refuse(f"{path}.__classname__", name, why, setting=f"{VARIABLE}CLASSES")
     else:

@@ -81,7 +81,7 @@ def header(dag: Mapping[str, Any], allowed: Allowed) -> None:
     _owner_links(dag.get("owner_links"))
     if dag.get("allowed_run_types") is not None:
         for item in walk.items("dag.allowed_run_types", dag["allowed_run_types"], len(names.RUN_TYPES)):
-            if item not in names.RUN_TYPES:
+            if not walk.is_one_of(item, names.RUN_TYPES):
                 walk.refuse("dag.allowed_run_types", item, "there is no such type of run")
     _edges(dag.get("edge_info"))
     calls.deadlines("dag.deadline", dag.get("deadline"), allowed)
@@ -109,7 +109,7 @@ def task(path: str, body: Mapping[str, Any], allowed: Allowed, *, starts: bool) 
     _rules(path, body)
     for name, chosen in (("executor", allowed.executors), ("pool", allowed.pools), ("queue", allowed.queues)):
         value = body.get(name)
-        if value is not None and chosen is not None and value not in chosen:
+        if value is not None and chosen is not None and not walk.is_one_of(value, chosen):
             walk.refuse(f"{path}.{name}", value, "it is not allowed", setting=f"{VARIABLE}{name.upper()}S")
     calls.start_trigger(f"{path}.start_trigger_args", body.get("start_trigger_args"), allowed, starts=starts)
 
@@ -124,7 +124,7 @@ def _time(path: str, value: object) -> None:
 
 def _rules(path: str, body: Mapping[str, Any]) -> None:
     rule = body.get("trigger_rule")
-    if rule is not None and rule not in names.TRIGGER_RULES:
+    if rule is not None and not walk.is_one_of(rule, names.TRIGGER_RULES):
         walk.refuse(f"{path}.trigger_rule", rule, "there is no such rule")
     backoff = body.get("retry_exponential_backoff")
     if backoff is not None and not isinstance(backoff, bool):

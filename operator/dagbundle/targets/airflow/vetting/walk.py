@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NoReturn
 
 from dagbundle import errors
@@ -77,6 +77,11 @@ def number(path: str, value: object, *, least: float, most: float) -> float:
     if not least <= value <= most:
         refuse(path, value, f"it must be from {least:,} to {most:,}")
     return value
+
+
+def is_one_of(value: object, texts: Collection[str]) -> bool:
+    """Tell whether a value of any type is one of these texts: a list or an object has no hash, and `in` would raise."""
+    return isinstance(value, str) and value in texts
 
 
 def only(path: str, value: Mapping[str, Any], allowed: frozenset[str]) -> None:
