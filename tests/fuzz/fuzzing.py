@@ -33,10 +33,12 @@ SECONDS = float(os.environ.get("FUZZ_SECONDS", "5"))
 ROUND = 25
 MOST_KEPT = 64 << 10
 """Characters of an input that goes into the corpus; a longer one is kept among the temporary files."""
+LARGEST = 16 << 20
+"""Bytes of an input, as JSON, roughly."""
 STUCK_SECONDS = 900.0
 """After which a process that computes in C, where no signal's handler is called, is ended with a traceback."""
 CANARY = "tenant_canary"
-"""A module that could be imported, and of which the import would be seen."""
+"""The name of a module that processes can import, and no process may import."""
 
 TEXTS = [
     f"{CANARY}.Evil", "os.system", "builtins.eval", "subprocess.check_output", "a.zip/../../../etc/passwd", "../../x",
@@ -54,8 +56,8 @@ KEYS = [
 ]  # fmt: skip
 
 
-class OverBudgetError(Exception):
-    """An input took more CPU time than it may."""
+class OverBudget(BaseException):
+    """An input took more CPU time than it may. No `except Exception` hides it."""
 
 
 @contextlib.contextmanager
@@ -67,12 +69,12 @@ def budget(cpu: float, memory: int) -> Iterator[None]:
         memory: Bytes of address space that it may add.
 
     Raises:
-        OverBudgetError: It took longer.
+        OverBudget: It took longer.
         MemoryError: It took more, unless the code under test makes something of that.
     """
 
     def over(_number: int, _frame: object) -> None:
-        raise OverBudgetError(f"more than {cpu:g} s of CPU time")
+        raise OverBudget(f"more than {cpu:g} s of CPU time")
 
     size = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limits = resource.getrlimit(resource.RLIMIT_AS)
@@ -93,7 +95,7 @@ def drive(name: str, seeds: Sequence[Any], check: Callable[[Any], object], secon
     """Check the corpus, the seeds, and what is made of them; return how many inputs were checked.
 
     Args:
-        name: Of the folder of the corpus.
+        name: The folder of the corpus.
         seeds: More inputs to begin with: values of JSON.
         check: Raises where an input shows a fault.
         seconds: For how long.
@@ -102,7 +104,7 @@ def drive(name: str, seeds: Sequence[Any], check: Callable[[Any], object], secon
     known = [json.loads(path.read_text("utf-8")) for path in sorted((CORPUS / name).glob("*.json"))]
     checked = 0
     for value in [*known, *seeds]:
-        check(copy.deepcopy(value))
+        check(_copy(value))
         checked += 1
 
     failed: list[BaseException] = []
@@ -113,8 +115,8 @@ def drive(name: str, seeds: Sequence[Any], check: Callable[[Any], object], secon
             return
         checked += 1
         try:
-            check(copy.deepcopy(found.value))
-        except Exception as error:  # noqa: BLE001 - raised below: hypothesis would try it again, for as long again
+            check(_copy(found.value))
+        except (Exception, OverBudget) as error:  # noqa: BLE001 - raised below: hypothesis would try it again
             _keep(name, found.value)
             failed.append(error)
 
@@ -130,13 +132,23 @@ def drive(name: str, seeds: Sequence[Any], check: Callable[[Any], object], secon
 
 
 def _keep(name: str, value: Any) -> None:
-    """Write an input that a test failed on where the next run begins."""
+    """Keep an input that a test failed on, for the next runs."""
     text = json.dumps(value, indent=1)
     folder = CORPUS if len(text) < MOST_KEPT else pathlib.Path(tempfile.gettempdir()) / "dagbundle-fuzz"
     path = folder / name / f"found-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text + "\n", "utf-8")
     print(f"the input is kept as {path}", file=sys.stderr)  # noqa: T201 - pytest shows it with the failure
+
+
+def _copy(value: Any) -> Any:
+    """Copy a value that may nest deeper than Python's own limit."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)
+    try:
+        return copy.deepcopy(value)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -149,12 +161,32 @@ class Input:
 @st.composite
 def changed(draw: st.DrawFn, seeds: Sequence[Any]) -> Input:
     """One of the inputs, with one to four of its places changed."""
-    box = [copy.deepcopy(draw(st.sampled_from(seeds)))]
+    box = [_copy(draw(st.sampled_from(seeds)))]
     for _ in range(draw(st.integers(1, 4))):
         places = list(_places(box))
         holder, key = places[draw(st.integers(0, len(places) - 1))]
         _CHANGES[draw(st.sampled_from(sorted(_CHANGES)))](draw, holder, key, seeds)
+        if _size(box) > LARGEST:  # a repeated list was repeated: this would test the memory of the test
+            return Input(_copy(draw(st.sampled_from(seeds))))
     return Input(box[0])
+
+
+def _size(value: Any) -> int:
+    """Estimate the bytes of a value as JSON, without writing it: lists that are repeated share their items."""
+    sizes: dict[int, int] = {}
+    waiting = [(value, False)]
+    while waiting:
+        found, is_ready = waiting.pop()
+        if id(found) in sizes:
+            continue
+        items = list(found.values()) if isinstance(found, dict) else found if isinstance(found, list) else []
+        if is_ready or not items:
+            own = len(found) if isinstance(found, str | dict) else 1
+            sizes[id(found)] = 8 + own + sum(sizes[id(item)] for item in items)
+        else:
+            waiting.append((found, True))
+            waiting += [(item, False) for item in items if id(item) not in sizes]
+    return sizes[id(value)]
 
 
 def _replace(draw: st.DrawFn, holder: Any, key: Any, _seeds: Sequence[Any]) -> None:
@@ -162,7 +194,7 @@ def _replace(draw: st.DrawFn, holder: Any, key: Any, _seeds: Sequence[Any]) -> N
 
 
 def _similar(draw: st.DrawFn, holder: Any, key: Any, _seeds: Sequence[Any]) -> None:
-    """Another value of the same type, which the checks of types let pass."""
+    """Put in another value of the same type, so that checks of types pass."""
     match holder[key]:
         case bool(value):
             holder[key] = not value
@@ -179,10 +211,10 @@ def _similar(draw: st.DrawFn, holder: Any, key: Any, _seeds: Sequence[Any]) -> N
 
 
 def _splice(draw: st.DrawFn, holder: Any, key: Any, seeds: Sequence[Any]) -> None:
-    """What stands somewhere else, in this or another input."""
+    """Put in a part of this or another input."""
     places = list(_places([draw(st.sampled_from(seeds))]))
     found, place = places[draw(st.integers(0, len(places) - 1))]
-    holder[key] = copy.deepcopy(found[place])
+    holder[key] = _copy(found[place])
 
 
 def _remove(_draw: st.DrawFn, holder: Any, key: Any, _seeds: Sequence[Any]) -> None:
@@ -193,13 +225,13 @@ def _remove(_draw: st.DrawFn, holder: Any, key: Any, _seeds: Sequence[Any]) -> N
 
 
 def _wrap(draw: st.DrawFn, holder: Any, key: Any, _seeds: Sequence[Any]) -> None:
-    """Nested, up to where a recursion ends."""
+    """Put lists and objects around a value: one, or as many as end a recursion."""
     for _ in range(draw(st.sampled_from([1, 40, 400]))):
         holder[key] = [holder[key]] if draw(st.booleans()) else {"__type": "dict", "__var": {"x": holder[key]}}
 
 
 def _nothings(draw: st.DrawFn, holder: Any, key: Any, _seeds: Sequence[Any]) -> None:
-    """Much that is nothing: few bytes, many objects."""
+    """Put in many empty lists or objects: few bytes, much memory."""
     count = draw(st.sampled_from([10, 100_000]))
     holder[key] = draw(st.sampled_from([[[] for _ in range(count)], {str(n): {} for n in range(count)}]))
 

@@ -89,12 +89,21 @@ def encoded(records: Any) -> bytes:
 
 def storable(value: object) -> bool:
     """Whether every database takes it, wherever it stands."""
+    waiting = [value]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, dict):
+            waiting += [*found, *found.values()]
+        elif isinstance(found, list | tuple):
+            waiting += found
+        elif not _is_plain(found):
+            return False
+    return True
+
+
+def _is_plain(value: object) -> bool:
     if isinstance(value, str):
         return "\x00" not in value and not any("\ud800" <= char <= "\udfff" for char in value)
-    if isinstance(value, dict):
-        return all(storable(key) and storable(item) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return all(storable(item) for item in value)
     if isinstance(value, float):
         return value - value == 0.0
     return value is None or isinstance(value, bool) or (isinstance(value, int) and -(2**63) <= value < 2**63)
