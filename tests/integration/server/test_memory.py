@@ -204,8 +204,10 @@ def test_thousands_of_silent_connections_from_one_address_cost_no_memory_and_oth
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         for number in range(3_000):
             silent = stack.enter_context(socket.socket())
-            with contextlib.suppress(ConnectionResetError):  # of a connection that is over the bound
+            try:
                 silent.connect(("127.0.0.1", server.port))
+            except ConnectionResetError:  # the server resets what is over its bound, and may do so this early
+                assert number >= 64
             if number % 100 == 0:
                 assert metric(server, "dagbundle_server_connections") <= 64
         other = http.client.HTTPSConnection(
