@@ -26,6 +26,7 @@ STDIN = "-"
 MAX_RESOURCE_BYTES = 1024 * 1024
 """etcd refuses larger objects, so no cluster would take one either."""
 MAX_DEPTH = 100
+"""Levels of lists and maps of one document."""
 _SAID = 1_000
 """Characters of an error of PyYAML's that are shown: it may quote the document."""
 
@@ -56,7 +57,7 @@ def resource(path: pathlib.Path, bundle: str | None = None) -> bundle_models.Dag
         key = bundle_key(bundle)
         bundles = [(file, item) for file, item in bundles if _name_of(item) == (key.namespace, key.name)]
     elif len(found) == 1:
-        bundles = found  # what it lacks is told by its fields
+        bundles = found  # the error names the fields that it lacks
     if len(bundles) != 1:
         wanted = f"DagBundle {bundle}" if bundle else "DagBundle"
         names = ", ".join(sorted("/".join(_name_of(item)) for _, item in bundles))
@@ -84,7 +85,7 @@ def interpreter(option: str | None) -> str | None:
     """Return the parser's interpreter: the option, else DAGBUNDLE_PYTHON, else what the project file names.
 
     The project file is the nearest pyproject.toml of the repository with a table `tool.dagbundle`; a relative path in
-    it starts at its folder. None, where nobody says, is this interpreter.
+    it starts at its folder. None means this interpreter: nothing names another one.
 
     Raises:
         UsageError: The project file cannot be read.
@@ -250,7 +251,7 @@ def _documents(path: pathlib.Path, limit: int) -> list[Any]:
                     f"{path} is no YAML that can be read: lists and maps nest deeper than {MAX_DEPTH} levels"
                 )
         return list(yaml.safe_load_all(data))
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise errors.ResourceError(f"{path} is no YAML that can be read: {str(error)[:_SAID]}") from error
     except (AttributeError, KeyError, TypeError) as error:  # of PyYAML's constructors, by a tag that does not fit
         raise errors.ResourceError(

@@ -6,6 +6,7 @@ a bundle that a step fails for keeps no other bundle. Each failure is counted an
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from collections.abc import Callable, Iterator
@@ -71,7 +72,7 @@ class Upkeep:
             ("slots", self._seen.slots.look),
             ("claims", self._hand_over),
             ("refresh", self._refresh),
-            ("values", self._follow_values),
+            ("values", functools.partial(follow_values, self._store, self._settings)),
             ("garbage", self._collect_garbage),
         )
         for name, take in steps:
@@ -85,7 +86,7 @@ class Upkeep:
         metrics.ORPHANED.set(len(orphans.orphans(known, there.keys(), cluster=self._settings.cluster)))
 
     def _hand_over(self) -> None:
-        """Judge again whoever waits for a dag_id that nobody owns; the engine isolates them from each other."""
+        """Judge the bundles again that wait for a dag_id that nobody owns; the engine isolates them from each other."""
         engine.Engine(self._store, watch=_count_failure, cluster=self._settings.cluster).hand_over()
 
     def _refresh(self) -> None:
@@ -97,15 +98,17 @@ class Upkeep:
             with _isolated("follow", bundle):
                 self._store.follow(bundle)
 
-    def _follow_values(self) -> None:
-        follow_values(self._store, self._settings)
-
     def _collect_garbage(self) -> None:
         self._store.collect_garbage(keep_revisions=self._settings.keep_revisions)
 
 
 def follow_values(store: DagStore, settings: Settings) -> None:
-    """Have bundles parsed again whose files read a Variable or Connection that is another now."""
+    """Have bundles parsed again whose files read a Variable or Connection that has changed since.
+
+    Args:
+        store: Knows what the files read, and the values of today.
+        settings: The grants and the cluster.
+    """
     changed, unknown = lookups.changed(store, settings.grants, cluster=settings.cluster)
     for bundle in sorted(changed):
         with _isolated("values", bundle):

@@ -45,7 +45,7 @@ MAX_FAULT = 1_000
 MAX_OBJECT_BYTES = 16 * 1024
 """Bytes of a value that is passed on as it is, as JSON."""
 MAX_OBJECT_DEPTH = 50
-"""Levels of its lists and objects: pydantic writes no more than some hundred."""
+"""Levels of its lists and objects: pydantic cannot write a value that nests some hundred levels."""
 
 
 def _countable(value: str) -> str:
@@ -154,8 +154,8 @@ def validate(model: type[ModelT], document: object, *, what: str) -> ModelT:
     except pydantic.ValidationError as error:
         found = error.errors(include_url=False)
         lines = sorted({_short(_describe(model, item)) for item in found[:MAX_FAULTS]})
-        if more := len(found) - MAX_FAULTS:
-            lines += [f"and {more:,} more"] if more > 0 else []
+        if len(found) > MAX_FAULTS:
+            lines.append(f"and {len(found) - MAX_FAULTS:,} more")
         raise errors.ResourceError(
             f"{what} is not valid:\n" + "\n".join(f"  {line}" for line in lines),
             hint="correct the fields named above and try again",
@@ -163,7 +163,7 @@ def validate(model: type[ModelT], document: object, *, what: str) -> ModelT:
 
 
 def _short(line: str) -> str:
-    """Cut a line that a document's own names and values made long."""
+    """Cut a line that holds long names or values of the document."""
     return line if len(line) <= MAX_FAULT else f"{line[:MAX_FAULT]}…"
 
 
@@ -189,7 +189,7 @@ def _describe(model: type[pydantic.BaseModel], item: Any) -> str:
 
 
 def _shown(value: object) -> str:
-    """Write the beginning of a value, without writing all of one that is large."""
+    """Return the first characters of a value's text; the text of a large value is never made whole."""
     return _BRIEF.repr(value)[:100]
 
 

@@ -147,7 +147,7 @@ class Door:
                 found,
                 ssl=self._context,
                 ssl_handshake_timeout=self._settings.handshake_seconds if self._context else None,
-                # a client that reads no answer has as long as for any other, not asyncio's own 30 s
+                # asyncio's default is 30 s; a client that does not read its answer gets the time of a request
                 ssl_shutdown_timeout=self._settings.request_seconds if self._context else None,
             )
         except OSError as error:  # of TLS too: the client left, was too slow, or speaks something else
