@@ -25,6 +25,9 @@ os.environ["AIRFLOW__CORE__FERNET_KEY"] = base64.urlsafe_b64encode(os.urandom(32
 import pytest
 import sqlalchemy as sa
 
+from dagbundle.engine import applied, engine
+from dagbundle.resources import base
+from dagbundle.resources import bundle as bundles
 from dagbundle.rollout import content, judge, policy
 from dagbundle.rollout.model import BundleKey, FileOutcome, ParsedDag, Problem, StagedFile
 from dagbundle.store.dagstore import DagStore
@@ -155,6 +158,26 @@ class Deployment:
             bundle, [staged(path, found) for path, found in files.items()], version=version, template_hash=version,
             judge=functools.partial(judge.judge, policy=policy.Policy()), python="3.11", airflow=installed().version,
         )  # fmt: skip
+
+    def roll_out(
+        self, files: Mapping[str, Sequence[Any] | Problem], version: str, *, bundle: BundleKey = SALES
+    ) -> applied.Applied:
+        """Carry a rollout out as a controller does: by file its DAGs, made by `dag`, or a problem."""
+        resource = base.validate(
+            bundles.DagBundle,
+            {
+                "apiVersion": "dagbundle.dev/v1alpha1", "kind": "DagBundle",
+                "metadata": {"name": bundle.name, "namespace": bundle.namespace},
+                "spec": {"source": {"image": {"reference": f"dags:{version}", "path": "/opt/dags"}}},
+            },
+            what="test",
+        )  # fmt: skip
+        carrying = engine.Engine(self.store)
+        rollout = carrying.start(resource, version=version, rules=policy.Policy(), details={})
+        run = self.store.open_run(rollout.id, ".", attempt="1", airflow=installed().version, python="3.11")
+        self.store.stage(run, "1", [staged(path, found) for path, found in files.items()])
+        self.store.close_run(run, "1", list(files))
+        return carrying.finish(rollout.id)
 
     def rows(self, statement: str, **values: Any) -> list[tuple[Any, ...]]:
         """Ask Airflow's tables."""

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
-from dagbundle.engine import applied, engine
-from dagbundle.resources import base, bundle
-from dagbundle.rollout import policy
-from publisher.conftest import Deployment, apply_folder, dag, document, installed, staged
+from publisher.conftest import Deployment, apply_folder, dag, document
 
 OWNED = """
 from airflow.providers.standard.operators.empty import EmptyOperator
@@ -26,26 +22,6 @@ from airflow.sdk import DAG
 
 DAG("neighbour", schedule=None)
 """
-
-
-def roll_out(deployment: Deployment, files: Mapping[str, Sequence[Any]], version: str) -> applied.Applied:
-    """Carry a rollout out as a controller does."""
-    resource = base.validate(
-        bundle.DagBundle,
-        {
-            "apiVersion": "dagbundle.dev/v1alpha1", "kind": "DagBundle",
-            "metadata": {"name": "sales", "namespace": "team-sales"},
-            "spec": {"source": {"image": {"reference": f"sales:{version}", "path": "/opt/dags"}}},
-        },
-        what="test",
-    )  # fmt: skip
-    store = deployment.store
-    engine_ = engine.Engine(store)
-    rollout = engine_.start(resource, version=version, rules=policy.Policy(), details={})
-    run = store.open_run(rollout.id, ".", attempt="1", airflow=installed().version, python="3.11")
-    store.stage(run, "1", [staged(path, found) for path, found in files.items()])
-    store.close_run(run, "1", list(files))
-    return engine_.finish(rollout.id)
 
 
 def bad(**fields: Any) -> dict[str, Any]:
@@ -68,7 +44,7 @@ def bad(**fields: Any) -> dict[str, Any]:
 def test_what_vetting_refuses_costs_its_file_and_not_the_bundle(
     deployment: Deployment, fields: dict[str, Any], told: str
 ) -> None:
-    done = roll_out(deployment, {"bad.py": [bad(**fields)], "good.py": [dag("good")]}, "v1")
+    done = deployment.roll_out({"bad.py": [bad(**fields)], "good.py": [dag("good")]}, "v1")
     assert done.judgement.reason == "KeptLastGood"
     assert deployment.live() == {"good": "v1"}
     ((path, text),) = deployment.rows("SELECT filename, stacktrace FROM import_error")
@@ -80,10 +56,10 @@ def test_what_vetting_refuses_costs_its_file_and_not_the_bundle(
 def test_a_file_that_becomes_refused_keeps_what_it_had_and_publishes_again_when_it_is_mended(
     deployment: Deployment,
 ) -> None:
-    roll_out(deployment, {"bad.py": [dag("bad")], "good.py": [dag("good")]}, "v1")
-    roll_out(deployment, {"bad.py": [bad(max_active_runs=2**40)], "good.py": [dag("good", tags=["new"])]}, "v2")
+    deployment.roll_out({"bad.py": [dag("bad")], "good.py": [dag("good")]}, "v1")
+    deployment.roll_out({"bad.py": [bad(max_active_runs=2**40)], "good.py": [dag("good", tags=["new"])]}, "v2")
     assert deployment.live() == {"bad": "v1", "good": "v2"}
-    done = roll_out(deployment, {"bad.py": [dag("bad", tags=["mended"])], "good.py": [dag("good", tags=["new"])]}, "v3")
+    done = deployment.roll_out({"bad.py": [dag("bad", tags=["mended"])], "good.py": [dag("good", tags=["new"])]}, "v3")
     assert done.judgement.reason == "Published"
     assert deployment.live() == {"bad": "v3", "good": "v3"}
     assert deployment.rows("SELECT filename FROM import_error") == []

@@ -80,6 +80,7 @@ app.kubernetes.io/managed-by: dagbundle
 - {name: DAGBUNDLE_TARGET, value: airflow}
 - {name: DAGBUNDLE_ALLOWED_CLASSES, value: {{ join "," .allowed.classes | quote }}}
 - {name: DAGBUNDLE_ALLOWED_CALLBACK_EXECUTORS, value: {{ join "," .allowed.callbackExecutors | quote }}}
+- {name: DAGBUNDLE_ALLOWED_SHARED_ASSETS, value: {{ .allowed.sharedAssets | quote }}}
 {{- if not (kindIs "invalid" .allowed.triggers) }}
 - {name: DAGBUNDLE_ALLOWED_TRIGGERS, value: {{ join "," .allowed.triggers | quote }}}
 {{- end }}
@@ -118,7 +119,7 @@ app.kubernetes.io/managed-by: dagbundle
 {{- $own := list "DATABASE_URL" "GRANTS_FILE" "SERVER_URL" "SERVER_CA_FILE" "PARSER_IMAGE" "PARSER_PULL_SECRET" "CLUSTER_NAME" -}}
 {{- $own = concat $own (list "LEASE_NAME" "NAMESPACE" "POD_NAME" "HEALTH_PORT" "METRICS_PORT" "LOG_FORMAT" "MAX_PARALLEL_PODS") -}}
 {{- $own = concat $own (list "TLS_CERT_FILE" "TLS_KEY_FILE" "PORT") -}}
-{{- $own = concat $own (list "TARGET" "ALLOWED_CLASSES" "ALLOWED_TRIGGERS" "ALLOWED_CALLBACKS" "ALLOWED_CALLBACK_EXECUTORS" "ALLOWED_POOLS" "ALLOWED_QUEUES" "ALLOWED_EXECUTORS") -}}
+{{- $own = concat $own (list "TARGET" "ALLOWED_CLASSES" "ALLOWED_TRIGGERS" "ALLOWED_CALLBACKS" "ALLOWED_CALLBACK_EXECUTORS" "ALLOWED_SHARED_ASSETS" "ALLOWED_POOLS" "ALLOWED_QUEUES" "ALLOWED_EXECUTORS") -}}
 {{- $airflow := list -}}
 {{- range include "dagbundle.airflowEnv" (index . 0) | fromYamlArray -}}
 {{- $airflow = append $airflow .name -}}

@@ -11,6 +11,7 @@ from dagbundle.rollout import policy as policies
 from dagbundle.rollout.model import (
     BundleKey,
     Changeset,
+    Claim,
     DagContent,
     FileOutcome,
     FileProblem,
@@ -44,18 +45,20 @@ def judged(
     Returns:
         The changeset, in which refused files are broken, and its judgement.
     """
+    claims: tuple[Claim, ...] = ()
     while True:
         judgement = judge.judge(changeset, live=live, owners=owners, policy=policy, is_dry_run=contents is not None)
+        judgement = dataclasses.replace(judgement, claims=(*judgement.claims, *claims))
         if judgement.verdict is Verdict.BLOCK:
             return changeset, judgement
         try:
-            found = store.refused(judgement, contents)
+            found, waiting = store.refused(changeset.bundle, judgement, contents)
         except errors.TargetError as error:
             message = error.message + (f". Next: {error.hint}" if error.hint else "")
             return changeset, Judgement(Verdict.BLOCK, error.reason, message, ready=False, changes=judgement.changes)
         if not found:
             return changeset, judgement
-        changeset = _broken(changeset, found)
+        changeset, claims = _broken(changeset, found), (*claims, *waiting)
 
 
 def _broken(changeset: Changeset, found: Iterable[FileProblem]) -> Changeset:

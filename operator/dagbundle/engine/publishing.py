@@ -118,17 +118,18 @@ class Publisher:
 
     def hand_over(self) -> tuple[BundleKey, ...]:
         """Judge again whoever waits for a dag_id that nobody owns; return the bundles that were published."""
-        claimed = self._store.claimed()
-        return self.rejudge(claimed - self._store.owners(claimed).keys()) if claimed else ()
+        claimed = {subject for subject in self._store.claimed() if not subject.startswith("asset:")}
+        return self.rejudge(claimed - self._store.owners(claimed).keys() if claimed else ())
 
     def rejudge(self, released: Collection[str]) -> tuple[BundleKey, ...]:
-        """Judge again, unparsed, the bundles that waited for a dag_id that was let go of.
+        """Judge again, unparsed, the bundles that waited for a dag_id, or an asset, that was let go of.
 
         What goes wrong with one of them is told to the watcher and the log, and keeps nobody else: who let go has
         done what it was asked to.
         """
         published: list[BundleKey] = []
-        waiting = {claim.rollout_id: claim.bundle for claim in self._store.waiting_claims(released)} if released else {}
+        subjects = {*released, *self._store.handed_over()}
+        waiting = {claim.rollout_id: claim.bundle for claim in self._store.waiting_claims(subjects)} if subjects else {}
         for rollout_id, bundle in waiting.items():
             try:
                 applied = self.finish(rollout_id)

@@ -255,12 +255,20 @@ class FileProblem:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A dag_id that this bundle defines but another one owns; judged again when the owner lets go."""
+    """A dag_id, or an asset, that this bundle defines but another one owns; judged again when the owner lets go."""
 
     dag_id: str
+    """The one that is claimed; of an asset, the DAG that defines it."""
     subdir: str
     path: str
     owner: BundleKey
+    asset: str = ""
+    """The claimed definition of an asset, as `rollout.assets.subject` names it; empty for a claim of the dag_id."""
+
+    @property
+    def subject(self) -> str:
+        """What is claimed."""
+        return self.asset or self.dag_id
 
 
 @dataclass(frozen=True, slots=True)

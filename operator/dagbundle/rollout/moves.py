@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from dagbundle.rollout.model import BundleKey, DagContent
+from dagbundle.rollout.model import BundleKey, DagContent, Json
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,10 @@ class Move:
     """The bundle version of each live DAG that runs another one than `version`."""
     errors: tuple[Note, ...] = ()
     """Every import error that is visible now."""
+    assets: tuple[Json, ...] = ()
+    """The owners' definitions of the assets that written DAGs name: those count, whatever the DAGs say."""
+    restated: tuple[Json, ...] = ()
+    """Other assets of which another definition counts than before."""
     airflow: Mapping[str, str] = field(default_factory=dict)
     """By subdir, the Airflow that serialized its DAGs; without those that nobody said."""
 

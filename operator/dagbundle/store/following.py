@@ -8,24 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagbundle import errors
+from dagbundle.rollout import assets as rollout_assets
 from dagbundle.rollout.model import (
     BundleKey,
     Change,
     DagContent,
-    FileProblem,
+    Json,
     Judgement,
     LookupKind,
     LookupValue,
     Problem,
 )
 from dagbundle.rollout.moves import Candidate, Move, Note, Symptom, WrittenDag
-from dagbundle.store import bulk, bundles, database, reading, state
+from dagbundle.store import assets, bulk, bundles, database, reading, state
 from dagbundle.store.records import RolloutState, RunState
 from dagbundle.store.state import Definition, Finding, Pin
 from dagbundle.store.tables import AnyRow, Tables
@@ -45,6 +47,11 @@ class Target(Protocol):
 
     name: str
     """What its progress is kept under."""
+
+    @property
+    def owns_assets(self) -> bool:
+        """Whether an asset belongs to the bundle that defines it; False lets whoever writes last define it."""
+        ...
 
     def move(self, connection: Connection, move: Move, /) -> None:
         """Write what a publication changed. Whatever it raises takes the whole publication back."""
@@ -148,6 +155,7 @@ def tell(
     pins: Mapping[str, Pin],
     errors: Collection[Finding],
     durations: Mapping[tuple[str, str], float],
+    restated: Mapping[str, Json] = MappingProxyType({}),
 ) -> None:
     """Tell the target, and keep how far it has followed. What is missing of `heads` and `origin` is looked up."""
     if target is None:
@@ -161,6 +169,9 @@ def tell(
     if missing := wanted - {row.sha256 for row in heads}:
         heads = (*heads, *reading.heads(connection, tables, missing))
     contents = reading.whole(connection, tables, heads) if heads else {}
+    named = {key for item in written for key in rollout_assets.named(contents[item.sha256])}
+    if not target.owns_assets:
+        named, restated = set(), {}
     texts = _texts(connection, tables, {item.source for item in written if item.source})
     origin = origin or _origin(connection, tables, owner.rollout)
     target.move(
@@ -189,6 +200,8 @@ def tell(
                 for item in sorted(errors, key=lambda item: (item.path, item.line or 0, item.message))
             ),
             airflow=origin.airflow,
+            assets=tuple(item.document for item in assets.owners(connection, tables, named, share=True).values()),
+            restated=tuple(document for key, document in sorted(restated.items()) if key not in named),
         ),
     )
 
@@ -196,15 +209,13 @@ def tell(
 _WRITTEN = frozenset({Change.ADDED, Change.CHANGED, Change.MOVED})
 
 
-def refused(target: Target, judgement: Judgement, contents: Mapping[str, DagContent]) -> tuple[FileProblem, ...]:
-    """See `DagStore.refused`."""
-    candidates = [
+def candidates(judgement: Judgement, contents: Mapping[str, DagContent]) -> list[Candidate]:
+    """Return the DAGs that publishing a judgement would write into a target, of those whose contents are given."""
+    return [
         Candidate(change.dag_id, change.subdir, change.path, contents[change.sha256])
         for change in judgement.changes
         if change.change in _WRITTEN and change.sha256 in contents
     ]
-    found = target.refused(candidates) if candidates else {}
-    return tuple(FileProblem(item.subdir, item.path, found[item.dag_id]) for item in candidates if item.dag_id in found)
 
 
 def written(judgement: Judgement) -> set[str]:

@@ -90,7 +90,7 @@ def _delete_contents(connection: Connection, tables: Tables) -> int:
             idle.difference_update(sha256 for _, sha256 in outcome["dags"])
     if idle:
         numbers = sa.select(content.c.id).where(bulk.is_in(connection, content.c.sha256, idle))
-        for part in (tables.edge, tables.task, tables.task_group):
+        for part in (tables.edge, tables.task, tables.task_group, tables.asset):
             connection.execute(sa.delete(part).where(part.c.content_id.in_(numbers)))
         connection.execute(sa.delete(content).where(bulk.is_in(connection, content.c.sha256, idle)))
     return len(idle)

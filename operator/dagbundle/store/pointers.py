@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagbundle import errors
-from dagbundle.rollout.model import Claim
-from dagbundle.store import bulk, bundles, following, state
+from dagbundle.rollout.model import Claim, Json
+from dagbundle.store import assets, bulk, bundles, following, state
 from dagbundle.store.following import Origin, Target
 from dagbundle.store.records import PublicationKind
 from dagbundle.store.state import Definition, Finding, Pin, Present
@@ -74,8 +74,11 @@ def write(
     if stays and not following.is_behind(connection, tables, target, owner):
         return int(owner.revision)
     revision = int(owner.revision) + (0 if stays else 1)
+    restated: Mapping[str, Json] = {}
     if not stays:
         _move_pointers(connection, tables, owner, before, step.definitions, revision=revision)
+        enforce = target is not None and target.owns_assets
+        restated = assets.settle(connection, tables, owner, before, step.definitions, enforce=enforce)
         _move_pins(connection, tables, owner.id, now.pins, step.pins, revision=revision)
         _move_findings(connection, tables.import_error, owner.id, now.errors, step.errors, revision=revision)
         _move_findings(connection, tables.parse_warning, owner.id, now.warnings, step.warnings, revision=revision)
@@ -94,6 +97,7 @@ def write(
         pins=step.pins,
         errors=step.errors,
         durations=step.durations,
+        restated=restated,
     )
     return revision
 
@@ -292,7 +296,7 @@ def write_claims(
 ) -> None:
     """Replace the bundle's claims; they are no part of what is live, so they make no revision."""
     table = tables.claim
-    wanted = {(item.dag_id, item.subdir, item.path, rollout_id) for item in claims}
+    wanted = {(item.subject, item.subdir, item.path, rollout_id) for item in claims}
     if wanted != before:
         connection.execute(sa.delete(table).where(table.c.bundle_id == owner.id))
         bulk.insert_missing(

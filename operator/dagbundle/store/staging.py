@@ -25,7 +25,7 @@ from dagbundle.rollout.model import (
     Problem,
     StagedFile,
 )
-from dagbundle.store import bulk, database, texts
+from dagbundle.store import assets, bulk, database, texts
 from dagbundle.store.bundles import new_id, now
 from dagbundle.store.records import RolloutState, RunState
 from dagbundle.store.tables import REMEMBERED, AnyRow, Tables
@@ -208,6 +208,7 @@ def store_contents(connection: Connection, tables: Tables, contents: Iterable[Da
         ("content_id", "upstream", "downstream"),
         [(number, edge.upstream, edge.downstream) for number, item in ours for edge in item.edges],
     )
+    assets.store(connection, tables, ours)
 
 
 def hold_content(connection: Connection, *, exclusive: bool = False) -> None:

@@ -169,6 +169,16 @@ class Tables:
             sa.Column("downstream", Key, primary_key=True),
             sqlite_with_rowid=False,  # the key is the whole row: one B-tree instead of two
         )
+        # What a content says of Airflow's assets, beyond their names.
+        self.asset = self._table(
+            "asset",
+            sa.Column("content_id", Big, self._refers("dag_content.id"), primary_key=True, autoincrement=False),
+            sa.Column("key", Key, primary_key=True),
+            sa.Column("digest", Key, nullable=False),
+            sa.Column("owns", sa.Boolean, nullable=False),
+            sa.Column("document", sa.JSON, nullable=False),
+            sa.Index(None, "key"),
+        )
         self.source_code = self._table(
             "source_code",
             sa.Column("sha256", Key, primary_key=True),
@@ -305,12 +315,20 @@ class Tables:
             sa.Column("kept", sa.Boolean, nullable=False),
             sa.Index(None, "bundle_id", "to_revision"),
         )
+        # Whose an asset is that some live DAG defines: the primary key is the ownership constraint.
+        self.asset_owner = self._table(
+            "asset_owner",
+            sa.Column("key", Key, primary_key=True),
+            sa.Column("bundle_id", Big, self._refers("bundle.id"), nullable=False, index=True),
+            sa.Column("digest", Key, nullable=False),
+            sa.Column("document", sa.JSON, nullable=False),
+        )
         self.import_error = self._table("import_error", *self._finding())
         self.parse_warning = self._table("parse_warning", *self._finding())
         self.claim = self._table(
             "claim",
             sa.Column("bundle_id", Big, self._refers("bundle.id"), primary_key=True),
-            sa.Column("dag_id", Key, primary_key=True),
+            sa.Column("dag_id", Key, primary_key=True),  # or `asset:KEY:DIGEST`
             sa.Column("subdir", Key, nullable=False),
             sa.Column("path", Key, nullable=False),
             sa.Column("rollout", Key, nullable=False),

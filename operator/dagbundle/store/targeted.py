@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dagbundle import errors
-from dagbundle.rollout.model import BundleKey, DagContent, FileProblem, Judgement, LookupKind, LookupValue
+from dagbundle.rollout import assets as rollout_assets
+from dagbundle.rollout.model import BundleKey, Claim, DagContent, FileProblem, Judgement, LookupKind, LookupValue
 from dagbundle.rollout.moves import Symptom
-from dagbundle.store import following, lookups
+from dagbundle.store import assets, following, lookups
 from dagbundle.store.database import Mode
 from dagbundle.store.following import Target
 from dagbundle.store.lookups import Lookup
@@ -54,23 +55,41 @@ class TargetedStore(DagReader):
             self.target.prepare()
 
     def refused(
-        self, judgement: Judgement, contents: Mapping[str, DagContent] | None = None
-    ) -> tuple[FileProblem, ...]:
-        """Return what the target would not take of what a judgement publishes, as problems of the files.
+        self, bundle: BundleKey, judgement: Judgement, contents: Mapping[str, DagContent] | None = None
+    ) -> tuple[tuple[FileProblem, ...], tuple[Claim, ...]]:
+        """Return what the target would not take of what a judgement publishes.
 
         Args:
+            bundle: Whose it is.
             judgement: One that publishes.
             contents: Contents that are not in the store; those that are nowhere are looked at when they are published.
+
+        Returns:
+            Problems of the files, and the claims of those that define assets of other bundles.
 
         Raises:
             TargetError: There is too much wrong to look at it all.
         """
         target = self.target
         if target is None:
-            return ()
+            return (), ()
         wanted, given = following.written(judgement), contents or {}
         known = {**self.contents(wanted - given.keys()), **given} if wanted - given.keys() else given
-        return following.refused(target, judgement, known)
+        candidates = following.candidates(judgement, known)
+        found = target.refused(candidates) if candidates else {}
+        problems = [
+            FileProblem(item.subdir, item.path, found[item.dag_id]) for item in candidates if item.dag_id in found
+        ]
+        named = {key for item in candidates for key in rollout_assets.named(item.content)}
+        if not named or not target.owns_assets:
+            return tuple(problems), ()
+        owners = self.db.read(lambda c: assets.owners(c, self.db.tables, named))
+        others, claims = assets.refused(candidates, owners, bundle)
+        return (*problems, *others), tuple(claims)
+
+    def handed_over(self) -> frozenset[str]:
+        """Return the claims of assets that are nobody's any more, or the claimant's, or defined as it does."""
+        return self.db.read(lambda c: assets.handed_over(c, self.db.tables))
 
     def is_settled(self, bundle: BundleKey, revision: int, spec: Mapping[str, Any], judgement: Judgement) -> bool:
         """Tell whether a rollout by this spec published the bundle's revision, and nothing waits for another one.

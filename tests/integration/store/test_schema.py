@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import pathlib
 import shutil
 import sqlite3
@@ -17,10 +18,14 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from dagbundle import errors
+from dagbundle.rollout import judge, policy
+from dagbundle.rollout.content import split
+from dagbundle.rollout.model import FileOutcome, ParsedDag, StagedFile
 from dagbundle.store import schema
 from dagbundle.store.dagstore import DagStore
 from dagbundle.store.database import Database
-from integration.store.builder import SALES, SYNTAX_ERROR, apply, counted
+from integration.store.builder import OPS, SALES, SYNTAX_ERROR, apply, counted
+from support import serialized
 from support.postgres import PostgresServer
 
 
@@ -127,6 +132,48 @@ def test_the_way_up_down_and_up_again_works_with_data_in_the_tables(empty_databa
             assert [name for name in left if name != store.db.tables.version_table] == []
         with pytest.raises(errors.SchemaError, match="no tables"):
             DagStore.open(empty_database_url)
+
+
+def test_an_upgrade_says_whose_the_assets_are_that_live_dags_define(database_url: str) -> None:
+    def bundle(dag_id: str, owner: str) -> list[StagedFile]:
+        asset = {
+            "name": "orders",
+            "uri": "s3://orders",
+            "group": "raw",
+            "extra": {"owner": owner, "rows": [1, {"ä": 2}]},
+        }
+        alone = {**asset, "name": dag_id, "extra": {}}  # a group makes it nobody's
+        condition = {"__type": "asset_any", "objects": [{"__type": "asset", **asset}, {"__type": "asset", **alone}]}
+        mapped = {"outlets": [{"__type": "asset", "__var": {**asset, "name": f"of_{dag_id}"}}]}
+        made = split(
+            serialized.dag(
+                dag_id,
+                [serialized.task("one", _is_mapped=True, partial_kwargs=mapped), serialized.task("two")],
+                timetable={"__type": "airflow.timetables.simple.AssetTriggeredTimetable", "__var": condition},
+            )
+        )
+        outcome = FileOutcome(f"{dag_id}.py", dags=(ParsedDag(dag_id, made.sha256),))
+        return [StagedFile(outcome, contents=(made,))]
+
+    def rows(store: DagStore) -> list[list[Any]]:
+        tables = store.db.tables
+        return [
+            sorted(map(repr, store.db.read(lambda c, table=table: c.execute(sa.select(table)).all())))  # type: ignore[misc] # bound at once
+            for table in (tables.asset, tables.asset_owner)
+        ]
+
+    with DagStore.open(database_url) as store:
+        for key, dag_id in ((SALES, "z"), (OPS, "a")):
+            store.register_bundle(key, str(key))
+            rules = functools.partial(judge.judge, policy=policy.Policy())
+            store.submit_dags(
+                key, bundle(dag_id, key.name), version="v1", template_hash="v1", judge=rules, python="3.11"
+            )
+        before = rows(store)
+        assert [len(found) for found in before] == [6, 3]
+        schema.downgrade(store.db, "0005")
+        schema.upgrade(store.db)
+        assert rows(store) == before
 
 
 def test_upgrading_twice_changes_nothing(database_url: str) -> None:

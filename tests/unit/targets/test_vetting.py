@@ -144,6 +144,7 @@ def test_what_a_deployment_allows_comes_from_its_environment() -> None:
             "DAGBUNDLE_ALLOWED_CALLBACKS": "ours.call",
             "DAGBUNDLE_ALLOWED_CALLBACK_EXECUTORS": "default",
             "DAGBUNDLE_ALLOWED_POOLS": "a,b",
+            "DAGBUNDLE_ALLOWED_SHARED_ASSETS": "true",
         }
     )
     assert found.classes == {"plugins.Workdays"}
@@ -152,8 +153,16 @@ def test_what_a_deployment_allows_comes_from_its_environment() -> None:
     assert found.callback_executors == {"default"}
     assert found.pools == {"a", "b"}
     assert found.queues is None
+    assert found.shared_assets
     vetting.check(document(timetable={"__type": "plugins.Workdays", "__var": {}}), found)
     vetting.check(document(timetable=watched("ours.Trigger")), found)
+
+
+def test_assets_have_owners_unless_the_deployment_says_so_in_one_way() -> None:
+    assert not vetting.read({}).shared_assets
+    assert not vetting.read({"DAGBUNDLE_ALLOWED_SHARED_ASSETS": "false"}).shared_assets
+    with pytest.raises(errors.UsageError, match="'yes' is neither true nor false"):
+        vetting.read({"DAGBUNDLE_ALLOWED_SHARED_ASSETS": "yes"})
 
 
 def test_a_pattern_is_refused_because_it_allows_more_than_it_says() -> None:

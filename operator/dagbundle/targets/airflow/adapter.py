@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dagbundle import errors
-from dagbundle.targets.airflow import library, wire
+from dagbundle.targets.airflow import assets, library, wire
 from dagbundle.targets.airflow.examining import Examiner
 from dagbundle.targets.airflow.next_runs import NextRuns, Spent
 
@@ -120,7 +120,8 @@ class Adapter:
         self._runs = NextRuns(self.minor, base, pendulum.instance, self.examiner)
         self.dags_folder = str(settings.DAGS_FOLDER)
         self._operation = collection.DagModelOperation
-        self._assets = collection.AssetModelOperation
+        self.assets = assets.Assets(collection, asset.AssetModel, serialized_objects.BaseSerialization.deserialize)
+        self._assets = self.assets.operation
         self.Job = job.Job
         self.ParsingRequest = dagbag.DagPriorityParsingRequest
         self.Asset = asset
@@ -259,6 +260,7 @@ class Adapter:
         *,
         ran: Mapping[str, bool],
         durations: Mapping[str, float],
+        owned: assets.Owned,
     ) -> None:
         """Write definitions as Airflow's processor does: DAG, tags, owners, assets, triggers, version, code.
 
@@ -270,9 +272,11 @@ class Adapter:
             sources: Source texts by `fileloc`.
             ran: Whether those of them that Airflow has a row of ever ran, as `lock` found.
             durations: Seconds that a DAG's file took to parse, where it was parsed, by dag_id.
+            owned: Assets that have an owner, as it defines them.
         """
         dag_ids = [dag.dag_id for dag in dags]
-        with _given(_sources, sources), _given(_never_run, self._without_runs(dag_ids, ran, session)):
+        never_run = self._without_runs(dag_ids, ran, session)
+        with _given(_sources, sources), _given(_never_run, never_run), self.assets.owned(owned):
             self._write_models(session, bundle, bundle_version, dags)
             timed = [{"dag_id": key, "last_parse_duration": seconds} for key, seconds in durations.items()]
             if timed:
@@ -295,8 +299,8 @@ class Adapter:
     def _write_models(self, session: Session, bundle: str, bundle_version: str, dags: Sequence[Any]) -> None:
         """Write the rows of DAGs, tags, owners, assets and triggers."""
         by_id = {dag.dag_id: dag for dag in dags}
-        assets = self._assets.collect(by_id)
-        if any((assets.assets, assets.asset_aliases, *assets[2:4])):
+        found = self._assets.collect(by_id)
+        if any((found.assets, found.asset_aliases, *found[2:4])):
             self._bulk_write(bundle, bundle_version, dags, None, session=session)
             return
         # most DAGs have none, and then all that the function does between these steps is to look at rows once more

@@ -52,6 +52,11 @@ class AirflowTarget:
         self._documents = Documents(self._examiner, self._allowed)
         self._lock = threading.Lock()
 
+    @property
+    def owns_assets(self) -> bool:
+        """Whether an asset belongs to the bundle that defines it, which a deployment may switch off."""
+        return not self._allowed.shared_assets
+
     @functools.cached_property
     def _airflow(self) -> adapter.Adapter:
         """The installed Airflow; importing it takes two seconds, which a pass that changes nothing does not need."""
@@ -71,6 +76,8 @@ class AirflowTarget:
             self._write(session, move, ran)
             self._follow_versions(session, move)
             self._deactivate(session, move)
+            if move.restated:
+                self._airflow.assets.restate(session, self._airflow.assets.decoded(move.restated))
             self._import_errors(session, move)
 
     def prepare(self) -> None:
@@ -161,6 +168,7 @@ class AirflowTarget:
 
     def _write(self, session: Session, move: Move, ran: Mapping[str, bool]) -> None:
         by_version: dict[str, list[WrittenDag]] = {}
+        owned = self._airflow.assets.decoded(move.assets)
         for dag in move.written:
             by_version.setdefault(dag.bundle_version, []).append(dag)
         for bundle_version, dags in by_version.items():
@@ -179,6 +187,7 @@ class AirflowTarget:
                     sources,
                     ran=ran,
                     durations={dag.dag_id: dag.duration for dag in dags if dag.duration},
+                    owned=owned,
                 )
             except (SQLAlchemyError, errors.DagBundleError):
                 raise

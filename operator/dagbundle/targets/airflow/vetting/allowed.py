@@ -44,6 +44,8 @@ class Allowed:
         executors: Names that a task may choose; None allows any, as for `pools` and `queues`.
         pools: Likewise.
         queues: Likewise.
+        shared_assets: Whether any bundle may define an asset that another one defines otherwise: whoever writes last
+            has it, as in stock Airflow.
         notifiers: Returns what `callbacks` None means. A function, since looking for it takes a moment.
     """
 
@@ -54,6 +56,7 @@ class Allowed:
     executors: frozenset[str] | None = None
     pools: frozenset[str] | None = None
     queues: frozenset[str] | None = None
+    shared_assets: bool = False
     notifiers: Callable[[], frozenset[str]] = _nothing
 
     def is_trigger(self, name: str) -> bool:
@@ -73,7 +76,7 @@ def read(environ: Mapping[str, str] = os.environ, notifiers: Callable[[], frozen
         notifiers: Returns the import paths of the installed providers' notifiers.
 
     Raises:
-        UsageError: A name is a pattern, which an earlier version took.
+        UsageError: A name is a pattern, which an earlier version took, or a switch is neither true nor false.
     """
 
     def listed(name: str) -> frozenset[str] | None:
@@ -98,5 +101,13 @@ def read(environ: Mapping[str, str] = os.environ, notifiers: Callable[[], frozen
         executors=listed("EXECUTORS"),
         pools=listed("POOLS"),
         queues=listed("QUEUES"),
+        shared_assets=_switch(environ, "SHARED_ASSETS"),
         notifiers=notifiers,
     )
+
+
+def _switch(environ: Mapping[str, str], name: str) -> bool:
+    text = environ.get(f"{VARIABLE}{name}", "false")
+    if text not in {"true", "false"}:
+        raise errors.UsageError(f"{VARIABLE}{name}={text!r:.80} is neither true nor false")
+    return text == "true"

@@ -1,0 +1,123 @@
+"""What a DAG's content says of Airflow's assets: which it defines, and which it only names.
+
+Airflow keeps one row for an asset, and whoever writes last says what is in it: also who only names the asset, and so
+would empty its extra and stop its watchers. Here an asset that a bundle defines is that bundle's, as a dag_id is. This
+module finds what a content says; pure. `store/assets` keeps whose an asset is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from dagbundle.rollout import content as contents
+from dagbundle.rollout.model import BundleKey, DagContent, Json, Problem
+
+_DEFAULT_GROUPS = frozenset({"", "asset", "dataset", "model"})
+"""What Airflow's own classes set where an author says nothing."""
+_PORTS = ("inlets", "outlets")
+
+
+class AssetDefinition(NamedTuple):
+    """What one content says of one asset, beyond its name."""
+
+    key: str
+    """Hash of name and URI, which Airflow tells assets apart by."""
+    digest: str
+    """Equal for equal definitions."""
+    owns: bool
+    """Whether it has an extra or watchers, which make the asset its bundle's. A group alone does not."""
+    document: Json
+    """Name, uri, group, extra and watchers, as Airflow serializes an asset."""
+
+
+class AssetOwner(NamedTuple):
+    """Whose an asset is, and what it is."""
+
+    bundle: BundleKey
+    digest: str
+    document: Json
+
+
+def key_of(name: str, uri: str) -> str:
+    """Return the key of an asset."""
+    return hashlib.sha256(f"{name}\0{uri}".encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def bare(document: Json) -> Json:
+    """Return an asset as one that nobody defines."""
+    return {"name": document["name"], "uri": document["uri"], "group": "asset", "extra": {}}
+
+
+def named(content: DagContent) -> dict[str, AssetDefinition | None]:
+    """Return the assets that a content names, by key, each with its definition where it has one.
+
+    Of two definitions the last one counts, as in Airflow: those of the schedule, then those of each task.
+    """
+    found: dict[str, AssetDefinition | None] = {}
+    for document in _documents(content):
+        name, uri = document.get("name"), document.get("uri")
+        if isinstance(name, str) and isinstance(uri, str):  # else vetting refuses it, or there is no target
+            key = key_of(name, uri)
+            found[key] = _definition(key, name, uri, document) or found.get(key)
+    return found
+
+
+def subject(definition: AssetDefinition) -> str:
+    """Return what a claim of this definition waits for. No dag_id holds a colon."""
+    return f"asset:{definition.key}:{definition.digest}"
+
+
+def owned(dag_id: str, definition: AssetDefinition, owner: BundleKey, mine: BundleKey) -> Problem:
+    """Say that an asset is another bundle's."""
+    where = f" of cluster {owner.cluster!r}" if owner.cluster != mine.cluster else ""
+    name, uri = definition.document["name"], definition.document["uri"]
+    which = f"{name!r:.200}" if name == uri else f"{name!r:.200} ({uri:.200})"
+    return Problem(
+        "AssetOwned",
+        f"DAG {dag_id!r} defines asset {which}, which belongs to bundle {owner.namespace}/{owner.name}{where}, with "
+        "another extra, group or watchers: name it without those, or have the definition removed there; this file is "
+        "judged again, without parsing, when that bundle lets go of it",
+    )
+
+
+def _definition(key: str, name: str, uri: str, document: Json) -> AssetDefinition | None:
+    extra, watchers, group = document.get("extra") or {}, document.get("watchers") or [], document.get("group") or ""
+    owns = bool(extra or watchers)
+    if group in _DEFAULT_GROUPS:
+        group = "asset"
+        if not owns:
+            return None
+    what: Json = {"group": group, "extra": extra, **({"watchers": watchers} if watchers else {})}
+    return AssetDefinition(key, contents.sha256_of(what), owns, {"name": name, "uri": uri, **what})
+
+
+def _documents(content: DagContent) -> Iterator[Json]:
+    """Return every asset's document in the order in which Airflow collects them."""
+    yield from _assets(content.header.get("dag", {}).get("timetable"))
+    for task in content.tasks:
+        body = task.data.get("__var")
+        if not isinstance(body, dict):
+            continue
+        partial = body.get("partial_kwargs")
+        for place in (body, partial) if isinstance(partial, dict) else (body,):
+            for port in _PORTS:
+                if port in place:
+                    yield from _assets(place[port])
+
+
+def _assets(value: Any) -> Iterator[Json]:
+    """Walk a value, which may be deep, in order."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, list):
+            pending.extend(reversed(item))
+        elif isinstance(item, dict):
+            if item.get("__type") == "asset":
+                inner = item.get("__var", item)
+                if isinstance(inner, dict):
+                    yield inner
+            else:
+                pending.extend(reversed(list(item.values())))

@@ -1,0 +1,81 @@
+"""What a content says of Airflow's assets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dagbundle.rollout import assets, content
+from dagbundle.rollout.assets import AssetDefinition
+from support import serialized
+
+
+def asset(name: str = "x", **fields: Any) -> dict[str, Any]:
+    return {"__type": "asset", "name": name, "uri": f"s3://{name}", "group": "asset", "extra": {}, **fields}
+
+
+def scheduled(*found: dict[str, Any]) -> dict[str, Any]:
+    condition = {"__type": "asset_any", "objects": list(found)}
+    return {"__type": "airflow.timetables.simple.AssetTriggeredTimetable", "__var": {"asset_condition": condition}}
+
+
+def wrapped(found: dict[str, Any]) -> dict[str, Any]:
+    return {"__type": "asset", "__var": {name: value for name, value in found.items() if name != "__type"}}
+
+
+def named(*ports: Any, timetable: Any = None, **fields: Any) -> dict[str, AssetDefinition | None]:
+    task = serialized.task("one", outlets=list(ports), **fields)
+    found = assets.named(content.split(serialized.dag("a", [task], timetable=timetable)))
+    return {
+        name: found[assets.key_of(name, f"s3://{name}")]
+        for name in "xyz"
+        if assets.key_of(name, f"s3://{name}") in found
+    }
+
+
+def digest(definition: AssetDefinition | None) -> str:
+    assert definition is not None
+    return definition.digest
+
+
+@pytest.mark.parametrize("group", ["", "asset", "dataset", "model"])
+def test_an_asset_with_no_more_than_its_name_is_no_definition(group: str) -> None:
+    assert named(wrapped(asset(group=group)), timetable=scheduled(asset("y", group=group))) == {"x": None, "y": None}
+
+
+@pytest.mark.parametrize(
+    ("fields", "owns"),
+    [({"extra": {"a": 1}}, True), ({"watchers": [{"name": "w", "trigger": {}}]}, True), ({"group": "raw"}, False)],
+)
+def test_an_extra_or_watchers_make_an_asset_somebodys_and_a_group_does_not(fields: dict[str, Any], owns: bool) -> None:
+    found = named(wrapped(asset(**fields)))["x"]
+    assert found is not None
+    assert found.owns is owns
+
+
+def test_a_definition_is_the_same_in_a_schedule_in_an_inlet_and_of_a_mapped_task() -> None:
+    extra = {"b": 1, "a": [2]}
+    of_schedule = named(timetable=scheduled(asset(extra=extra)))["x"]
+    of_inlet = named(inlets=[wrapped(asset(extra={"a": [2], "b": 1}))])["x"]
+    of_mapped = named(_is_mapped=True, partial_kwargs={"outlets": [wrapped(asset(extra=extra))]})["x"]
+    assert digest(of_schedule) == digest(of_inlet) == digest(of_mapped)
+
+
+def test_what_makes_definitions_differ() -> None:
+    different = [{"extra": {"a": 1}}, {"extra": {"a": 2}}, {"extra": {"a": 1}, "group": "raw"},
+                 {"extra": {"a": 1}, "watchers": [{"name": "w", "trigger": {}}]}]  # fmt: skip
+    assert len({digest(named(wrapped(asset(**fields)))["x"]) for fields in different}) == len(different)
+
+
+def test_of_two_definitions_the_last_counts_and_a_name_alone_takes_nothing_back() -> None:
+    first, last = wrapped(asset(extra={"a": 1})), wrapped(asset(extra={"a": 2}))
+    assert named(first, last, wrapped(asset())) == named(last)
+
+
+@pytest.mark.parametrize(
+    "port",
+    [None, "x", 1, {"__type": "asset"}, {"__type": "asset", "__var": []}, {"__type": "asset", "__var": {"name": 1}}],
+)
+def test_what_is_no_asset_is_passed_over(port: Any) -> None:
+    assert named(port) == {}
