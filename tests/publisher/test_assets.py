@@ -58,9 +58,10 @@ def deployment(url: str) -> Iterator[Deployment]:
 
 def known(deployment: Deployment) -> list[tuple[Any, ...]]:
     """What Airflow has of the asset: its group and extra, and what its watchers run."""
+    watched = "asset_trigger" if installed().minor == "3.1" else "asset_watcher"
     rows = deployment.rows(
-        'SELECT asset."group", asset.extra, t.classpath FROM asset'
-        ' LEFT JOIN asset_watcher AS w ON w.asset_id = asset.id LEFT JOIN "trigger" AS t ON t.id = w.trigger_id'
+        f'SELECT asset."group", asset.extra, t.classpath FROM asset LEFT JOIN {watched} AS w ON w.asset_id = asset.id'  # noqa: S608 - one of two names
+        ' LEFT JOIN "trigger" AS t ON t.id = w.trigger_id'
     )
     return [(group, json.loads(extra) if isinstance(extra, str) else extra, path) for group, extra, path in rows]
 

@@ -86,3 +86,21 @@ def test_of_two_publishes_at_the_same_instant_one_gets_the_dag(on_postgresql: De
     (ours,) = on_postgresql.store.owners({"contested"}).values()
     assert str(ours) == owner
     assert all(isinstance(failure, errors.OwnershipError) for failure in failures)
+
+
+def test_two_bundles_that_exchange_their_dags_have_each_others_in_airflow_too(deployment: Deployment) -> None:
+    deployment.roll_out({"a.py": [dag("x")]}, "v1", bundle=SALES)
+    deployment.roll_out({"b.py": [dag("y")]}, "v1", bundle=OPS)
+    deployment.roll_out({"a.py": [dag("y", tags=["sales"])]}, "v2", bundle=SALES)
+    assert deployment.live() == {"x": "v1", "y": "v1"}
+    deployment.roll_out({"b.py": [dag("x", tags=["ops"])]}, "v2", bundle=OPS)
+    assert deployment.rows(
+        "SELECT dag_id, bundle_name, bundle_version FROM dag WHERE NOT is_stale ORDER BY dag_id"
+    ) == [
+        ("x", str(OPS), "v2"),
+        ("y", str(SALES), "v2"),
+    ]
+    assert deployment.rows("SELECT dag_id, name FROM dag_tag ORDER BY dag_id") == [("x", "ops"), ("y", "sales")]
+    assert deployment.rows("SELECT filename FROM import_error") == []
+    done = deployment.roll_out({"a.py": [dag("y", tags=["sales"])]}, "v2", bundle=SALES)
+    assert done.revision == done.base_revision

@@ -211,3 +211,33 @@ def submit_texts(deployment: Deployment, texts: dict[str, str]) -> None:
         SALES, [staged(path, [dag("a")], text) for path, text in texts.items()], version="v2", template_hash="v2",
         judge=functools.partial(judge.judge, policy=policy.Policy()), python="3.11",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("files", [{"a.py": ["a"]}, {}], ids=["with DAGs", "without"])
+def test_a_bundle_is_active_in_airflow_until_it_is_deactivated_and_again_when_it_comes_back(
+    deployment: Deployment, files: dict[str, list[str]]
+) -> None:
+    def publish() -> None:
+        deployment.submit({path: [dag(dag_id) for dag_id in found] for path, found in files.items()})
+
+    def active() -> bool:
+        ((found,),) = deployment.rows("SELECT active FROM dag_bundle WHERE name = :name", name=str(SALES))
+        return bool(found)
+
+    publish()
+    assert active()
+    for _ in range(2):
+        deployment.store.deactivate_bundle(SALES)
+        assert (active(), deployment.live()) == (False, {})
+    deployment.store.follow(SALES)  # as `dagbundle airflow sync` does with each bundle
+    assert not active()
+    publish()
+    assert (active(), [*deployment.live()]) == (True, [dag_id for found in files.values() for dag_id in found])
+
+
+def test_a_bundle_that_is_rolled_back_after_its_deactivation_is_active_again(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")]})
+    deployment.store.deactivate_bundle(SALES)
+    deployment.store.republish(SALES, to_revision=1, base_revision=2, hold=None)
+    assert deployment.rows("SELECT active FROM dag_bundle") in ([(True,)], [(1,)])
+    assert deployment.live() == {"a": "v1"}

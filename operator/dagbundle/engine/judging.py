@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from dagbundle import errors
 from dagbundle.rollout import judge
@@ -30,6 +30,7 @@ def judged(
     live: Live,
     owners: Mapping[str, BundleKey],
     policy: policies.Policy,
+    yielding: Collection[str] = (),
     contents: Mapping[str, DagContent] | None = None,
 ) -> tuple[Changeset, Judgement]:
     """Judge a changeset, and again without the files that the target refuses, until it refuses none.
@@ -40,6 +41,7 @@ def judged(
         live: The bundle as it is published now.
         owners: Live owner of each dag_id that the changeset defines.
         policy: The bundle's policy.
+        yielding: Those of these dag_ids that their owners give way with.
         contents: Contents that are not in the store, which a dry run has; None where the judgement will be carried out.
 
     Returns:
@@ -47,7 +49,9 @@ def judged(
     """
     claims: tuple[Claim, ...] = ()
     while True:
-        judgement = judge.judge(changeset, live=live, owners=owners, policy=policy, is_dry_run=contents is not None)
+        judgement = judge.judge(
+            changeset, live=live, owners=owners, policy=policy, yielding=yielding, is_dry_run=contents is not None
+        )
         judgement = dataclasses.replace(judgement, claims=(*judgement.claims, *claims))
         if judgement.verdict is Verdict.BLOCK:
             return changeset, judgement

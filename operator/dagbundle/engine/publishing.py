@@ -50,8 +50,16 @@ class Publisher:
         contents: Mapping[str, DagContent] | None = None,
     ) -> tuple[Changeset, Judgement]:
         """Judge a changeset on what is live. See `judging.judged`."""
+        owners = self._owners(changeset, live)
+        others = {dag_id for dag_id, owner in owners.items() if owner != live.bundle}
         return judging.judged(
-            self._store, changeset, live=live, owners=self._owners(changeset, live), policy=rules, contents=contents
+            self._store,
+            changeset,
+            live=live,
+            owners=owners,
+            policy=rules,
+            yielding=self._store.yielding(others) if others else (),
+            contents=contents,
         )
 
     def _owners(self, changeset: Changeset, live: Live) -> Mapping[str, BundleKey]:
@@ -100,8 +108,8 @@ class Publisher:
                 return self._refused(rollout_id, applied, error)
             except (errors.ConflictError, errors.OwnershipError):
                 continue  # somebody else published, or claimed a dag_id, first: judge on what is live now
-            released = {change.dag_id for change in judgement.changes if change.change is Change.REMOVED}
-            return dataclasses.replace(applied, revision=revision, rejudged=self.rejudge(released))
+            rejudged = self.rejudge(_released(judgement)) if revision != live.revision else ()
+            return dataclasses.replace(applied, revision=revision, rejudged=rejudged)
         raise errors.ConflictError(
             f"bundle {changeset.bundle} was published {MAX_JUDGEMENTS} times by others while this apply was judged",
             hint="apply again",
@@ -117,9 +125,14 @@ class Publisher:
         return dataclasses.replace(applied, judgement=blocked)
 
     def hand_over(self) -> tuple[BundleKey, ...]:
-        """Judge again whoever waits for a dag_id that nobody owns; return the bundles that were published."""
+        """Judge again whoever waits for a dag_id that nobody owns, or whose owner gives way.
+
+        Returns:
+            The bundles that were published.
+        """
         claimed = {subject for subject in self._store.claimed() if not subject.startswith("asset:")}
-        return self.rejudge(claimed - self._store.owners(claimed).keys() if claimed else ())
+        owned = self._store.owners(claimed).keys() if claimed else set[str]()
+        return self.rejudge((claimed - owned) | (self._store.yielding(owned) if owned else set()))
 
     def rejudge(self, released: Collection[str]) -> tuple[BundleKey, ...]:
         """Judge again, unparsed, the bundles that waited for a dag_id, or an asset, that was let go of.
@@ -150,3 +163,14 @@ class Publisher:
             exc_info=None if known else error,
         )
         self._watch(events.RejudgeFailed(bundle, str(error)))
+
+
+def _released(judgement: Judgement) -> set[str]:
+    """Return the dag_ids that a publication let go of, or may give way with."""
+    waiting = {(claim.subdir, claim.path) for claim in judgement.claims}
+    return {
+        change.dag_id
+        for change in judgement.changes
+        if change.change is Change.REMOVED
+        or (waiting and change.change is Change.KEPT and (change.subdir, change.path) in waiting)
+    }

@@ -5,7 +5,7 @@ The rules, each held by a test in tests/unit/rollout:
 * A file is the unit: one with any problem is broken as a whole, and `onImportError` says what becomes of its DAGs.
 * A dag_id has one place. Of two parsed files that define it, the one where it is live wins, else the first by path;
   the others are broken. A parsed file beats a kept one, so a DAG that moves out of a broken file moves.
-* A dag_id of another bundle is that bundle's; this file is broken and waits (a claim).
+* A dag_id of another bundle is that bundle's; this file is broken and waits (a claim), unless the other one gives way.
 * What was live in the scope and is neither parsed nor kept is removed. A run that did not close removes nothing, an
   empty listing where DAGs were is refused, and the guards bound the rest.
 * With scope Bundle one subdir's failure blocks everything; with scope Subdir it leaves that subdir as it was.
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dagbundle.rollout import policy as policies
+from dagbundle.rollout import wording
 from dagbundle.rollout.model import (
     BundleKey,
     Change,
@@ -40,9 +41,6 @@ from dagbundle.rollout.model import (
     short_version,
 )
 
-_QUOTED = 3
-"""How many errors a judgement's message quotes, each with no more than so many characters of its first line."""
-_QUOTED_LENGTH = 300
 _dag_id = operator.attrgetter("dag_id")
 Place = tuple[str, str]
 """(subdir, path)."""
@@ -75,6 +73,7 @@ def judge(
     live: Live,
     owners: Mapping[str, BundleKey],
     policy: policies.Policy,
+    yielding: Collection[str] = (),
     is_dry_run: bool = False,
 ) -> Judgement:
     """Judge a changeset against what is live.
@@ -84,6 +83,7 @@ def judge(
         live: The bundle as it is published now.
         owners: Live owner of each dag_id that the changeset defines, where there is one (this bundle included).
         policy: The spec's policy, narrowed by the grant.
+        yielding: dag_ids of other bundles' that give way: DAGs that are kept only while their file waits.
         is_dry_run: Nothing will be published: the message says what would be.
 
     Returns:
@@ -100,6 +100,7 @@ def judge(
         for run in changeset.runs
         if not run.closed
     }
+    owners = {dag_id: owner for dag_id, owner in owners.items() if dag_id not in yielding} if yielding else owners
     draft = _Draft((), (), ())
     while True:
         if blocked and policy.scope == "Bundle":
@@ -112,7 +113,11 @@ def judge(
         blocked |= found
     if blocked and not scope & named:
         return _block_all(blocked, draft)
-    return _verdict(changeset, draft, policy, scope, blocked, is_dry_run=is_dry_run)
+    judgement = _verdict(changeset, draft, policy, scope, blocked, is_dry_run=is_dry_run)
+    if not yielding:
+        return judgement
+    taken = tuple(change.dag_id for change in draft.changes if change.dag_id in yielding)
+    return dataclasses.replace(judgement, taken=taken)
 
 
 def _draft(
@@ -277,28 +282,30 @@ def _failure(
         if losses and listed.get(subdir) == 0:
             return _Blocked(
                 "EmptyListing",
-                f"subdir {subdir} has no DAG files at all, but {len(losses)} of its DAGs are live ({_names(losses)}): "
-                "if that is meant, remove the subdir from the spec",
+                f"subdir {subdir} has no DAG files at all, but {len(losses)} of its DAGs are live "
+                f"({wording.names(losses)}): if that is meant, remove the subdir from the spec",
             )
     if broken and policy.on_import_error == "Fail":
         return _Blocked(
             "ImportErrors",
-            f"{_counted(len(broken), 'broken file')} and onImportError is Fail: {_names(broken)}"
-            + _said(draft.problems),
+            f"{wording.counted(len(broken), 'broken file')} and onImportError is Fail: {wording.names(broken)}"
+            + wording.said(draft.problems),
         )
     allowed = policies.limit_of(policy.max_import_errors, sum(listed.get(subdir, 0) for subdir in unit))
     if allowed is not None and len(broken) > allowed:
         return _Blocked(
             "TooManyImportErrors",
-            f"{_counted(len(broken), 'broken file')}, more than maxImportErrors "
-            f"{_limit(policy.max_import_errors, allowed)}: {_names(broken)}{_said(draft.problems)}",
+            f"{wording.counted(len(broken), 'broken file')}, more than maxImportErrors "
+            f"{wording.limit(policy.max_import_errors, allowed)}: {wording.names(broken)}"
+            + wording.said(draft.problems),
         )
     allowed = policies.limit_of(policy.max_removed_dags, sum(dag.subdir in unit for dag in live))
     if allowed is not None and len(removed) > allowed:
         return _Blocked(
             "TooManyRemovedDags",
-            f"{_counted(len(removed), 'DAG')} would go, more than maxRemovedDags "
-            f"{_limit(policy.max_removed_dags, allowed)}: {_names([change.dag_id for change in removed])}",
+            f"{wording.counted(len(removed), 'DAG')} would go, more than maxRemovedDags "
+            f"{wording.limit(policy.max_removed_dags, allowed)}: "
+            + wording.names([change.dag_id for change in removed]),
         )
     return None
 
@@ -320,19 +327,19 @@ def _verdict(
             f"subdir {subdir} is as it was: {item.message}" for subdir, item in sorted(blocked.items())
         )
         done = "would be published" if is_dry_run else "published"
-        message, ready = f"{done} without {_counted(len(blocked), 'subdir')}: {held_back}", False
+        message, ready = f"{done} without {wording.counted(len(blocked), 'subdir')}: {held_back}", False
     elif broken and policy.on_import_error == "KeepLastGood":
         reason, ready = "KeptLastGood", False
         message = (
-            f"{_counted(len(broken), 'broken file')}: {_names(broken)}; "
-            f"{_counted(kept, 'DAG')} {'would be ' if is_dry_run else ''}kept at the last good definition"
-            f"{_said(draft.problems)}"
+            f"{wording.counted(len(broken), 'broken file')}: {wording.names(broken)}; "
+            f"{wording.counted(kept, 'DAG')} {'would be ' if is_dry_run else ''}kept at the last good definition"
+            f"{wording.said(draft.problems)}"
         )
     else:
         reason, ready = "Published", True
         done = "would be" if is_dry_run else "is"
         message = f"version {short_version(changeset.version)} {done} published" + (
-            f", {_counted(len(broken), 'broken file')}" if broken else ""
+            f", {wording.counted(len(broken), 'broken file')}" if broken else ""
         )
     return Judgement(
         verdict=Verdict.PUBLISH,
@@ -370,28 +377,3 @@ def _block_all(blocked: Mapping[str, _Blocked], draft: _Draft) -> Judgement:
         problems=draft.problems,
         claims=draft.claims,
     )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def _said(problems: Collection[FileProblem]) -> str:
-    """Quote the first errors, for who has nothing but the condition; the rest is in the store."""
-    quoted = []
-    for item in list(problems)[:_QUOTED]:
-        kind, text = item.problem.kind, item.problem.message.strip().partition("\n")[0].strip()
-        line = f", line {item.problem.line}" if item.problem.line else ""
-        said = text if text.startswith(kind) else f"{kind}: {text}"
-        quoted.append(f"{item.path}{line}: {said[:_QUOTED_LENGTH]}")
-    return "".join(f"; {text}" for text in quoted)
-
-
-def _limit(limit: policies.Limit, allowed: int) -> str:
-    return f"{limit} (that is {allowed})" if isinstance(limit, str) else f"{limit}"
-
-
-def _names(names: Collection[str]) -> str:
-    shown = sorted(names)
-    few = 5
-    return ", ".join(shown[:few]) + (f" and {len(shown) - few} more" if len(shown) > few else "")

@@ -284,6 +284,8 @@ class Judgement:
     changes: tuple[DagChange, ...] = ()
     problems: tuple[FileProblem, ...] = ()
     claims: tuple[Claim, ...] = ()
+    taken: tuple[str, ...] = ()
+    """dag_ids that other bundles' kept DAGs give way with: those go in the same transaction."""
     subdirs: tuple[str, ...] = ()
     """The subdirs whose results are published; with scope Subdir a failed one is missing."""
 

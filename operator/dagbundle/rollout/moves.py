@@ -59,6 +59,8 @@ class Move:
     """Absolute path of the bundle where it was parsed; empty where nobody said."""
     version: str
     written: tuple[WrittenDag, ...]
+    active: bool
+    """Whether the bundle is in use: False once it was deactivated."""
     standing: AbstractSet[str]
     """Live DAGs that are as they were, by dag_id."""
     pinned: Mapping[str, str] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from dagbundle import errors
 from dagbundle.rollout.model import BundleKey, Changeset, Claim, Hold, Json, Judgement, Live, StagedFile, Verdict
-from dagbundle.store import backup, bundles, garbage, jobs, publishing, staging
+from dagbundle.store import backup, bundles, deactivating, garbage, jobs, publishing, staging
 from dagbundle.store.database import Mode
 from dagbundle.store.records import Garbage, JobRow, RolloutRow
 from dagbundle.store.targeted import TargetedStore
@@ -367,13 +367,13 @@ class DagStore(TargetedStore):
         """
         token = bundles.new_id()
         return self.db.write(
-            lambda c: publishing.deactivate_bundle(c, self.db.tables, bundle, token, target=self.target)
+            lambda c: deactivating.deactivate_bundle(c, self.db.tables, bundle, token, target=self.target)
         )
 
     def _deactivate(self, bundle: BundleKey, dag_ids: frozenset[str]) -> tuple[str, ...]:
         token = bundles.new_id()
         return self.db.write(
-            lambda c: publishing.deactivate(c, self.db.tables, bundle, dag_ids, token, target=self.target)
+            lambda c: deactivating.deactivate(c, self.db.tables, bundle, dag_ids, token, target=self.target)
         )
 
     # --- Upkeep -------------------------------------------------------------------------------------------------------

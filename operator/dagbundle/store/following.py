@@ -161,7 +161,9 @@ def tell(
     if target is None:
         _refuse_without(connection, tables, owner)
         return
-    if not _keep(connection, tables, target, owner, revision):
+    active = owner.rollout is not None or bool(after)  # a bundle that is deactivated has no rollout
+    # what is not active is told again whatever is published next: that it is active, if nothing else
+    if not _keep(connection, tables, target, owner, revision if active else 0):
         before = {}
     pinned = {dag_id: pin.bundle_version for dag_id, pin in pins.items() if pin.bundle_version != version}
     written = [item for dag_id, item in after.items() if _differs(before.get(dag_id), item)]
@@ -181,6 +183,7 @@ def tell(
             airflow_name=owner.airflow_name,
             root=_root(origin.spec),
             version=version,
+            active=active,
             written=tuple(
                 WrittenDag(
                     dag_id=item.dag_id,
@@ -326,6 +329,12 @@ def _refuse_without(connection: Connection, tables: Tables, owner: AnyRow) -> No
 
 def _differs(old: Definition | None, new: Definition) -> bool:
     return old is not new and (old is None or old.place != new.place or old.source != new.source)
+
+
+def retire(connection: Connection, tables: Tables, owner: AnyRow) -> None:
+    """Have targets told what comes next of a bundle, also where nothing of it is live."""
+    table = tables.target
+    connection.execute(sa.update(table).where(table.c.bundle_id == owner.id).values(revision=0))
 
 
 def _followed(connection: Connection, tables: Tables, target: Target, bundle_id: int) -> int:

@@ -305,3 +305,17 @@ def write_claims(
             ("bundle_id", "dag_id", "subdir", "path", "rollout"),
             [(owner.id, *item) for item in sorted(wanted)],
         )
+
+
+def compare(before: Mapping[str, Definition], after: Mapping[str, Definition]) -> Counter[str]:
+    """Count what became of DAGs between two states."""
+    counts: Counter[str] = Counter()
+    for dag_id in before.keys() | after.keys():
+        old, new = before.get(dag_id), after.get(dag_id)
+        if old is None or new is None:
+            counts["removed" if new is None else "added"] += 1
+        elif old.place == new.place:
+            counts["unchanged"] += 1
+        else:
+            counts["moved" if (old.subdir, old.path) != (new.subdir, new.path) else "changed"] += 1
+    return counts

@@ -14,7 +14,18 @@ from sqlalchemy.engine import Connection
 
 from dagbundle import errors
 from dagbundle.rollout.model import BundleKey, Change, Changeset, Claim, DagChange, Hold, Judgement, Verdict
-from dagbundle.store import bulk, bundles, database, memory, outcomes, pointers, reading, staging, state
+from dagbundle.store import (
+    bulk,
+    bundles,
+    database,
+    deactivating,
+    memory,
+    outcomes,
+    pointers,
+    reading,
+    staging,
+    state,
+)
 from dagbundle.store.following import Origin, Target
 from dagbundle.store.pointers import Next
 from dagbundle.store.records import PublicationKind, RolloutState
@@ -36,9 +47,10 @@ def publish(
     """See `DagStore.publish`. A call repeated with the same `token` finds what the first one did."""
     if judgement.verdict is not Verdict.PUBLISH:
         raise errors.StoreError(f"A changeset judged {judgement.reason} cannot be published: {judgement.message}")
+    givers = deactivating.lock_givers(connection, tables, changeset.bundle, judgement.taken)
     owner = bundles.find(connection, tables, changeset.bundle, lock=True)
     if (owner.rollout, owner.revision) != (rollout_id, changeset.base_revision):
-        done = _published_as(connection, tables, token)
+        done = state.published_as(connection, tables, token)
         if done is not None:
             return done
         if owner.rollout != rollout_id:
@@ -47,6 +59,7 @@ def publish(
             )
         raise _published_by_another(owner, changeset.base_revision)
     staging.hold_content(connection)
+    deactivating.take(connection, tables, judgement.taken, givers, token=token, target=target)
     rollout = bundles.rollout(connection, tables, rollout_id, lock=True)
     closed = outcomes.closed(connection, tables, rollout_id)
     if missing := sorted(set(judgement.subdirs) - closed.keys()):
@@ -127,7 +140,7 @@ def republish(
     """See `DagStore.republish`."""
     owner = bundles.find(connection, tables, bundle, lock=True)
     if owner.revision != base_revision:
-        done = _published_as(connection, tables, token)
+        done = state.published_as(connection, tables, token)
         if done is not None:
             return done
         raise _published_by_another(owner, base_revision)
@@ -144,7 +157,7 @@ def republish(
         pins=state.pins(connection, tables, owner.id, to_revision),
         errors=state.findings(connection, tables.import_error, owner.id, to_revision),
         warnings=state.findings(connection, tables.parse_warning, owner.id, to_revision),
-        counts=_compare(now.definitions, after),
+        counts=pointers.compare(now.definitions, after),
         restored=to_revision,
     )
     revision = pointers.write(connection, tables, owner, now, step, target=target)
@@ -168,57 +181,6 @@ def republish(
     return revision
 
 
-def deactivate(
-    connection: Connection,
-    tables: Tables,
-    bundle: BundleKey,
-    dag_ids: Collection[str],
-    token: str,
-    *,
-    findings: bool = True,
-    target: Target | None = None,
-) -> tuple[str, ...]:
-    """Remove these DAGs, as far as they are the bundle's, as a revision of its own; return which those were.
-
-    Import errors and warnings stay visible with `findings`.
-    """
-    owner = bundles.find(connection, tables, bundle, lock=True)
-    done = _published_as(connection, tables, token)
-    if done is not None:
-        version = tables.dag_version
-        ended = sa.select(version.c.dag_id).where(version.c.bundle_id == owner.id, version.c.to_revision == done)
-        return tuple(sorted(connection.execute(ended).scalars()))
-    now = state.present(connection, tables, owner)
-    after = {dag_id: item for dag_id, item in now.definitions.items() if dag_id not in dag_ids}
-    step = Next(
-        kind=PublicationKind.DEACTIVATE,
-        token=token,
-        version=owner.version,
-        template_hash=owner.template_hash,
-        definitions=after,
-        pins={dag_id: pin for dag_id, pin in now.pins.items() if dag_id in after},
-        errors=now.errors if findings else (),
-        warnings=now.warnings if findings else (),
-        counts=_compare(now.definitions, after),
-    )
-    pointers.write(connection, tables, owner, now, step, target=target)
-    return tuple(sorted(now.definitions.keys() - after.keys()))
-
-
-def deactivate_bundle(
-    connection: Connection, tables: Tables, bundle: BundleKey, token: str, *, target: Target | None = None
-) -> tuple[str, ...]:
-    """See `DagStore.deactivate_bundle`."""
-    owner = bundles.find(connection, tables, bundle, lock=True)
-    bundles.forget_rollout(connection, tables, owner)
-    connection.execute(sa.delete(tables.claim).where(tables.claim.c.bundle_id == owner.id))
-    database.notify(connection, owner.rollout)
-    if not owner.revision:
-        return ()  # it never published: there is nothing to make a revision of
-    dag_ids = state.definitions(connection, tables, owner.id).keys()
-    return deactivate(connection, tables, bundle, dag_ids, token, findings=False, target=target)
-
-
 def resume(connection: Connection, tables: Tables, bundle: BundleKey) -> tuple[Hold, ...]:
     """See `DagStore.resume`."""
     owner = bundles.find(connection, tables, bundle, lock=True)
@@ -229,13 +191,6 @@ def resume(connection: Connection, tables: Tables, bundle: BundleKey) -> tuple[H
 
 
 # --- The next state -------------------------------------------------------------------------------------------------
-
-
-def _published_as(connection: Connection, tables: Tables, token: str) -> int | None:
-    """Return the revision that this very call published before, when its commit's answer was lost on the way."""
-    table = tables.publication
-    revision: int | None = connection.execute(sa.select(table.c.revision).where(table.c.token == token)).scalar()
-    return revision
 
 
 def _published_by_another(owner: AnyRow, base_revision: int) -> errors.ConflictError:
@@ -338,16 +293,3 @@ def _standing(found: Iterable[Finding], settled: Collection[str], subdirs: Colle
 def _counted(judgement: Judgement) -> Counter[str]:
     counts = Counter([change.change for change in judgement.changes])
     return Counter({change.value.lower(): count for change, count in counts.items()})
-
-
-def _compare(before: Mapping[str, Definition], after: Mapping[str, Definition]) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for dag_id in before.keys() | after.keys():
-        old, new = before.get(dag_id), after.get(dag_id)
-        if old is None or new is None:
-            counts["removed" if new is None else "added"] += 1
-        elif old.place == new.place:
-            counts["unchanged"] += 1
-        else:
-            counts["moved" if (old.subdir, old.path) != (new.subdir, new.path) else "changed"] += 1
-    return counts

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from dagbundle import errors
 from dagbundle.rollout import budgets
 from dagbundle.rollout.model import BundleKey, DagContent, FileOutcome, Json, KnownFile, Live, RunOutcome
-from dagbundle.store import bulk, bundles, heads, jobs, listing, memory, outcomes, reading, schema, state
+from dagbundle.store import bulk, bundles, heads, jobs, listing, memory, outcomes, reading, schema, state, yielding
 from dagbundle.store.database import Database
 from dagbundle.store.records import (
     BundleRow,
@@ -209,6 +209,10 @@ class DagReader:
     def waiting_claims(self, dag_ids: Collection[str]) -> tuple[WaitingClaim, ...]:
         """Return who waits for these dag_ids, to be judged again when their owner lets go."""
         return self.db.read(lambda c: listing.waiting_claims(c, self.db.tables, dag_ids))
+
+    def yielding(self, dag_ids: Collection[str]) -> frozenset[str]:
+        """Return which of these live DAGs give way to another bundle that defines them. See `yielding`."""
+        return self.db.read(lambda c: yielding.yielding(c, self.db.tables, dag_ids))
 
     def claimed(self) -> frozenset[str]:
         """Return every dag_id that somebody waits for."""

@@ -303,3 +303,10 @@ def _dags(found: Mapping[str, Definition], pinned: Mapping[str, Pin], version: s
             kept=pin.kept if pin else False,
         )
     return dags
+
+
+def published_as(connection: Connection, tables: Tables, token: str) -> int | None:
+    """Return the revision that this very call published before, when its commit's answer was lost on the way."""
+    table = tables.publication
+    revision: int | None = connection.execute(sa.select(table.c.revision).where(table.c.token == token)).scalar()
+    return revision

@@ -212,6 +212,77 @@ def test_a_claim_that_was_forgotten_when_its_owner_let_go_is_handed_over_later(s
     assert engine.Engine(store).hand_over() == ()
 
 
+def test_two_bundles_that_exchange_their_dag_ids_in_two_applies_have_each_others(store: DagStore) -> None:
+    apply(store, reports.parsed("a.py", "x"), name="a")
+    apply(store, reports.parsed("b.py", "y"), name="b")
+    first = apply(store, reports.parsed("a.py", "y"), name="a", version="v2")
+    assert (first.judgement.reason, live(store, "a")) == ("KeptLastGood", {"x": "v1"})
+    second = apply(store, reports.parsed("b.py", "x"), name="b", version="v2")
+    assert (second.judgement.reason, second.rejudged) == ("Published", (BundleKey("team", "a"),))
+    assert (live(store, "a"), live(store, "b")) == ({"y": "v2"}, {"x": "v2"})
+    assert store.list_errors().items == ()
+    again = apply(store, reports.parsed("a.py", "y"), name="a", version="v2")
+    assert again.revision == again.base_revision
+    assert engine.Engine(store).hand_over() == ()
+
+
+def test_dag_ids_go_round_between_three_bundles(store: DagStore) -> None:
+    names = ("a", "b", "c")
+    for name in names:
+        apply(store, reports.parsed(f"{name}.py", f"of_{name}", f"{name}_too"), name=name)
+    for name, wanted in zip(names, ("of_b", "of_c", "of_a"), strict=True):
+        apply(store, reports.parsed(f"{name}.py", wanted, f"{name}_too"), name=name, version="v2")
+    assert [sorted(live(store, name)) for name in names] == [["a_too", "of_b"], ["b_too", "of_c"], ["c_too", "of_a"]]
+    assert store.list_errors().items == ()
+
+
+def test_a_dag_that_is_kept_gives_way_as_soon_as_its_file_waits(store: DagStore) -> None:
+    apply(store, reports.parsed("c.py", "taken"), name="c")
+    apply(store, reports.parsed("b.py", "wanted"), name="b")
+    apply(store, reports.parsed("a.py", "wanted"), name="a")
+    second = apply(store, reports.parsed("b.py", "taken"), name="b", version="v2")
+    assert second.rejudged == (BundleKey("team", "a"),)
+    assert (live(store, "a"), live(store, "b")) == ({"wanted": "v1"}, {})
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [reports.broken("a.py")],
+        [reports.parsed("a.py", "y", "x")],
+        [reports.parsed("a.py", "y"), reports.parsed("z.py", "x", "other")],
+        [{**reports.parsed("a.py", "y"), "errors": [{"kind": "ValueError", "message": "no", "line": 1}]}],
+    ],
+    ids=["broken by itself", "still defined", "defined in another file that waits", "waiting and broken by itself"],
+)
+def test_a_dag_that_is_kept_for_another_reason_does_not_give_way(store: DagStore, files: list[dict[str, Any]]) -> None:
+    apply(store, reports.parsed("a.py", "x"), name="a")
+    apply(store, reports.parsed("c.py", "y", "other"), name="c")
+    apply(store, *files, name="a", version="v2")
+    apply(store, reports.parsed("b.py", "x"), name="b")
+    assert (live(store, "a"), live(store, "b")) == ({"x": "v1"}, {})
+
+
+def test_a_dag_that_does_not_give_way_any_more_when_it_is_taken_stays(
+    store: DagStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner publishes a version that defines it again, between the judging and the publishing of the other one."""
+    apply(store, reports.parsed("a.py", "x"), name="a")
+    apply(store, reports.parsed("b.py", "y"), name="b")
+    apply(store, reports.parsed("a.py", "y"), name="a", version="v2")
+    publish, rounds = store.publish, iter([True])
+
+    def late(*given: Any, **named: Any) -> int:
+        if next(rounds, False):
+            apply(store, reports.parsed("a.py", "x", doc_md="again"), name="a", version="v3")
+        return publish(*given, **named)
+
+    monkeypatch.setattr(store, "publish", late)
+    applied = apply(store, reports.parsed("b.py", "x"), name="b", version="v2")
+    assert applied.judgement.reason == "KeptLastGood"
+    assert (live(store, "a"), live(store, "b")) == ({"x": "v3"}, {"y": "v1"})
+
+
 def test_a_bundle_that_was_blocked_for_anothers_dag_id_is_published_when_the_owner_lets_go(store: DagStore) -> None:
     apply(store, reports.parsed("a.py", "shared"), name="first")
     second = apply(store, reports.parsed("b.py", "shared"), name="second", rollout={"onImportError": "Fail"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 import pytest
 
@@ -57,6 +58,7 @@ def decide(
     was: Live | None = None,
     rules: policy.Policy | None = None,
     owners: dict[str, BundleKey] | None = None,
+    yielding: Collection[str] = (),
 ) -> Judgement:
     state = was or Live(SALES)
     known = dict.fromkeys(state.dags, SALES) | (owners or {})
@@ -65,6 +67,7 @@ def decide(
         live=state,
         owners=known,
         policy=rules or policy.Policy(),
+        yielding=yielding,
     )
 
 
@@ -184,6 +187,12 @@ def test_a_dag_id_of_another_bundle_breaks_the_file_names_the_owner_and_waits() 
     assert changes(found) == {"mine": Change.KEPT}
     assert [claim.dag_id for claim in found.claims] == ["a"]
     assert "team-other/other" in found.problems[0].problem.message
+
+
+def test_a_dag_id_that_its_owner_gives_way_with_is_taken() -> None:
+    found = decide(run(file("a.py", "a"), file("b.py", "b")), owners={"a": OTHER, "b": OTHER}, yielding={"a"})
+    assert (changes(found), found.taken) == ({"a": Change.ADDED}, ("a",))
+    assert [claim.dag_id for claim in found.claims] == ["b"]
 
 
 def test_a_dag_id_outside_the_subdirs_prefix_breaks_the_file() -> None:

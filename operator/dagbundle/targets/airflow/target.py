@@ -157,7 +157,7 @@ class AirflowTarget:
     def _bundle(self, session: Session, move: Move) -> None:
         model = self._airflow.DagBundle
         table = model.__table__
-        state = {"active": True, "version": move.version, "last_refreshed": _now()}
+        state = {"active": move.active, "version": move.version, "last_refreshed": _now()}
         there = session.connection().execute(sa.update(table).where(table.c.name == move.airflow_name).values(state))
         if not there.rowcount:
             bundle = model(name=move.airflow_name)

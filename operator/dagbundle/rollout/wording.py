@@ -1,0 +1,40 @@
+"""The words of a judgement's message: counts, names and quoted errors, none of them long."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from dagbundle.rollout import policy as policies
+from dagbundle.rollout.model import FileProblem
+
+_QUOTED = 3
+"""How many errors a judgement's message quotes, each with no more than so many characters of its first line."""
+_QUOTED_LENGTH = 300
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def said(problems: Collection[FileProblem]) -> str:
+    """Quote the first errors, for who has nothing but the condition; the rest is in the store."""
+    quoted = []
+    for item in list(problems)[:_QUOTED]:
+        kind, text = item.problem.kind, item.problem.message.strip().partition("\n")[0].strip()
+        line = f", line {item.problem.line}" if item.problem.line else ""
+        said = text if text.startswith(kind) else f"{kind}: {text}"
+        quoted.append(f"{item.path}{line}: {said[:_QUOTED_LENGTH]}")
+    return "".join(f"; {text}" for text in quoted)
+
+
+def limit(limit: policies.Limit, allowed: int) -> str:
+    """Return a guard's limit as its spec has it, with the number that it means."""
+    return f"{limit} (that is {allowed})" if isinstance(limit, str) else f"{limit}"
+
+
+def names(names: Collection[str]) -> str:
+    """Return the first few of some names."""
+    shown = sorted(names)
+    few = 5
+    return ", ".join(shown[:few]) + (f" and {len(shown) - few} more" if len(shown) > few else "")
