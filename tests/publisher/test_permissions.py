@@ -88,7 +88,7 @@ def test_a_dags_access_control_is_in_force_from_its_publication_on(fab: Deployme
         ({"Viewer": {"Pools": {"can_read"}}}, "invalid resource name: 'Pools'"),
     ],
 )
-def test_access_that_fab_does_not_know_blocks_the_publication_and_leaves_no_permission(
+def test_access_that_fab_stops_knowing_before_it_is_written_takes_the_publication_back(
     fab: Deployment, access: Any, said: str
 ) -> None:
     fab.submit({"a.py": [dag("a")]})
@@ -96,6 +96,31 @@ def test_access_that_fab_does_not_know_blocks_the_publication_and_leaves_no_perm
     with pytest.raises(errors.TargetError, match=rf"^DAG b of bundle team-sales\.sales, file b\.py: .*{said}"):
         fab.submit({"a.py": [dag("a")], "b.py": [dag("b", access_control=access)]}, version="v2")
     assert (fab.live(), fab.rows(KNOWN)) == ({"a": "v1"}, before)
+
+
+@pytest.mark.parametrize(
+    ("access", "said"),
+    [
+        ({"Nobody": {"can_read"}}, "a role named 'Nobody', but that role does not exist"),
+        ({"Viewer": {"can_fly"}}, "the invalid permissions: can_fly"),
+        ({"Viewer": {"Pools": {"can_read"}}}, "the invalid resource name: 'Pools'"),
+    ],
+)
+def test_access_that_fab_does_not_know_costs_its_file_and_not_the_bundle(
+    fab: Deployment, access: Any, said: str
+) -> None:
+    fab.roll_out({"a.py": [dag("a")], "b.py": [dag("b", access_control=ACCESS)]}, "v1")
+    before = fab.rows(KNOWN)
+    files = {"a.py": [dag("a", tags=["new"])], "b.py": [dag("b", access_control=access)]}
+    done = fab.roll_out(files, "v2")
+    assert done.judgement.reason == "KeptLastGood"
+    assert (fab.live(), fab.rows(KNOWN)) == ({"a": "v2", "b": "v1"}, before)
+    ((path, text),) = fab.rows("SELECT filename, stacktrace FROM import_error")
+    assert path == "b.py"
+    assert f"DAG b: its access_control includes {said}" in text
+    fab.execute("INSERT INTO ab_role (id, name) VALUES (9, 'Nobody')")
+    done = fab.roll_out({**files, "b.py": [dag("b", access_control={"Nobody": {"can_read"}})]}, "v3")
+    assert (done.judgement.reason, fab.live()) == ("Published", {"a": "v3", "b": "v3"})
 
 
 def test_the_check_finds_nothing_to_say_of_fab(fab: Deployment) -> None:

@@ -69,6 +69,10 @@ class Target(Protocol):
         """
         ...
 
+    def forbidden(self, connection: Connection, candidates: Sequence[Candidate], /) -> Mapping[str, Problem]:
+        """Return likewise what is wrong by what the target has in its database, of DAGs that were not refused."""
+        ...
+
     def owners(self, connection: Connection, dag_ids: Collection[str], /) -> Mapping[str, str]:
         """Return the target's names of the bundles that have live DAGs of these names, whether they are ours or not."""
         ...

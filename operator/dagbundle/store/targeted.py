@@ -76,7 +76,9 @@ class TargetedStore(DagReader):
         wanted, given = following.written(judgement), contents or {}
         known = {**self.contents(wanted - given.keys()), **given} if wanted - given.keys() else given
         candidates = following.candidates(judgement, known)
-        found = target.refused(candidates) if candidates else {}
+        found = dict(target.refused(candidates)) if candidates else {}
+        if vetted := [item for item in candidates if item.dag_id not in found]:
+            found |= self.db.read(lambda c: target.forbidden(c, vetted))
         problems = [
             FileProblem(item.subdir, item.path, found[item.dag_id]) for item in candidates if item.dag_id in found
         ]

@@ -175,6 +175,12 @@ class Adapter:
         """Whether DAGs' `access_control` is carried out: the FAB auth manager alone has that."""
         return "FabAuthManager" in self.setting("core", "auth_manager")
 
+    def security_manager(self, session: Session) -> Any:
+        """Return what keeps FAB's roles and permissions."""
+        from airflow.providers.fab.www import security_appless  # noqa: PLC0415 - where it is used only
+
+        return security_appless.ApplessAirflowSecurityManager(session=session)
+
     def carries_callbacks(self, executor: str | None) -> bool | None:
         """Tell whether an executor of `[core] executor` carries out callbacks of deadlines.
 

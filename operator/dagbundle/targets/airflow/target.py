@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from dagbundle import errors
 from dagbundle.rollout.model import LookupKind, LookupValue, Problem
 from dagbundle.rollout.moves import Candidate, Move, Symptom, WrittenDag
-from dagbundle.targets.airflow import adapter, check, installed, upkeep, values, vetting
+from dagbundle.targets.airflow import adapter, check, installed, permissions, upkeep, values, vetting
 from dagbundle.targets.airflow.documents import Documents
 from dagbundle.targets.airflow.examining import Examiner
 from dagbundle.targets.airflow.sessions import session_in
@@ -87,6 +87,11 @@ class AirflowTarget:
     def refused(self, candidates: Sequence[Candidate], /) -> Mapping[str, Problem]:
         """Return what is wrong with DAGs that a publication would write, by dag_id. See `documents.Documents`."""
         return self._documents.refused(candidates)
+
+    def forbidden(self, connection: Connection, candidates: Sequence[Candidate], /) -> Mapping[str, Problem]:
+        """Return what the database has no place for of DAGs that were not refused. See `permissions.refused`."""
+        given = any(item.content.header["dag"].get("access_control") for item in candidates)
+        return permissions.refused(self._airflow, connection, candidates) if given else {}
 
     def owners(self, connection: Connection, dag_ids: Collection[str], /) -> Mapping[str, str]:
         """Return the bundles, by their names in Airflow, in which these DAGs are live, whether they are ours or not."""
