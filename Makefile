@@ -84,6 +84,15 @@ $(PUBLISHER_ENVS) $(PROVIDERS_ENV): .venvs/%/installed: .venvs/uv/installed requ
 	$(UV) pip sync --quiet --compile-bytecode --python .venvs/hooks/bin/python --require-hashes requirements/hooks.txt
 	@touch $@
 
+.PHONY: pgbouncer
+pgbouncer: .venvs/pgbouncer/installed ## Unpack Debian's PgBouncer into .venvs/pgbouncer, where the system has none
+
+.venvs/pgbouncer/installed: | .venv/installed
+	@mkdir -p .venvs/pgbouncer
+	@PATH="$$PATH:/usr/sbin" command -v pgbouncer >/dev/null || ! command -v apt-get >/dev/null || \
+	  PYTHONPATH=tests $(BIN)/python -m support.debian pgbouncer .venvs/pgbouncer
+	@touch $@
+
 # --- checks ----------------------------------------------------------------------------------------------------------
 
 .PHONY: check
@@ -111,7 +120,7 @@ test-unit: .venv/installed ## Run the tests that need no Airflow and no PostgreS
 	$(PYTEST) tests/unit $(PYTEST_ARGS)
 
 .PHONY: test-integration
-test-integration: .venv/installed $(AIRFLOW_ENVS) ## Run the tests on real Airflows and a real PostgreSQL
+test-integration: .venv/installed $(AIRFLOW_ENVS) .venvs/pgbouncer/installed ## Run the tests on real Airflows and a real PostgreSQL
 	$(PYTEST) --numprocesses 2 tests/integration $(PYTEST_ARGS)
 
 .PHONY: test-hooks
@@ -119,7 +128,7 @@ test-hooks: .venv/installed .venvs/airflow-3.3/installed .venvs/hooks/installed 
 	$(PYTEST) tests/hooks $(PYTEST_ARGS)
 
 .PHONY: test-publisher
-test-publisher: $(PUBLISHER_ENVS) ## Run the tests of publishing into Airflow's own database, on each Airflow that has one
+test-publisher: $(PUBLISHER_ENVS) .venvs/pgbouncer/installed ## Run the tests of publishing into Airflow's own database, on each Airflow that has one
 	@for minor in $(PUBLISHERS); do \
 	  echo "Airflow $$minor"; .venvs/publisher-$$minor/bin/python -m pytest --numprocesses 2 --dist loadfile tests/publisher $(PYTEST_ARGS) || exit 1; done
 
@@ -139,7 +148,7 @@ e2e-install: .venv/installed ## Bring what the stories run, from Debian's packag
 	$(BIN)/python -m e2e.cluster install
 
 .PHONY: e2e
-e2e: .venv/installed .venvs/uv/installed ## Test on a real Kubernetes (root; the first time takes ten minutes more)
+e2e: .venv/installed .venvs/uv/installed .venvs/pgbouncer/installed ## Test on a real Kubernetes (root; the first time takes ten minutes more)
 	$(PYTEST) e2e -m "not slow" $(PYTEST_ARGS)
 
 # --- to look at ------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ in neither. The bundle must be published already; the changed DAG's description 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import sys
@@ -51,8 +52,8 @@ def _timed(call: Callable[..., Any], times: list[float]) -> Callable[..., Any]:
 
 
 def _vacuum(store: DagStore) -> None:
-    with store.db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("VACUUM ANALYZE")
+    with contextlib.closing(store.db.engine.raw_connection()) as connection:  # outside any transaction
+        connection.cursor().execute("VACUUM ANALYZE")
 
 
 def _stage_change(store: DagStore, number: int) -> str:

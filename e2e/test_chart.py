@@ -322,6 +322,13 @@ def test_only_the_server_has_the_key_and_nobody_has_the_databases_url_in_plain_t
         assert url["valueFrom"]["secretKeyRef"] == {"name": "dagbundle-database", "key": "url"}
 
 
+def test_the_controller_alone_has_a_url_past_a_pooler_and_only_where_it_is_named(helm: Helm) -> None:
+    controller, server = environments(helm, "--set=database.listenKey=direct")
+    assert controller["DAGBUNDLE_LISTEN_URL"] == {"secretKeyRef": {"name": "dagbundle-database", "key": "direct"}}
+    assert "DAGBUNDLE_LISTEN_URL" not in server
+    assert all("DAGBUNDLE_LISTEN_URL" not in told for told in environments(helm))
+
+
 def environments(helm: Helm, *arguments: str | pathlib.Path) -> list[dict[str, Any]]:
     """Return the variables of controller and server, and with them the image of each."""
     shown = [f"--show-only=templates/{component}/deployment.yaml" for component in ("controller", "server")]

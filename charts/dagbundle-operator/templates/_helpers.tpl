@@ -73,6 +73,15 @@ app.kubernetes.io/managed-by: dagbundle
       key: {{ .Values.database.key }}
 {{- end -}}
 
+{{/* Where the controller listens, where that is not where the database is: likewise a URL with a password. */}}
+{{- define "dagbundle.listenEnv" -}}
+{{- if .Values.database.listenKey -}}
+- name: DAGBUNDLE_LISTEN_URL
+  valueFrom:
+    secretKeyRef: {name: {{ .Values.database.existingSecret }}, key: {{ .Values.database.listenKey }}}
+{{- end -}}
+{{- end -}}
+
 {{/* What tells a program to publish into Airflow too, and how that deployment is set up. */}}
 {{- define "dagbundle.airflowEnv" -}}
 {{- with .Values.airflow -}}
@@ -116,7 +125,7 @@ app.kubernetes.io/managed-by: dagbundle
 
 {{/* More variables of one program: (list . "controller"). Those that the chart sets would be there twice. */}}
 {{- define "dagbundle.extraEnv" -}}
-{{- $own := list "DATABASE_URL" "GRANTS_FILE" "SERVER_URL" "SERVER_CA_FILE" "PARSER_IMAGE" "PARSER_PULL_SECRET" "CLUSTER_NAME" -}}
+{{- $own := list "DATABASE_URL" "LISTEN_URL" "GRANTS_FILE" "SERVER_URL" "SERVER_CA_FILE" "PARSER_IMAGE" "PARSER_PULL_SECRET" "CLUSTER_NAME" -}}
 {{- $own = concat $own (list "LEASE_NAME" "NAMESPACE" "POD_NAME" "HEALTH_PORT" "METRICS_PORT" "LOG_FORMAT" "MAX_PARALLEL_PODS") -}}
 {{- $own = concat $own (list "TLS_CERT_FILE" "TLS_KEY_FILE" "PORT") -}}
 {{- $own = concat $own (list "TARGET" "ALLOWED_CLASSES" "ALLOWED_TRIGGERS" "ALLOWED_CALLBACKS" "ALLOWED_CALLBACK_EXECUTORS" "ALLOWED_SHARED_ASSETS" "ALLOWED_POOLS" "ALLOWED_QUEUES" "ALLOWED_EXECUTORS") -}}

@@ -125,7 +125,7 @@ class Operator:
         workers.start(self._queue, self._reconciler, self._settings.workers, self._activity)
         listener = threading.Thread(
             target=workers.hear,
-            args=(self._settings.database_url, self._store, self._queue, self._queue_all, self._stop),
+            args=(listen_url(self._settings), self._store, self._queue, self._queue_all, self._stop),
             name="listener",
             daemon=True,
         )
@@ -213,6 +213,11 @@ class Operator:
 
         workload_event.__name__ = f"{kind.lower()}_event"
         return workload_event
+
+
+def listen_url(settings: Settings) -> str:
+    """Return where the store is listened to: past a pooler where there is one."""
+    return settings.listen_url or settings.database_url
 
 
 def _namespace(key: Key) -> str:

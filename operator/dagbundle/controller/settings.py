@@ -20,7 +20,7 @@ class Settings:
     """What a controller is started with.
 
     Attributes:
-        database_url: The store, PostgreSQL.
+        database_url: The store, PostgreSQL; through a pooler or not.
         jobs: What the platform decides about parser pods.
         grants: Who may publish what; namespaces that are not listed may publish nothing.
         cluster: The cluster's name in bundles' identities; empty where one store has one cluster.
@@ -33,6 +33,7 @@ class Settings:
         keep_revisions: How many revisions of each bundle stay restorable, the live one included.
         max_pods: How many parser pods may be there at a time.
         target: Where else is published (`airflow`); empty where nowhere.
+        listen_url: The same database past any pooler, to hear notifications; empty where `database_url` has none.
     """
 
     database_url: str
@@ -48,6 +49,7 @@ class Settings:
     keep_revisions: int = 10
     max_pods: int = 200
     target: str = ""
+    listen_url: str = ""
 
 
 def read(environ: Mapping[str, str] = os.environ) -> Settings:
@@ -76,6 +78,7 @@ def read(environ: Mapping[str, str] = os.environ) -> Settings:
         keep_revisions=_number(environ, "DAGBUNDLE_KEEP_REVISIONS", 10),
         max_pods=_number(environ, "DAGBUNDLE_MAX_PARALLEL_PODS", 200),
         target=environ.get("DAGBUNDLE_TARGET", ""),
+        listen_url=environ.get("DAGBUNDLE_LISTEN_URL", ""),
     )
 
 

@@ -101,7 +101,7 @@ def hear(url: str, store: DagStore, queue: Queue[Key], everything: Callable[[], 
     """Queue the bundles whose runs or rollouts moved, as the store tells; until `stop` is set.
 
     Args:
-        url: The database.
+        url: The database, past any pooler.
         store: Knows which bundle a rollout is of.
         queue: Takes the bundles.
         everything: Queues all bundles: what was told while nobody listened is lost.
@@ -120,6 +120,11 @@ def hear(url: str, store: DagStore, queue: Queue[Key], everything: Callable[[], 
         except errors.StoreError as error:
             _LOG.warning("the store cannot be listened to", extra={"error": error.message})
             stop.wait(_LISTEN_PAUSE)
+        except errors.UsageError as error:  # a restart with the same settings would end the same
+            _LOG.error("notifications cannot be received: all bundles are looked at every minute",
+                       extra={"error": error.message, "hint": error.hint})  # fmt: skip
+            everything()
+            stop.wait(_LISTEN_SECONDS)
         except Exception:  # noqa: BLE001 - nobody would notice that the thread has ended
             _LOG.exception("the listener broke")
             stop.wait(_LISTEN_PAUSE)

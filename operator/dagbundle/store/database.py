@@ -105,7 +105,7 @@ class Database:
         pause = FIRST_PAUSE
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                with self.engine.connect().execution_options(**self._options(mode)) as connection, connection.begin():
+                with self.engine.connect().execution_options(dagbundle_mode=mode) as connection, connection.begin():
                     return work(connection)
             except (exc.SQLAlchemyError, UnicodeEncodeError, OverflowError) as error:
                 if attempt == ATTEMPTS or not _is_repeatable(error):
@@ -113,14 +113,6 @@ class Database:
             time.sleep(pause)
             pause *= 2
         raise AssertionError  # pragma: no cover - the last attempt returns or raises
-
-    def _options(self, mode: Mode) -> dict[str, Any]:
-        options: dict[str, Any] = {"dagbundle_mode": mode}
-        if self.is_postgresql:
-            reads = mode is Mode.READ
-            options["isolation_level"] = "REPEATABLE READ" if reads else "READ COMMITTED"
-            options["postgresql_readonly"] = reads
-        return options
 
 
 def _create_engine(url: str, timeout: float) -> Engine:
@@ -139,23 +131,56 @@ def _create_engine(url: str, timeout: float) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     if backend in {"postgresql", "postgres"}:
-        milliseconds = int(timeout * 1000)
-        # by default PostgreSQL looks first into the schema of the user's name, and ours has a `dag` and a `job` too
-        path = " -c search_path=public" if parsed.username == tables.SCHEMA else ""
-        arguments = {
-            "application_name": "dagbundle",
-            "connect_timeout": 10,
-            "options": f"-c lock_timeout={milliseconds} -c statement_timeout=120000"
-            f" -c idle_in_transaction_session_timeout=120000 -c timezone=UTC{path}",
-        }
-        arguments = {key: value for key, value in arguments.items() if key not in parsed.query}
-        engine = sa.create_engine(parsed.set(drivername="postgresql+psycopg"), connect_args=arguments, **shared)
-        event.listen(engine, "begin", _begin_postgresql)
-        return engine
+        return _create_postgresql(parsed, timeout, shared)
     raise errors.UsageError(f"{backend} is not supported as a database", hint=_URL_HINT)
 
 
 _URL_HINT = "Set DAGBUNDLE_DATABASE_URL to sqlite:///path/to/file or postgresql://user:password@host/database"
+
+
+def _create_postgresql(parsed: sa.URL, timeout: float, shared: dict[str, Any]) -> Engine:
+    """Return an engine that leaves nothing on a connection after a transaction, and needs nothing there before it.
+
+    A pooler such as PgBouncer gives each transaction whatever connection is free: what one transaction sets or prepares
+    is missing in the next, or disturbs another program. So settings are sent with each BEGIN, in the same message, and
+    the driver prepares no statements. The driver is in its autocommit mode, else it would send a BEGIN of its own.
+    """
+    arguments = {"application_name": "dagbundle", "connect_timeout": 10}
+    arguments = {key: value for key, value in arguments.items() if key not in parsed.query}
+    engine = sa.create_engine(
+        parsed.set(drivername="postgresql+psycopg"),
+        connect_args={**arguments, "prepare_threshold": None},
+        isolation_level="AUTOCOMMIT",
+        **shared,
+    )
+    begin = _begins(parsed, timeout)
+
+    def begin_postgresql(connection: Connection) -> None:
+        connection.exec_driver_sql(begin[connection.get_execution_options().get("dagbundle_mode", Mode.PUBLISH)])
+
+    event.listen(engine, "begin", begin_postgresql)
+    return engine
+
+
+def _begins(parsed: sa.URL, timeout: float) -> dict[Mode, str]:
+    """Return what begins a transaction of each mode, without the settings that the URL's own `options` names."""
+    settings = {
+        "lock_timeout": str(int(timeout * 1000)),
+        "statement_timeout": "120000",
+        "idle_in_transaction_session_timeout": "120000",
+        "timezone": "'UTC'",
+    }
+    if parsed.username == tables.SCHEMA:
+        # by default PostgreSQL looks first into the schema of the user's name, and ours has a `dag` and a `job` too
+        settings["search_path"] = "public"
+    own = str(parsed.query.get("options", "")).lower()
+    lines = [f"SET LOCAL {name} TO {value}" for name, value in settings.items() if name not in own]
+    later = "SET LOCAL synchronous_commit TO off"  # as on SQLite: the next publish flushes what was staged
+    return {
+        Mode.READ: "; ".join(["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", *lines]),
+        Mode.STAGE: "; ".join(["BEGIN ISOLATION LEVEL READ COMMITTED", *lines, later]),
+        Mode.PUBLISH: "; ".join(["BEGIN ISOLATION LEVEL READ COMMITTED", *lines]),
+    }
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:
@@ -174,11 +199,6 @@ def _begin_sqlite(connection: Connection) -> None:
     # under FULL syncs the log up to itself. So only commits that somebody relies on pay for the disk.
     connection.exec_driver_sql(f"PRAGMA synchronous={'NORMAL' if mode is Mode.STAGE else 'FULL'}")
     connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _begin_postgresql(connection: Connection) -> None:
-    if connection.get_execution_options().get("dagbundle_mode") is Mode.STAGE:
-        connection.exec_driver_sql("SET LOCAL synchronous_commit TO off")  # likewise: the next publish flushes it
 
 
 CHANNEL = "dagbundle"

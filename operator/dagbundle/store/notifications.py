@@ -59,13 +59,11 @@ class Listener:
 def listen(url: str) -> Iterator[Listener]:
     """Listen from now on, on a connection of its own, until the block is left. Who calls it connects again.
 
-    Not through a pooler that shares connections between transactions: there, LISTEN hears nothing.
-
     Args:
-        url: `postgresql://…`, as `DagReader.open` takes it.
+        url: `postgresql://…`, as `DagReader.open` takes it, and past any pooler.
 
     Raises:
-        UsageError: The URL is of another kind of database.
+        UsageError: The URL is of another kind of database, or leads through a pooler.
         StoreUnavailableError: It cannot be reached.
     """
     try:
@@ -85,10 +83,24 @@ def listen(url: str) -> Iterator[Listener]:
     listener = Listener(connection, where)
     with contextlib.closing(listener):
         try:
+            _refuse_pooler(connection, where)
             connection.execute(f"LISTEN {CHANNEL}")
         except psycopg.Error as error:
             raise _gone(where, error) from error
         yield listener
+
+
+def _refuse_pooler(connection: psycopg.Connection[object], where: str) -> None:
+    """Refuse a connection that ends in a pooler: it names another process than the one of PostgreSQL's that answers.
+
+    Where transactions share connections, LISTEN hears nothing, and other programs get what it asked for.
+    """
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    if row != (connection.info.backend_pid,):
+        raise errors.UsageError(
+            f"{where} leads through a pooler, where notifications cannot be heard",
+            hint="Set DAGBUNDLE_LISTEN_URL to a URL of the same database that leads to PostgreSQL itself",
+        )
 
 
 def _gone(where: str, error: Exception) -> errors.StoreUnavailableError:
