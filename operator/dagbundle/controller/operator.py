@@ -59,7 +59,8 @@ class Operator:
         self._settings = settings
         self._store = store
         self._queue: Queue[Key] = Queue(share=_namespace)
-        self._seen = Seen(Slots(settings.max_pods, self._queue.add))
+        enabled = [tenant.namespace for tenant in settings.grants.tenants]
+        self._seen = Seen(Slots(settings.max_pods, self._queue.add), enabled)
         self._cluster = cluster or Cluster()
         self._reconciler = Reconciler(store, self._cluster, self._seen, settings)
         self._watchdog = Watchdog()

@@ -7,7 +7,6 @@ killed at any point goes on where it was. Every step can be repeated.
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from dagbundle import errors
 from dagbundle.controller import announce, deletion, failures, status
+from dagbundle.controller.kept import requested
 from dagbundle.controller.queue import MAX_BACKOFF
 from dagbundle.controller.rollouts import Rollouts, View
 from dagbundle.controller.seen import Key, Seen
@@ -31,9 +31,6 @@ from dagbundle.store.records import Head
 
 _LOG = logging.getLogger(__name__)
 
-REQUESTED_AT = "reconcile.dagbundle.dev/requestedAt"
-MAX_REQUESTED = 250
-"""Characters of that annotation that the status repeats; of a longer one the beginning and a digest."""
 _LOGGED = 500
 """Characters of a condition's message that a log line has."""
 MAX_STEPS = 20
@@ -210,14 +207,18 @@ class Reconciler:
             return Facts()
 
     def _read(self, body: Mapping[str, Any]) -> tuple[bundle_models.DagBundle, policy.Policy]:
-        resource = base.validate(bundle_models.DagBundle, _known_part(body), what=f"DagBundle {_name(body)}")
+        name = f"DagBundle {_name(body)}"
+        policy.tenant_of(
+            name, str(body["metadata"]["namespace"]), self._settings.grants
+        )  # where none is, no spec is kept
+        resource = base.validate(bundle_models.DagBundle, _known_part(body), what=name)
         return resource, policy.resolve(resource, self._settings.grants)
 
     def _look(
         self, body: Mapping[str, Any], resource: bundle_models.DagBundle, head: Head | None = None
     ) -> tuple[View, steps.Step]:
         """Look at everything, or at everything but the store's `head`, and decide what is next."""
-        view = self._rollouts.look(resource, requested_at=_requested(body), head=head)
+        view = self._rollouts.look(resource, requested_at=requested(body), head=head)
         retry_seconds = max(bundle_models.MIN_RETRY_SECONDS, base.seconds(resource.spec.retry_interval))
         step = steps.next_step(view.wanted, view.seen, now=self._now(), retry_seconds=retry_seconds)
         _LOG.debug("next step", extra={"bundle": _name(body), "step": str(step)})
@@ -239,14 +240,14 @@ class Reconciler:
         self, body: Mapping[str, Any], resource: bundle_models.DagBundle, rules: policy.Policy
     ) -> tuple[Outcome, Facts, float | None]:
         rollouts = self._rollouts
-        requested = _requested(body)
+        requested_at = requested(body)
         for _ in range(MAX_STEPS):
             view, step = self._look(body, resource)
             if (found := self._at_rest(view, step)) is not None:
                 return found
             match step:
                 case steps.Start(pinned):
-                    rollouts.start(resource, rules, view, requested_at=requested, pinned=pinned)
+                    rollouts.start(resource, rules, view, requested_at=requested_at, pinned=pinned)
                 case steps.CreateJobs(subdirs):
                     if not rollouts.create_jobs(body, resource, view, subdirs):
                         queued = Outcome(None, QUEUED, _queued(self._settings.max_pods), reconciling=True)
@@ -267,7 +268,7 @@ class Reconciler:
         new = status.status_of(
             old,
             generation=_generation(body),
-            requested_at=_requested(body),
+            requested_at=requested(body),
             outcome=outcome,
             facts=facts,
             now=self._now(),
@@ -313,13 +314,6 @@ def _queued(limit: int) -> str:
 
 def _known_part(body: Mapping[str, Any]) -> dict[str, Any]:
     return {name: body[name] for name in ("apiVersion", "kind", "metadata", "spec") if name in body}
-
-
-def _requested(body: Mapping[str, Any]) -> str:
-    found = str((body["metadata"].get("annotations") or {}).get(REQUESTED_AT, ""))
-    if len(found) <= MAX_REQUESTED:
-        return found
-    return f"{found[: MAX_REQUESTED // 2]}…{hashlib.sha256(found.encode('utf-8', 'replace')).hexdigest()}"
 
 
 def _generation(body: Mapping[str, Any]) -> int:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from dagbundle.controller import kept
 from dagbundle.controller.slots import Key, Slots
 from dagbundle.runtime.kubernetes import jobs, observe
 
@@ -25,9 +26,11 @@ class Seen:
 
     Args:
         slots: Is told which Jobs have ended.
+        enabled: The namespaces that tenants own; None for all. Of bundles elsewhere little is kept.
     """
 
-    def __init__(self, slots: Slots | None = None) -> None:
+    def __init__(self, slots: Slots | None = None, enabled: Collection[str] | None = None) -> None:
+        self._enabled = None if enabled is None else frozenset(enabled)
         self.slots = slots or Slots(limit=200)
         self._lock = threading.Lock()
         self._bundles: dict[Key, Object] = {}
@@ -44,13 +47,14 @@ class Seen:
     def take_bundle(self, body: Object, *, deleted: bool) -> Key:
         """Take an event about a DagBundle, and return its key."""
         key = key_of(body)
+        mine = None if deleted else kept.kept(body, enabled=self._enabled is None or key[0] in self._enabled)
         with self._lock:
             self._last_event = time.monotonic()
-            if deleted:
+            if mine is None:
                 self._bundles.pop(key, None)
             else:
-                self._bundles[key] = body
-            self._follow(key, None if deleted else body)
+                self._bundles[key] = mine
+            self._follow(key, mine)
         return key
 
     def _follow(self, key: Key, body: Object | None) -> None:
@@ -91,7 +95,7 @@ class Seen:
             return frozenset(self._workloads.get((kind, namespace, name), ()))
 
     def bundle(self, key: Key) -> Object | None:
-        """Return a bundle as it was seen last; None where it is gone."""
+        """Return what is kept of a bundle as it was seen last; None where it is gone."""
         with self._lock:
             return self._bundles.get(key)
 

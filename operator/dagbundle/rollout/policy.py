@@ -77,13 +77,7 @@ def resolve(resource: bundle_models.DagBundle, grants: grant_models.Grants | Non
     granted: tuple[str, ...] = ()
     connections = variables = ["*"]
     if grants is not None:
-        tenant = grants.tenant(namespace)
-        if tenant is None:
-            raise errors.ResourceError(
-                f"{name}: namespace {namespace!r} is not enabled: no grant lists it (NamespaceNotEnabled)",
-                hint=f"ask the platform team to add {namespace!r} to the tenants",
-                reason="NamespaceNotEnabled",
-            )
+        tenant = tenant_of(name, namespace, grants)
         granted = tuple(tenant.dag_id_prefixes)
         connections, variables = tenant.connections, tenant.variables
         default_name = f"{namespace}.{resource.metadata.name}"
@@ -112,6 +106,27 @@ def resolve(resource: bundle_models.DagBundle, grants: grant_models.Grants | Non
         prefixes={subdir.path: subdir.dag_id_prefix for subdir in spec.subdirs if subdir.dag_id_prefix},
         granted_prefixes=granted,
     )
+
+
+def tenant_of(name: str, namespace: str, grants: grant_models.Grants) -> grant_models.Tenant:
+    """Return what a namespace is granted.
+
+    Args:
+        name: Whose namespace it is, for messages: `DagBundle team-sales/sales`.
+        namespace: The namespace.
+        grants: All grants.
+
+    Raises:
+        ResourceError: The namespace is not listed.
+    """
+    tenant = grants.tenant(namespace)
+    if tenant is None:
+        raise errors.ResourceError(
+            f"{name}: namespace {namespace!r} is not enabled: no grant lists it (NamespaceNotEnabled)",
+            hint=f"ask the platform team to add {namespace!r} to the tenants",
+            reason="NamespaceNotEnabled",
+        )
+    return tenant
 
 
 def narrowed(bundle: str, kind: str, wanted: Sequence[str] | None, granted: Sequence[str]) -> tuple[str, ...]:

@@ -10,8 +10,9 @@ import pytest
 
 from dagbundle import errors
 from dagbundle.controller import failures, workers
+from dagbundle.controller.kept import REQUESTED_AT
 from dagbundle.controller.queue import Queue
-from dagbundle.controller.reconciler import REQUESTED_AT, Reconciler
+from dagbundle.controller.reconciler import Reconciler
 from dagbundle.controller.seen import Key, Seen
 from dagbundle.controller.settings import Settings
 from dagbundle.engine import intake

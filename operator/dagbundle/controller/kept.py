@@ -1,0 +1,51 @@
+"""What the controller keeps in memory of a DagBundle that a watch brings: what it reads of it.
+
+Labels, annotations and managed fields are not read. In a namespace that no tenant owns, neither is the spec: the status
+only says that the namespace is not enabled. Else whoever may write DagBundles anywhere could fill the memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+Object = Mapping[str, Any]
+
+REQUESTED_AT = "reconcile.dagbundle.dev/requestedAt"
+MAX_REQUESTED = 250
+"""Characters of that annotation that the status repeats; of a longer one the beginning and a digest."""
+MAX_STATUS_BYTES = 64 * 1024
+"""More than the controller writes into the status of a bundle that is not enabled."""
+_METADATA = ("namespace", "name", "uid", "resourceVersion", "generation", "deletionTimestamp", "finalizers")
+
+
+def kept(body: Object, *, enabled: bool) -> dict[str, Any]:
+    """Return the part of a DagBundle that the controller reads.
+
+    Args:
+        body: As a watch brought it.
+        enabled: Whether a tenant owns its namespace.
+    """
+    found = {name: body[name] for name in ("apiVersion", "kind") if name in body}
+    metadata = body["metadata"]
+    found["metadata"] = {name: metadata[name] for name in _METADATA if name in metadata}
+    if asked := requested(body):
+        found["metadata"]["annotations"] = {REQUESTED_AT: asked}
+    status, spec = body.get("status"), body.get("spec")
+    if enabled:
+        return {**found, **{name: body[name] for name in ("spec", "status") if name in body}}
+    if isinstance(spec, Mapping) and spec.get("deletionPolicy") == "Orphan":
+        found["spec"] = {"deletionPolicy": "Orphan"}
+    if status and len(json.dumps(status)) <= MAX_STATUS_BYTES:
+        found["status"] = status
+    return found
+
+
+def requested(body: Object) -> str:
+    """Return the annotation that asks for a parse, as the status repeats it; empty where there is none."""
+    found = str((body["metadata"].get("annotations") or {}).get(REQUESTED_AT, ""))
+    if len(found) <= MAX_REQUESTED:
+        return found
+    return f"{found[: MAX_REQUESTED // 2]}…{hashlib.sha256(found.encode('utf-8', 'replace')).hexdigest()}"
