@@ -210,12 +210,14 @@ def platform(helm_program: str) -> Iterator[Platform]:
 
 
 def await_policy(platform: Platform) -> None:
-    """Wait until the API server applies the admission policy and alice's role has what was aggregated to it."""
+    """Wait until the API server applies the admission policies and alice's role has what was aggregated to it."""
     bella, alice = platform.as_user("bella"), platform.as_user("alice")
     end = time.monotonic() + 60
     while True:
         allowed = {user: _succeeds(user, bundle(accounts=["someone"])) for user in (alice, bella)}
-        if allowed == {alice: True, bella: False}:
+        large = bundle()
+        large["spec"]["pod"] = {"env": [{"name": "A", "value": "x" * 300_000}]}
+        if allowed == {alice: True, bella: False} and not _succeeds(alice, large):
             return
         if time.monotonic() > end:
             pytest.fail(f"the admission policy did not come into force: {allowed}")
@@ -623,6 +625,46 @@ def test_the_controller_may_change_finalizers_and_status_and_nothing_else(platfo
         ):
             patch(controller, change, name="kept")
     patch(controller, {"metadata": {"finalizers": None}}, name="kept")
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        {"env": [{"name": "A", "value": "x" * 300_000}]},
+        {"env": [{"name": f"A{index}", "value": "x" * 1_500} for index in range(200)]},
+        {"volumes": [{"name": "a", "projected": {"sources": [{"secret": {"name": "a"}}] * 20_000}}]},
+        {"tolerations": [{f"k{index}": "v" for index in range(60_000)}]},
+    ],
+)
+def test_a_spec_that_passes_on_more_than_anybody_needs_is_refused(platform: Platform, pod: dict[str, Any]) -> None:
+    manifest = bundle()
+    manifest["spec"]["pod"] = pod
+    with pytest.raises(ClusterError, match="The spec of a DagBundle has 256 KiB at most"):
+        try_create(platform.as_user("alice"), manifest)
+
+
+def test_a_spec_with_many_ordinary_values_passes(platform: Platform) -> None:
+    manifest = bundle()
+    manifest["spec"]["pod"] = {
+        "env": [{"name": f"A{index}", "value": "x" * 500} for index in range(200)],
+        "volumes": [{"name": f"v{index}", "configMap": {"name": f"c{index}"}} for index in range(50)],
+    }
+    manifest["spec"]["parser"] = {"config": {"text": "x" * 10_000}}
+    try_create(platform.as_user("alice"), manifest)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"labels": {f"k{index}": "v" for index in range(101)}},
+        {"finalizers": [f"example.com/f{index}" for index in range(101)]},
+    ],
+)
+def test_metadata_with_more_than_anybody_needs_is_refused(platform: Platform, metadata: dict[str, Any]) -> None:
+    manifest = bundle()
+    manifest["metadata"] |= metadata
+    with pytest.raises(ClusterError, match="A DagBundle has 100 labels, finalizers and ownerReferences each at most"):
+        try_create(platform.as_user("alice"), manifest)
 
 
 def test_a_deleted_namespace_goes_although_its_bundle_had_a_finalizer(platform: Platform) -> None:
