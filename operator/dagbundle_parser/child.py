@@ -19,7 +19,7 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any, NoReturn, cast
 
@@ -36,7 +36,7 @@ from dagbundle_parser.values import VALUES, Line
 
 HEADER = struct.Struct(">16scIQ")
 """A frame's header: the child's token, its kind, the file's place in the batch, the body's length in bytes."""
-RESULT, GIVEN_BACK, IMPORTED = b"R", b"G", b"I"
+RESULT, GIVEN_BACK, IMPORTED, OPENED = b"R", b"G", b"I", b"O"
 
 GRACE_SECONDS = 1.0
 """How long after its time limit a file's child is killed, so that it can first report where it hangs."""
@@ -52,12 +52,17 @@ _UNSKIPPABLE = frozenset({"Timeout", "MemoryLimit", "ReportTooLarge"})
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What all children of a run share."""
+    """What all children of a run share.
+
+    Attributes:
+        watched: files of which a child tells that it opened them, by their real paths.
+    """
 
     limits: Limits
     sandbox: Sandbox
     fingerprint: str
     line: Line | None = None
+    watched: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,8 +150,10 @@ class _Child:
         result = _told(self._load(file, loader, shared=shared), file)
         result.errors = [_limited(error, self._work.limits.file_memory_bytes) for error in result.errors]
         closure, dynamic = self._finish_recording(is_broken=bool(result.errors))
+        if not shared and self._work.watched:
+            self._tell(OPENED, place, lambda: self._recorder.opened(self._work.watched))
         if not shared and environ == self._environ:  # else they may be as only this file wants them
-            self._tell(place, self._recorder.imported())
+            self._tell(IMPORTED, place, self._recorder.imported)
         if shared:
             traces, before_traces = loader.traces(), self._traces
             printed = _flush_and_tell()
@@ -175,14 +182,14 @@ class _Child:
         self._send(RESULT, place, self._body(record, file))
         return True
 
-    def _tell(self, place: int, imported: Sequence[str]) -> None:
-        """Tell which installed modules the file imported, so that the next files need not."""
+    def _tell(self, kind: bytes, place: int, names: Callable[[], Sequence[str]]) -> None:
+        """Tell which installed modules the file imported, so that the next files need not, or what it opened."""
         try:
-            body = self._encode(imported).encode("ascii")
-        except Exception:  # noqa: BLE001 - a file may have rewritten what encodes it
+            body = self._encode(names()).encode("ascii")
+        except Exception:  # noqa: BLE001 - a file may have rewritten what this needs
             return
-        if imported and len(body) <= MAX_TOLD_BYTES:
-            self._send(IMPORTED, place, body)
+        if len(body) <= most_told(kind, self._work.limits) and (kind == OPENED or body != b"[]"):
+            self._send(kind, place, body)
 
     def _finish_recording(self, *, is_broken: bool) -> tuple[dict[str, str], set[str]]:
         try:
@@ -240,6 +247,11 @@ class _Child:
             view = memoryview(part)
             while view:
                 view = view[self._write(self._results, view) :]
+
+
+def most_told(kind: bytes, limits: Limits) -> int:
+    """How many bytes a frame of what a file imported, or opened, may have."""
+    return MAX_TOLD_BYTES if kind == IMPORTED else limits.report_bytes
 
 
 def _code_of(error: BaseException | None) -> int:

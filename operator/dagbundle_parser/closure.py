@@ -186,6 +186,11 @@ class Recorder:
                 names.append(name)
         return names
 
+    def opened(self, watched: Mapping[str, str]) -> list[str]:
+        """Which of the watched files were opened since `start`; `watched` has their paths by their real ones."""
+        found = {os.path.realpath(path) for path in self._opened if not self._is_covered(path)} if watched else set()
+        return sorted(watched[path] for path in found.intersection(watched))
+
     def note(self, reason: str) -> None:
         """Add a reason why the result depends on more than files."""
         self._dynamic.add(reason)

@@ -16,21 +16,23 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
-from dagbundle_parser.ahead import MAX_TOLD_BYTES, Lessons
+from dagbundle_parser.ahead import Lessons
 from dagbundle_parser.child import (
     FAILED_STATUS,
     GIVEN_BACK,
     GRACE_SECONDS,
     HEADER,
     IMPORTED,
+    OPENED,
     RESULT,
     Assignment,
     Descriptors,
     Work,
+    most_told,
     run_child,
     timeout_text,
 )
@@ -57,12 +59,14 @@ class Pool:
     Args:
         work: what all children share.
         processes: how many children run at once.
-        lessons: takes what children tell, and imports it here.
+        lessons: takes what children tell that they imported, and imports it here.
+        hear_opened: takes a file's path, and what its child tells of the watched files that it opened.
     """
 
-    def __init__(self, work: Work, processes: int, lessons: Lessons) -> None:
+    def __init__(self, work: Work, processes: int, lessons: Lessons, hear_opened: Callable[[str, bytes], None]) -> None:
         self._work = work
         self._lessons = lessons
+        self._hear_opened = hear_opened
         self._slots = list(range(processes))
         self._running: dict[int, Running] = {}
         self._selector = selectors.DefaultSelector()
@@ -223,10 +227,11 @@ class Pool:
     def _take_frames(self, child: Running) -> None:
         while not child.damage and len(child.buffer) >= HEADER.size and not child.complete:
             token, kind, place, length = HEADER.unpack_from(child.buffer)
-            if token != child.token or kind not in {RESULT, GIVEN_BACK, IMPORTED} or place != len(child.frames):
+            told = kind in {IMPORTED, OPENED}
+            if token != child.token or not (told or kind in {RESULT, GIVEN_BACK}) or place != len(child.frames):
                 child.damage = "something else wrote into its report"
                 return
-            if length > (MAX_TOLD_BYTES if kind == IMPORTED else self._work.limits.report_bytes + _SLACK):
+            if length > (most_told(kind, self._work.limits) if told else self._work.limits.report_bytes + _SLACK):
                 child.damage = f"its report claims to have {length} bytes"
                 return
             end = HEADER.size + length
@@ -236,6 +241,9 @@ class Pool:
             del child.buffer[:end]
             if kind == IMPORTED:
                 self._lessons.hear(body)
+            elif kind == OPENED:
+                self._hear_opened(child.batch[place].file.path, body)
+            if told:
                 continue
             child.frames.append((kind, body))
             child.deadline = time.monotonic() + self._work.limits.file_seconds + GRACE_SECONDS

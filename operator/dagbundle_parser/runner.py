@@ -6,12 +6,14 @@ Listing, fingerprint and skips come first and import nothing; loaders warm up on
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import os
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dagbundle_parser.ahead import Lessons, import_installed
 from dagbundle_parser.child import Assignment, Work
@@ -23,11 +25,13 @@ from dagbundle_parser.loaders import find_loaders
 from dagbundle_parser.loaders.airflow import AirflowAdapter
 from dagbundle_parser.loaders.airflow import version as airflow_version
 from dagbundle_parser.loaders.base import AbstractDagLoader, SourceFile
+from dagbundle_parser.manifest import FILE_NAME, loader_settings
 from dagbundle_parser.parsers import find_parser
 from dagbundle_parser.parsers.base import BundleAccess
 from dagbundle_parser.pool import Pool
 from dagbundle_parser.prober import Prober
 from dagbundle_parser.protocol import ReportWriter, encode
+from dagbundle_parser.readers import BESIDE, READ_BY, Left, Readers, left_of
 from dagbundle_parser.request import RunRequest
 from dagbundle_parser.running import FileRecord
 from dagbundle_parser.sandbox import Sandbox
@@ -95,6 +99,8 @@ class Run:
         self._settings = surroundings.settings
         self._fingerprint = fingerprint(request, surroundings)
         self._prober = self._make_prober({})
+        self._readers = Readers(request.root, request.known, ())
+        self._waiting: set[str] = set()
         self.facts = {
             "python": platform.python_version(),
             "airflow": airflow_version(),
@@ -110,7 +116,7 @@ class Run:
         """List the run's subdir.
 
         Raises:
-            RunError: `BundleNotFound` or `SubdirNotFound`.
+            RunError: `BundleNotFound`, `SubdirNotFound` or `ManifestInvalid`.
         """
         root, subdir = Path(self._request.root), self._request.subdir
         if not root.is_dir():
@@ -120,11 +126,19 @@ class Run:
         real = os.path.realpath(root / subdir)
         if subdir != "." and not real.startswith(os.path.realpath(root).rstrip("/") + "/"):
             raise RunError("SubdirNotFound", f"the folder {subdir!r} is a link that leaves the bundle")
+        settings = loader_settings(self._request.root, [loader.name for loader in self._loaders])
+        for loader in self._loaders:
+            loader.configure(settings.get(loader.name, {}))
         files = Lister(self._request.root, self._settings, self._loaders).list_files(
             subdir, self._request.exclude, shard=self._request.shard, shards=self._request.shards
         )
         self._prober = self._make_prober({file.path: file.digest for file in files if file.digest})
-        return self._only_requested(files) if self._request.files else files
+        self._readers = Readers(self._request.root, self._request.known, files)
+        wanted = self._only_requested(files) if self._request.files else files
+        if self._readers.watched:
+            first = [file for file in wanted if not self._readers.gives_way(file.path)]
+            self._waiting = {file.path for file in first if not self._is_remembered(file)}
+        return wanted
 
     def _only_requested(self, files: Sequence[ListedFile]) -> list[ListedFile]:
         listed = {file.path: file for file in files}
@@ -132,22 +146,53 @@ class Run:
         return [listed.get(path) or _not_listed(path, self._request) for path in sorted(ours)]
 
     def is_unchanged(self, file: ListedFile) -> bool:
-        """Whether what the store remembers of a file still holds (docs/architecture.md, Skipping)."""
+        """Whether what the store remembers of a file still holds (docs/architecture.md, Skipping).
+
+        Of a file that gives way that is not known before those that may read it are loaded; `load` then says it.
+        """
+        if self._readers.gives_way(file.path) and self._waiting:
+            return False
+        return self._is_remembered(file) and self._is_left_as_before(file)
+
+    def _is_remembered(self, file: ListedFile) -> bool:
         known = self._request.known.get(file.path)
         return (
             known is not None
+            and file.problem is None
             and not self._request.force
             and known.fingerprint == self._fingerprint
             and known.age <= self._request.max_unchanged_age
-            and self._prober.holds(known.closure)
+            and self._prober.holds({key: word for key, word in known.closure.items() if key not in {READ_BY, BESIDE}})
         )
+
+    def _is_left_as_before(self, file: ListedFile) -> bool:
+        left = self._readers.of(file.path) if self._readers.gives_way(file.path) else None
+        return left_of(self._request.known.get(file.path)) == left
 
     def load(self, files: Sequence[ListedFile]) -> Iterator[FileRecord]:
         """Load files in children and yield their records, in the order in which they get done.
 
+        Files that give way come last: then it is known which of them others read.
+
         Raises:
             RunError: a loader cannot work here, or children cannot be confined.
         """
+        first = [file for file in files if not self._readers.gives_way(file.path)]
+        yield from self._load(first, self._readers.watched)
+        self._waiting.difference_update(file.path for file in first)
+        rest = []
+        for file in files:
+            if self._readers.gives_way(file.path):
+                left = self._readers.of(file.path)
+                if self._is_remembered(file) and self._is_left_as_before(file):
+                    yield FileRecord(file.path, encode({"path": file.path, "status": "unchanged"}), 0, 0)
+                elif left is not None:
+                    yield self._left(file, left)
+                else:
+                    rest.append(file)
+        yield from self._load(rest, {})
+
+    def _load(self, files: Sequence[ListedFile], watched: Mapping[str, str]) -> Iterator[FileRecord]:
         assignments = []
         for file in files:
             if file.loader is None:
@@ -157,7 +202,7 @@ class Run:
                 assignments.append(Assignment(source, file.loader))
         if not assignments:
             return
-        if self._line is not None:
+        if self._line is not None and not VALUES.is_connected:
             VALUES.connect(self._line.open())  # for what is loaded before the fork, such as plugins
         try:
             with _recorded(), no_garbage_collection(), quiet_descriptors():
@@ -167,7 +212,8 @@ class Run:
         RECORDER.bind(self._prober)
         self._share()
         lessons = Lessons(self._import_ahead)
-        pool = Pool(self._work(files, len(assignments)), self._processes(len(assignments)), lessons)
+        work = dataclasses.replace(self._work(files, len(assignments)), watched=watched)
+        pool = Pool(work, self._processes(len(assignments)), lessons, self._readers.hear)
         yield from pool.run(self._batches(assignments))
 
     def _share(self) -> None:
@@ -219,22 +265,40 @@ class Run:
 
     def _unloadable(self, file: ListedFile) -> FileRecord:
         problem = file.problem or FileProblem("NoLoader", f"no loader takes {file.path}")
+        return self._without_dags(file.path, "none", errors=[problem.as_record()])
+
+    def _left(self, file: ListedFile, left: Left) -> FileRecord:
+        """The record of a file that is another one's to load."""
+        word = self._prober.word(file.path)
+        closure = {} if word is None else {file.path: word, left.key: left.reader}
+        warnings = []
+        if left.key == BESIDE:
+            text = (
+                f"{file.path} looks like DAGs and was not loaded: {left.reader} loads the YAML around it, and not this "
+                f"file. Have it load this one too, or name it in {FILE_NAME}, bundle_config.loaders.yaml.patterns"
+            )
+            warnings = [{"category": "NotLoaded", "message": text, "line": None}]
+        name = file.loader.name if file.loader else "none"
+        return self._without_dags(file.path, name, closure=closure, warnings=warnings)
+
+    def _without_dags(self, path: str, loader: str, **changes: Any) -> FileRecord:
         record = {
-            "path": file.path,
+            "path": path,
             "status": "parsed",
-            "loader": "none",
+            "loader": loader,
             "duration": 0.0,
             "memory": 0,
             "dags": [],
-            "errors": [problem.as_record()],
+            "errors": [],
             "warnings": [],
             "sources": {},
             "fingerprint": self._fingerprint,
             "closure": {},
             "dynamic": [],
             "output": {"bytes": 0, "text": ""},
+            **changes,
         }
-        return FileRecord(file.path, encode(record), 0, 1)
+        return FileRecord(path, encode(record), 0, len(record["errors"]))
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ A tenant writes it, so it can only choose how its own bundle is parsed; the reso
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -13,6 +13,27 @@ from dagbundle.resources import base
 
 FILE_NAME = "dagbundle.yaml"
 MAX_BYTES = 256 * 1024
+
+
+class YamlLoader(base.Model):
+    """Settings of the loader for YAML in dag-factory's format; the parser reads them itself, from the bundle."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, alias_generator=None)
+
+    enabled: bool = True
+    """False: no YAML is loaded."""
+    patterns: Annotated[list[str], pydantic.Field(max_length=1000)] | None = None
+    """Which YAML files are loaded, as lines of `.airflowignore`; these also where a Python file reads them."""
+    defaults: dict[str, Any] = pydantic.Field(default_factory=dict)
+    """What a `defaults.yml` of dag-factory holds; then no such file counts."""
+
+
+class Loaders(base.Model):
+    """Settings of loaders, by name. A third party's loader takes whatever it defines."""
+
+    model_config = pydantic.ConfigDict(extra="allow", strict=True, frozen=True, alias_generator=None)
+
+    yaml: YamlLoader = pydantic.Field(default_factory=YamlLoader)
 
 
 class BundleConfig(base.Model):
@@ -24,6 +45,7 @@ class BundleConfig(base.Model):
 
     processes: Annotated[int | None, pydantic.Field(ge=1, le=64)] = None
     """How many files are parsed at a time."""
+    loaders: Loaders = pydantic.Field(default_factory=Loaders)
 
 
 class Manifest(base.Model):

@@ -3,8 +3,9 @@
 The rules, each held by a test in tests/unit/rollout:
 
 * A file is the unit: one with any problem is broken as a whole, and `onImportError` says what becomes of its DAGs.
-* A dag_id has one place. Of two parsed files that define it, the one where it is live wins, else the first by path;
-  the others are broken. A parsed file beats a kept one, so a DAG that moves out of a broken file moves.
+* A dag_id has one place. Of two parsed files that define it, the one where it is live wins, else the first by path,
+  Python before YAML; the others are broken. A parsed file beats a kept one, so a DAG that moves out of a broken file
+  moves.
 * A dag_id of another bundle is that bundle's; this file is broken and waits (a claim), unless the other one gives way.
 * What was live in the scope and is neither parsed nor kept is removed. A run that did not close removes nothing, an
   empty listing where DAGs were is refused, and the guards bound the rest.
@@ -21,6 +22,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from dagbundle.rollout import duplicates
 from dagbundle.rollout import policy as policies
 from dagbundle.rollout import wording
 from dagbundle.rollout.model import (
@@ -207,20 +209,16 @@ def _settle(
                         contested.setdefault(dag.dag_id, [first]).append(found)
         lost: dict[Place, list[Problem]] = {}
         for dag_id, rivals in contested.items():
-            rivals.sort(key=lambda rival: (rival.path, rival.subdir))
+            rivals.sort(key=lambda rival: (*duplicates.order(rival.path), rival.subdir))
             current = live.dags.get(dag_id)
             winner = next(
                 (r for r in rivals if current and (r.subdir, r.path) == (current.subdir, current.path)), rivals[0]
             )
             settled[dag_id] = winner
+            is_live = current is not None and (winner.subdir, winner.path) == (current.subdir, current.path)
             for rival in rivals:
                 if rival is not winner:
-                    problem = Problem(
-                        "DuplicateDagId",
-                        f"dag_id {dag_id!r} is also defined in {winner.path}"
-                        + (", where it is live" if current else ", which comes first")
-                        + ": rename one of the two",
-                    )
+                    problem = duplicates.problem(dag_id, winner=winner.path, loser=rival.path, is_live=is_live)
                     lost.setdefault((rival.subdir, rival.path), []).append(problem)
         if not lost:
             return settled

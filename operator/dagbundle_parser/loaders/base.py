@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from dagbundle_parser.errors import FileProblem
@@ -116,6 +116,17 @@ class AbstractDagLoader(abc.ABC):
 
     name: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
+
+    def configure(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 - a loader may have nothing to be set
+        """Take what the manifest says of this loader (`bundle_config.loaders.<name>`); called before files are listed.
+
+        Raises:
+            RunError: `ManifestInvalid`.
+        """
+
+    def gives_way(self, path: str) -> bool:  # noqa: ARG002 - for those who override it
+        """Whether a file of this loader is left alone where another loader's file opens it."""
+        return False
 
     def may_claim(self, suffix: str) -> bool:
         """Whether `claims` should be asked about files with this suffix."""

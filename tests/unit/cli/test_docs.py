@@ -92,11 +92,14 @@ def test_every_field_of_grants_and_manifest_is_documented() -> None:
         assert f"| `{name}` |" in text
     for name in manifest.BundleConfig.model_fields:
         assert f"| `bundle_config.{name}` |" in text
+    for name in manifest.YamlLoader.model_fields:
+        assert f"| `bundle_config.loaders.yaml.{name}` |" in text
 
 
 def test_every_reason_and_problem_of_the_judge_is_documented() -> None:
     text = (ROOT / "docs/manifest.md").read_text()
-    code = "".join((ROOT / "operator/dagbundle" / name).read_text() for name in ("rollout/judge.py", "rollout/plan.py"))
+    names = ("rollout/judge.py", "rollout/duplicates.py", "rollout/plan.py")
+    code = "".join((ROOT / "operator/dagbundle" / name).read_text() for name in names)
     code += (ROOT / "operator/dagbundle/engine/engine.py").read_text()
     code += (ROOT / "operator/dagbundle/engine/intake.py").read_text()
     words = set(re.findall(r"(?:Problem|_Blocked|_block)\(\s*\"([A-Z]\w+)\"|reason=\"([A-Z]\w+)\"", code))

@@ -71,9 +71,20 @@ def test_an_archive_is_listed_whatever_it_is_called(bundle: Path) -> None:
         ("a:\n  tasks: [\n", True),
         ("a: tasks\n", False),
         ("a: {b: {" * 5000 + "tasks: 1", True),
+        ("sales: {tasks: 5}\n", False),
+        ("sales: {tasks: null}\n", False),
+        ("sales:\n  tasks: [plan, build]\n", False),
+        ("sales:\n  tasks: {open: 3, done: 7}\n", False),
+        ("sales:\n  tasks: [{name: plan, owner: {operator: bob}}, [operator]]\n", False),
+        ("a: {tasks: 5}\nb: {tasks: [5, {operator: x}]}\n", True),
+        ("dag:\n  tasks:\n    first: {operator: x}\n", True),
+        ("dag:\n  tasks:\n    - {decorator: x}\n", True),
+        ("base: &base {operator: x}\ndag:\n  tasks: [*base]\n", True),
+        ("base: &base {operator: x}\ndag:\n  tasks:\n    a: {<<: *base}\n", True),
+        ("dag: {tasks: [{name: !custom x}], more: {tasks: [{operator: y}]}}\n", False),
     ],
 )
-def test_yaml_counts_when_a_top_level_value_has_tasks(bundle: Path, text: str, listed: bool) -> None:
+def test_yaml_counts_when_a_top_level_value_is_a_dag(bundle: Path, text: str, listed: bool) -> None:
     write_bundle(bundle, {"a.yaml": text})
     assert ("a.yaml" in listing(bundle)) is listed
 

@@ -100,6 +100,7 @@ def test_a_namespace_twice_in_the_grants_is_refused() -> None:
         ({"version": "v2"}, "version: 'v2' is not allowed (allowed: 'v1beta')"),
         ({"version": "v1beta", "bundle_parsr": "x"}, "bundle_parsr: unknown field; did you mean 'bundle_parser'?"),
         ({"version": "v1beta", "bundle_config": {"processes": 0}}, "bundle_config.processes: Input should be greater"),
+        ({"version": "v1beta", "bundle_config": {"loaders": {"yaml": {"pattern": []}}}}, "did you mean 'patterns'?"),
         ({}, "version: required field is missing"),
     ],
 )

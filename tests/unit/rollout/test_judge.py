@@ -220,6 +220,20 @@ def test_of_two_new_files_with_one_dag_id_the_first_by_path_wins() -> None:
     assert kinds(found) == {"z.py": ["DuplicateDagId"]}
 
 
+def test_of_yaml_and_python_with_one_dag_id_python_wins_and_the_error_names_the_manifest() -> None:
+    found = decide(run(file("a.yml", "a"), file("load.py", "a")))
+    assert kinds(found) == {"a.yml": ["DuplicateDagId"]}
+    (problem,) = found.problems
+    assert "if load.py loads a.yml, keep the YAML loader from that file" in problem.problem.message
+    assert "also defined in load.py, which comes first" in problem.problem.message
+
+
+def test_the_error_of_a_duplicate_says_that_it_is_live_only_where_it_is() -> None:
+    was = live(("a", "gone.py"), sha="new")
+    (problem,) = decide(run(file("z.py", "a"), file("b.py", "a")), was=was).problems
+    assert problem.problem.message == "dag_id 'a' is also defined in b.py, which comes first: rename one of the two"
+
+
 def test_one_dag_id_in_two_subdirs_is_a_duplicate_too() -> None:
     found = decide(run(file("x/a.py", "a"), subdir="x"), run(file("y/a.py", "a"), subdir="y"))
     assert kinds(found) == {"y/a.py": ["DuplicateDagId"]}
