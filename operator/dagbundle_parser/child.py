@@ -27,7 +27,6 @@ from dagbundle_parser.ahead import MAX_TOLD_BYTES
 from dagbundle_parser.closure import RECORDER
 from dagbundle_parser.errors import FileProblem, FileTimeout, bounded
 from dagbundle_parser.loaders.base import AbstractDagLoader, LoadedDag, LoadedWarning, LoadResult, SourceFile
-from dagbundle_parser.loaders.places import line_defining
 from dagbundle_parser.problems import problem_of
 from dagbundle_parser.request import Limits
 from dagbundle_parser.sandbox import Sandbox
@@ -223,9 +222,9 @@ class _Child:
             body = self._encode(record).encode("ascii")
             _check_depth(record["dags"])
         except (ValueError, TypeError, RecursionError, MemoryError) as error:
-            problem = _clean(problem_of(error, file, doing=f"the DAGs of {file.path} cannot be written as JSON"))
-            if isinstance(error, RecursionError) and problem.line is None:
-                problem = dataclasses.replace(problem, line=line_defining(_deepest(record["dags"]), file))
+            deepest = _deepest(record["dags"]) if isinstance(error, RecursionError) else ""
+            doing = f"the DAGs of {file.path} cannot be written as JSON"
+            problem = _clean(problem_of(error, file, doing=doing, dag_id=deepest))
         else:
             if len(body) <= limit:
                 return body

@@ -61,11 +61,21 @@ class Pool:
         processes: how many children run at once.
         lessons: takes what children tell that they imported, and imports it here.
         hear_opened: takes a file's path, and what its child tells of the watched files that it opened.
+        begun: takes the paths of files that a child was started for.
     """
 
-    def __init__(self, work: Work, processes: int, lessons: Lessons, hear_opened: Callable[[str, bytes], None]) -> None:
+    def __init__(
+        self,
+        work: Work,
+        processes: int,
+        lessons: Lessons,
+        *,
+        hear_opened: Callable[[str, bytes], None],
+        begun: Callable[[Sequence[str]], None],
+    ) -> None:
         self._work = work
         self._lessons = lessons
+        self._begun = begun
         self._hear_opened = hear_opened
         self._slots = list(range(processes))
         self._running: dict[int, Running] = {}
@@ -158,6 +168,7 @@ class Pool:
             if descriptor >= 0:
                 os.set_blocking(descriptor, False)
                 self._selector.register(descriptor, selectors.EVENT_READ, child)
+        self._begun([assignment.file.path for assignment in batch])
         return True
 
     def _wait(self) -> list[Running]:

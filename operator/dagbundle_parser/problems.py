@@ -9,6 +9,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from dagbundle_parser.errors import FileProblem, FileTimeout
+from dagbundle_parser.places import line_defining
 
 if TYPE_CHECKING:
     from dagbundle_parser.loaders.base import SourceFile
@@ -21,13 +22,14 @@ _MEMBERS, _DEEPEST_MEMBER = 20, 8
 _SHOWN_LINES, _SHOWN_CHARACTERS = 20, 2000
 
 
-def problem_of(error: BaseException, file: SourceFile, *, doing: str = "") -> FileProblem:
+def problem_of(error: BaseException, file: SourceFile, *, doing: str = "", dag_id: str = "") -> FileProblem:
     """An exception that a file raised, as an error record.
 
     Args:
         error: what was raised.
         file: whose fault it is; its frames are the ones that stay in the traceback.
         doing: what was being done, when that was not importing the file.
+        dag_id: of which DAG, where that is known.
     """
     line = _line_of(error, file)
     if isinstance(error, MemoryError):
@@ -38,6 +40,7 @@ def problem_of(error: BaseException, file: SourceFile, *, doing: str = "") -> Fi
         return FileProblem("Timeout", _with_trace(str(error), error, file), line)
     if isinstance(error, RecursionError):
         text = f"{doing or file.path}: nested or recursive too deeply ({error}): flatten what nests"
+        line = line_defining(dag_id, file) if line is None else line  # the compiler and the serializer leave no frame
         return FileProblem("RecursionError", _with_trace(text, error, file), line)
     if isinstance(error, SystemExit):
         text = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from dagbundle_parser import PROTOCOL
@@ -40,11 +41,18 @@ class ReportWriter:
         self._paths: list[str] = []
         self._dags = 0
         self._errors = 0
+        self._is_open = False
 
     def open(self, *, run: str, attempt: str, parser: dict[str, str], facts: dict[str, Any], files: int) -> None:
         """Write the `open` record; `facts` are `python`, `airflow` and `fingerprint`."""
         record = {"type": "open", "protocol": PROTOCOL, "run": run, "attempt": attempt, "parser": parser}
         self._line(encode({**record, **facts, "files": files}))
+        self._is_open = True
+
+    def begin(self, paths: Sequence[str]) -> None:
+        """Say that a process begins some files, so that it is known which were in flight if this is the last word."""
+        if self._is_open:
+            self._line(encode({"type": "begin", "paths": paths}))
 
     def file(self, path: str, body: bytes, *, dags: int = 0, errors: int = 0) -> None:
         """Write one file's record.

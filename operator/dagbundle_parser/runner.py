@@ -11,7 +11,7 @@ import importlib
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def carry_out(request: RunRequest, writer: ReportWriter, surroundings: Surroundi
         Stopped: SIGTERM or SIGINT arrived; the caller leaves the report cut.
     """
     parser = find_parser(request.parser_type)
-    run = Run(request, surroundings, line=line)
+    run = Run(request, surroundings, line=line, begun=writer.begin)
     store = DagStoreClient(request, writer)
     access = BundleAccess(
         list_files=run.list_files,
@@ -82,6 +82,7 @@ class Run:
         surroundings: read when the process was started.
         loaders: those to ask, instead of all that are installed.
         line: on which Variables and Connections are asked for; None where nobody is to be asked.
+        begun: takes the paths of files that are being loaded from now on.
     """
 
     def __init__(
@@ -91,8 +92,10 @@ class Run:
         loaders: Sequence[AbstractDagLoader] | None = None,
         *,
         line: Line | None = None,
+        begun: Callable[[Sequence[str]], None] = lambda _paths: None,
     ) -> None:
         self._request = request
+        self._begun = begun
         self._line = line
         self._loaders = find_loaders() if loaders is None else loaders
         self._surroundings = surroundings
@@ -213,7 +216,8 @@ class Run:
         self._share()
         lessons = Lessons(self._import_ahead)
         work = dataclasses.replace(self._work(files, len(assignments)), watched=watched)
-        pool = Pool(work, self._processes(len(assignments)), lessons, self._readers.hear)
+        processes = self._processes(len(assignments))
+        pool = Pool(work, processes, lessons, hear_opened=self._readers.hear, begun=self._begun)
         yield from pool.run(self._batches(assignments))
 
     def _share(self) -> None:

@@ -62,6 +62,7 @@ def test_the_parser_writes_the_golden_report() -> None:
     writer.open(
         run="rollout:ingest", attempt="attempt", parser={"name": "SinglePass", "version": "1"}, facts=facts, files=3
     )
+    writer.begin(["ingest/a.py", "ingest/b.py"])
     writer.file("ingest/a.py", encode(PARSED), dags=1)
     writer.file("ingest/b.py", encode(BROKEN), errors=1)
     writer.file("ingest/c.py", encode({"path": "ingest/c.py", "status": "unchanged"}))
@@ -76,7 +77,7 @@ def test_the_trusted_side_reads_the_golden_report() -> None:
     decoder.finish()
     assert decoder.closed
     assert [type(record) for record in records] == [
-        protocol.Open, protocol.File, protocol.File, protocol.File, protocol.Close
+        protocol.Open, protocol.Begin, protocol.File, protocol.File, protocol.File, protocol.Close
     ]  # fmt: skip
     parsed, broken, unchanged = (record for record in records if isinstance(record, protocol.File))
     assert parsed.dags[0].dag_id == "ingest.a"

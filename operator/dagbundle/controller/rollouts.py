@@ -215,7 +215,7 @@ class Rollouts:
                     run_id = self._store.open_run(
                         rollout.id, subdir, attempt="controller", airflow=None, python="", shard=state.shard
                     )
-                    self._store.fail_run(run_id, "controller", failure)
+                    self._store.fail_run(run_id, "controller", failure + state.failure)
 
     def publish(self, view: View, digest: str) -> None:
         """Attach what version it was, then judge, and publish or block."""

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from dagbundle import errors
 from dagbundle.engine import events, intake
-from dagbundle.resources import base, protocol
+from dagbundle.resources import base, flight, protocol
 from dagbundle.resources import bundle as bundle_models
 from dagbundle.rollout import budgets, content, plan
 from dagbundle.rollout.model import DagContent, FileOutcome, KnownFile, RunOutcome, StagedFile
@@ -89,16 +89,16 @@ def _carry_out_one(
 ) -> None:
     attempt = str(uuid.uuid4())
     request = request_for(run, settings, attempt=attempt, root=runtime.root, known=sink.known(run.subdir))
+    taker = Taker(run, sink, run_id=request.run, attempt=request.attempt, runs=runs)
     try:
         with contextlib.closing(runtime.report(request)) as chunks:  # whatever happens, the parser is gone afterwards
-            taker = Taker(run, sink, run_id=request.run, attempt=request.attempt, runs=runs)
             for chunk in chunks:
                 for event in taker.feed(chunk):
                     watch(event)
             for event in taker.finish():
                 watch(event)
     except (errors.ProtocolError, errors.RunError) as error:
-        failure = error.message + (f" ({error.hint})" if error.hint else "")
+        failure = error.message + taker.flight + (f" ({error.hint})" if error.hint else "")
         sink.failed(run.subdir, failure)
         watch(events.RunEnded(run.subdir, failure))
 
@@ -150,6 +150,11 @@ class Taker:
         return self._decoder.weight - self._staged_weight
 
     @property
+    def flight(self) -> str:
+        """What to say of the files that were being parsed, where the report ended before they did."""
+        return "" if self.ended else flight.described(self._decoder.in_flight)
+
+    @property
     def ended(self) -> bool:
         """True once the last record arrived, whatever it said."""
         return self._listing is not None or bool(self._failure)
@@ -176,7 +181,8 @@ class Taker:
                     self._stage(files=1, size=0)  # while the parser's process ends, which takes as long
                     self._listing = record.files
                 case protocol.Fail():
-                    self._failure = f"{content.storable(record.kind)}: {content.storable(record.message)}"
+                    said = flight.described(self._decoder.in_flight)
+                    self._failure = f"{content.storable(record.kind)}: {content.storable(record.message)}{said}"
 
     def finish(self) -> Iterator[events.Event]:
         """Say that the report has ended: the run is closed or failed in the sink when the events have been taken."""

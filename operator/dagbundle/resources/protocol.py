@@ -20,11 +20,12 @@ import pydantic
 from pydantic.alias_generators import to_camel
 
 from dagbundle import errors
-from dagbundle.resources.records import Close, Fail, File, Open
+from dagbundle.resources.flight import Flight
+from dagbundle.resources.records import Begin, Close, Fail, File, Open
 
 __all__ = [
-    "ACCEPTED_VERSIONS", "VERSION", "Close", "Fail", "File", "Limits", "Open", "Record", "ReportDecoder", "RunRequest",
-    "is_inside",
+    "ACCEPTED_VERSIONS", "VERSION", "Begin", "Close", "Fail", "File", "Limits", "Open", "Record", "ReportDecoder",
+    "RunRequest", "is_inside",
 ]  # fmt: skip
 
 VERSION = 1
@@ -51,8 +52,11 @@ class Limits:
     """Decompressed bytes per compressed byte, above which a gzip stream counts as a bomb (text has about 20)."""
 
 
-Record = Open | File | Close | Fail
-_ADAPTERS: dict[str, type[Record]] = {"open": Open, "file": File, "close": Close, "fail": Fail}
+Record = Open | Begin | File | Close | Fail
+_ADAPTERS: dict[str, type[Record]] = {"open": Open, "begin": Begin, "file": File, "close": Close, "fail": Fail}
+_BEGUN_OF_A_FILE = 64
+"""How often, on average, a file may be begun: again whenever one before it in the same process gives the rest back."""
+_MOST_IN_FLIGHT = 10_000
 
 
 class _State(enum.Enum):
@@ -91,6 +95,13 @@ class ReportDecoder:
         self._dags = 0
         self._errors = 0
         self._announced = 0
+        self._begun = 0
+        self._flight = Flight()
+
+    @property
+    def in_flight(self) -> list[str]:
+        """The files that processes were at, as far as the parser said so."""
+        return self._flight.names
 
     @property
     def closed(self) -> bool:
@@ -212,6 +223,8 @@ class ReportDecoder:
                 self._state = _State.OPEN
             case Fail() if self._state is _State.NEW or self._state is _State.OPEN:
                 self._state = _State.FAILED
+            case Begin() if self._state is _State.OPEN:
+                self._check_begin(record)
             case File() if self._state is _State.OPEN:
                 self._check_file(record)
             case Close() if self._state is _State.OPEN:
@@ -219,6 +232,17 @@ class ReportDecoder:
                 self._state = _State.CLOSED
             case _:
                 raise errors.ProtocolError(f"a {record.type} record came {self._state.value}")
+
+    def _check_begin(self, record: Begin) -> None:
+        self._begun += len(record.paths)
+        if self._begun > _BEGUN_OF_A_FILE * self._announced:
+            raise errors.ProtocolError(f"more files were begun than {self._announced:,} files can be")
+        for path in record.paths:
+            if len(path.encode("utf-8", "replace")) > MAX_PATH_BYTES or not is_inside(path):
+                raise errors.ProtocolError(f"{path!r:.200} is no path inside the bundle")
+        self._flight.begin([path for path in record.paths if path not in self._paths])
+        if len(self._flight) > min(_MOST_IN_FLIGHT, self._announced - len(self._paths)):
+            raise errors.ProtocolError(f"{len(self._flight):,} files are begun at once, more than can be")
 
     def _check_file(self, record: File) -> None:
         if record.seq != len(self._paths) + 1:
@@ -238,6 +262,7 @@ class ReportDecoder:
         if not is_inside(record.path):
             raise errors.ProtocolError(f"{record.path!r:.200} is no path inside the bundle")
         self._paths.add(record.path)
+        self._flight.end(record.path)
         self._dags += len(record.dags)
         self._errors += len(record.errors)
 

@@ -63,6 +63,13 @@ class Open(Record):
     files: Annotated[int, pydantic.Field(ge=0)]
 
 
+class Begin(Record):
+    """A process begins some files."""
+
+    type: Literal["begin"]
+    paths: Annotated[list[FilePath], pydantic.Field(min_length=1, max_length=1_000)]
+
+
 class Dag(Record):
     """One serialized DAG; `data` is judged by `rollout.content`."""
 

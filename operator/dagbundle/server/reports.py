@@ -159,10 +159,14 @@ class Reports:
                 async with asyncio.timeout(self._settings.stream_seconds):
                     return await self._take(admitted, body, sink, taker)
             except TimeoutError as error:
+                await self._note_cut(sink, taker)
                 seconds = self._settings.stream_seconds
                 raise errors.CallerError("Idle", f"the report took more than {seconds:g} s") from error
             except (errors.ProtocolError, errors.ContentError) as error:
                 await self._record_failure(sink, error)
+                raise
+            except (errors.CallerError, Disconnected):
+                await self._note_cut(sink, taker)
                 raise
             finally:
                 self._budget.hold(taker, 0)
@@ -214,6 +218,13 @@ class Reports:
                 for event in taker.feed(chunk[start : start + _SLICE]):
                     if isinstance(event, events.FileParsed):
                         sink.files["unchanged" if event.unchanged else "parsed"] += 1
+
+    async def _note_cut(self, sink: _RunSink, taker: collecting.Taker) -> None:
+        """Note which files were being parsed: a pod that died cannot, and its report may come again, or never."""
+        note = taker.flight
+        if note and sink.run_id:
+            with contextlib.suppress(errors.StoreError, errors.CallerError):  # it is told less then
+                await self._workers.run(lambda: self._store.note_cut(sink.run_id, note), sink.admitted.job.namespace)
 
     async def _record_failure(self, sink: _RunSink, error: errors.DagBundleError) -> None:
         """Let people see why the run will not close. Whoever took its place, or is away, need not know."""

@@ -34,8 +34,6 @@ class DagStore(TargetedStore):
     nothing was changed), besides the errors that its own description names. Safe to use from several threads.
     """
 
-    # --- Bundles ----------------------------------------------------------------------------------------------------
-
     def register_bundle(self, bundle: BundleKey, airflow_name: str) -> None:
         """Make a bundle known under its name in Airflow, or give it another one.
 
@@ -61,18 +59,10 @@ class DagStore(TargetedStore):
         Raises:
             NotFoundError: The bundle is not registered.
         """
-        rollout_id = bundles.new_id()
+        names = {"version": version, "template_hash": template_hash}
+        new = bundles.new_id()
         return self.db.write(
-            lambda c: bundles.start_rollout(
-                c,
-                self.db.tables,
-                bundle,
-                rollout_id,
-                version=version,
-                template_hash=template_hash,
-                subdirs=subdirs,
-                spec=spec,
-            )
+            lambda c: bundles.start_rollout(c, self.db.tables, bundle, new, subdirs=subdirs, spec=spec, **names)
         )
 
     def attach_version(self, rollout_id: str, version: str) -> None:
@@ -212,6 +202,10 @@ class DagStore(TargetedStore):
             NotFoundError: No such run.
         """
         self.db.write(lambda c: staging.close_run(c, self.db.tables, run_id, attempt, listing))
+
+    def note_cut(self, run_id: str, note: str) -> None:
+        """Note what a report was at when it was cut, for as long as its run is open."""
+        self.db.write(lambda c: staging.note_cut(c, self.db.tables, run_id, note))
 
     def fail_run(self, run_id: str, attempt: str, failure: str) -> None:
         """Record why a run did not close. Raises like `close_run`."""

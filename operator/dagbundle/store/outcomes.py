@@ -158,6 +158,8 @@ def _failure(rows: Sequence[AnyRow], shards: int) -> str:
         where = f"Shard {shard} of {shards}: " if shards > 1 else ""
         if row is None:
             return f"{where}no parser reported"
+        if row.state == RunState.OPEN:
+            return f"{where}The run did not close{row.failure}"
         if row.state != RunState.CLOSED:
             return where + (row.failure or "The run did not close")
     if len(rows) > shards:

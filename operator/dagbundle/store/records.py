@@ -107,7 +107,7 @@ class RunStateRow:
     """On Kubernetes the pod's UID."""
     state: RunState
     failure: str
-    """Why it failed, for people; empty unless it did."""
+    """Why it failed, for people; while it is open, what its report was at when it was cut last. Else empty."""
     files: int
     """Counted when it closes, as `dags` and `import_errors` are; 0 until then."""
     dags: int

@@ -146,9 +146,23 @@ def close_run(connection: Connection, tables: Tables, run_id: str, attempt: str,
     connection.execute(
         sa.update(tables.parse_run)
         .where(tables.parse_run.c.id == run_id)
-        .values(state=RunState.CLOSED, files=len(staged), dags=dags or 0, import_errors=problems or 0, closed_at=now())
+        .values(
+            state=RunState.CLOSED,
+            failure="",  # a report that was cut before, and came again, may have left a note
+            files=len(staged),
+            dags=dags or 0,
+            import_errors=problems or 0,
+            closed_at=now(),
+        )
     )
     database.notify(connection, run.rollout)
+
+
+def note_cut(connection: Connection, tables: Tables, run_id: str, note: str) -> None:
+    """See `DagStore.note_cut`."""
+    run = tables.parse_run
+    still_open = sa.and_(run.c.id == run_id, run.c.state == RunState.OPEN)
+    connection.execute(sa.update(run).where(still_open).values(failure=storable(note)))
 
 
 def fail_run(connection: Connection, tables: Tables, run_id: str, attempt: str, failure: str) -> None:

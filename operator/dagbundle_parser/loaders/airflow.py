@@ -26,9 +26,9 @@ from dagbundle_parser.errors import FileProblem, RunError
 from dagbundle_parser.loaders import lookups
 from dagbundle_parser.loaders.base import LoadedDag, LoadedWarning, LoadResult, SourceFile
 from dagbundle_parser.loaders.dummies import DUMMIES
-from dagbundle_parser.loaders.places import line_defining, lines_naming
 from dagbundle_parser.loaders.sparing import sparing_imports
 from dagbundle_parser.loaders.traces import Tracer
+from dagbundle_parser.places import line_defining, lines_naming
 from dagbundle_parser.problems import problem_of, problem_of_text
 from dagbundle_parser.settings import AirflowSettings
 from dagbundle_parser.unpatched import JSONDecoder, JSONEncoder, as_module
@@ -268,7 +268,8 @@ class AirflowAdapter:
             try:
                 loaded = self._serialized(dag)
             except Exception as error:  # noqa: BLE001 - what a DAG holds decides what its serialization raises
-                problem = problem_of(error, file, doing=f"DAG {dag.dag_id!r} cannot be serialized")
+                doing = f"DAG {dag.dag_id!r} cannot be serialized"
+                problem = problem_of(error, file, doing=doing, dag_id=str(dag.dag_id))
                 line = problem.line or line_defining(str(dag.dag_id), file)
                 result.errors.append(dataclasses.replace(problem, line=line))
                 continue

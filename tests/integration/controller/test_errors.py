@@ -222,3 +222,17 @@ def test_a_retry_interval_of_nothing_does_not_start_a_rollout_at_once(sqlite_sto
     assert first is not None
     assert again is not None
     assert (controller.api.ready("team", "sales")["reason"], again.id) == ("RunFailed", first.id)
+
+
+def test_a_pod_that_died_leaves_the_files_that_it_was_at_in_the_condition(sqlite_store: DagStore) -> None:
+    controller = Controller(sqlite_store)
+    controller.api.apply("team", "sales", {"source": {"image": {"reference": "registry.example/sales:1"}}})
+    controller.work("sales")
+    rollout = sqlite_store.head(BundleKey("team", "sales")).rollout
+    assert rollout is not None
+    run = sqlite_store.open_run(rollout.id, ".", attempt="pod", airflow="3.3.2", python="3.11")
+    sqlite_store.note_cut(run, "; in flight: big.py")
+    controller.api.end_job(*next(iter(controller.api.jobs)), "Failed")
+    controller.work("sales")
+    ready = controller.api.ready("team", "sales")
+    assert (ready["reason"], "; in flight: big.py" in ready["message"]) == ("RunFailed", True), ready

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -85,6 +86,35 @@ def repeated(request: protocol.RunRequest) -> Iterator[bytes]:
 def died(request: protocol.RunRequest) -> Iterator[bytes]:
     yield reports.lines(request, [reports.parsed("n.py", "n")])[0]
     raise errors.RunError("the parser was killed by signal 9")
+
+
+def died_parsing(request: protocol.RunRequest) -> Iterator[bytes]:
+    yield from reports.lines(request, [reports.parsed("n.py", "n"), reports.parsed("m.py", "m")])[:2]
+    yield b'{"type": "begin", "paths": ["m.py"]}\n'
+    raise errors.RunError("the parser was killed by signal 9")
+
+
+def cut_parsing(request: protocol.RunRequest) -> Iterator[bytes]:
+    with contextlib.suppress(errors.RunError):
+        yield from died_parsing(request)
+
+
+def failed_parsing(request: protocol.RunRequest) -> Iterator[bytes]:
+    yield from cut_parsing(request)
+    yield b'{"type": "fail", "kind": "ParserKilled", "message": "by SIGKILL"}\n'
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (died_parsing, "killed by signal 9; in flight: m.py"),
+        (cut_parsing, "files arrived); in flight: m.py (the parser process ended early"),
+        (failed_parsing, "ParserKilled: by SIGKILL; in flight: m.py"),
+    ],
+)
+def test_a_run_that_failed_names_the_files_in_flight(store: DagStore, script: reports.Script, words: str) -> None:
+    judgement = apply(store, script=script).judgement
+    assert (judgement.reason, words in judgement.message) == ("RunFailed", True), judgement.message
 
 
 def nothing(request: protocol.RunRequest) -> Iterator[bytes]:

@@ -200,6 +200,25 @@ def test_a_report_that_ends_too_early_is_cut_and_can_be_sent_again(world: World,
     assert closed(world, job.rollout_id)
 
 
+def test_a_report_that_breaks_off_leaves_a_note_of_the_files_in_flight_until_it_comes_again(
+    world: World, server: Process
+) -> None:
+    job = world.job()
+    pod = world.pod(job)
+    opening, first, *_ = reports.lines(pod.request, [A, B])
+    begun = json.dumps({"type": "begin", "paths": [A["path"], B["path"]]}).encode() + b"\n"
+    body = opening + begun + first
+    with raw(pod, server) as connection:
+        connection.sendall(head(pod, "Content-Length: 100000") + body)
+        wait_until_open(world, job.rollout_id)
+    server.wait_for(lambda line: line.get("reason") == "CutReport")
+    (state,) = world.store.run_states(job.rollout_id)
+    assert (state.state, state.failure) == (RunState.OPEN, f"; in flight: {B['path']}")
+    assert pod.report(server, A, B).status == 200
+    (state,) = world.store.run_states(job.rollout_id)
+    assert (state.state, state.failure) == (RunState.CLOSED, "")
+
+
 def test_a_connection_that_breaks_leaves_nothing_closed_and_the_report_can_be_sent_again(
     world: World, server: Process
 ) -> None:

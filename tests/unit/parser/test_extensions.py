@@ -58,7 +58,8 @@ def run(tmp_path: Path, bundle: Path, entries: str, **changes: object) -> list[d
 
 
 def test_a_third_partys_loader_claims_and_loads_its_files(tmp_path: Path, bundle: Path) -> None:
-    _, record, close = run(tmp_path, bundle, "[dagbundle.loaders]\nini = their_loaders:Loader\n")
+    _, begun, record, close = run(tmp_path, bundle, "[dagbundle.loaders]\nini = their_loaders:Loader\n")
+    assert begun == {"type": "begin", "paths": ["a.ini"]}
     assert (record["loader"], record["path"]) == ("ini", "a.ini")
     assert close["counts"] == {"files": 1, "dags": 1, "errors": 0}
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import strategies as st
 
 from dagbundle import errors
-from dagbundle.resources import protocol, records
+from dagbundle.resources import flight, protocol, records
 
 
 def opening(files: int = 1, **fields: Any) -> dict[str, Any]:
@@ -260,3 +260,46 @@ def test_every_whole_number_of_a_record_that_is_stored_is_bounded() -> None:
             if is_whole and not any(hasattr(item, "le") for item in field.metadata):
                 unbounded.add(name)
     assert unbounded == bounded_by_intake | not_stored
+
+
+def decoder_of(records: list[dict[str, Any]]) -> protocol.ReportDecoder:
+    decoder = protocol.ReportDecoder(run="r", attempt="a")
+    for line in lines(records):
+        list(decoder.feed(line))
+    return decoder
+
+
+def begin(*paths: str) -> dict[str, Any]:
+    return {"type": "begin", "paths": list(paths)}
+
+
+def test_the_files_in_flight_are_those_that_processes_were_at() -> None:
+    records = [opening(6), begin("a.py", "b.py", "c.py"), begin("d.py"), begin("e.py"), a_file(1, "a.py")]
+    assert decoder_of(records).in_flight == ["b.py", "d.py", "e.py"]
+    again = [begin("c.py"), a_file(2, "d.py"), a_file(3, "b.py"), a_file(4, "e.py"), begin("a.py")]
+    assert decoder_of([*records, *again]).in_flight == ["c.py"]
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        ([begin("a.py")], "a begin record came before its first record"),
+        ([opening(1), begin("a.py", "b.py")], "2 files are begun at once"),
+        ([opening(1), begin("../a.py")], "no path inside the bundle"),
+        ([opening(1), begin("a" * 2000)], "no path inside the bundle"),
+        ([opening(1), begin()], "a begin record is not valid"),
+        ([opening(1), *[begin("a.py")] * 65], "more files were begun than 1 files can be"),
+        ([opening(100_000), *[begin(*(f"{n}/{m}.py" for m in range(1000))) for n in range(11)]], "begun at once"),
+    ],
+)
+def test_files_that_cannot_be_begun_are_refused(records: list[dict[str, Any]], words: str) -> None:
+    with pytest.raises(errors.ProtocolError, match=words):
+        decoder_of(records)
+
+
+def test_what_is_said_of_files_in_flight_is_bounded_and_escaped() -> None:
+    said = flight.described(["a\x1b[31m.py", "\u202eb.py", "x" * 1000, *(f"{number}.py" for number in range(10))])
+    assert said.startswith("; in flight: a\\x1b[31m.py, \\u202eb.py, xxx")
+    assert said.endswith("xxx, 0.py, 1.py and 8 more")
+    assert len(said) < 300
+    assert flight.described([]) == ""
