@@ -58,6 +58,16 @@ def wait_for(server: Process, name: str, value: float) -> None:
     raise AssertionError(f"{name} was never {value}")
 
 
+def wait_until_cut(world: World, rollout_id: str) -> None:
+    """Wait until the server has noted what a report was at when it was cut."""
+    event = threading.Event()
+    for _ in range(600):
+        if any(state.failure for state in world.store.run_states(rollout_id)):
+            return
+        event.wait(0.05)
+    raise AssertionError("nothing was noted")
+
+
 def wait_until_open(world: World, rollout_id: str) -> None:
     event = threading.Event()
     for _ in range(600):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from dagbundle.store.records import RunState
 from integration.server.conftest import Answer, Caller, Serve, World
-from integration.server.helpers import head, raw, wait_for, wait_until_open
+from integration.server.helpers import head, raw, wait_for, wait_until_cut, wait_until_open
 from support import reports
 from support.store_process import Process
 
@@ -211,7 +211,7 @@ def test_a_report_that_breaks_off_leaves_a_note_of_the_files_in_flight_until_it_
     with raw(pod, server) as connection:
         connection.sendall(head(pod, "Content-Length: 100000") + body)
         wait_until_open(world, job.rollout_id)
-    server.wait_for(lambda line: line.get("reason") == "CutReport")
+    wait_until_cut(world, job.rollout_id)
     (state,) = world.store.run_states(job.rollout_id)
     assert (state.state, state.failure) == (RunState.OPEN, f"; in flight: {B['path']}")
     assert pod.report(server, A, B).status == 200
