@@ -22,9 +22,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dagbundle.rollout import duplicates
+from dagbundle.rollout import duplicates, wording
 from dagbundle.rollout import policy as policies
-from dagbundle.rollout import wording
 from dagbundle.rollout.model import (
     BundleKey,
     Change,
