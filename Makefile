@@ -137,8 +137,9 @@ test-providers: $(PROVIDERS_ENV) ## Run the tests that need Airflow's Kubernetes
 	.venvs/providers-3.3/bin/python -m pytest --numprocesses 2 tests/publisher/test_workers.py tests/publisher/test_permissions.py $(PYTEST_ARGS)
 
 FUZZ_SECONDS ?= 3600
+export FUZZ_SEED
 .PHONY: fuzz
-fuzz: .venv/installed $(PUBLISHER_ENVS) ## Feed all that decodes a tenant's bytes with what no parser sends, for FUZZ_SECONDS in all
+fuzz: .venv/installed $(PUBLISHER_ENVS) ## Feed all that decodes a tenant's bytes with what no parser sends: FUZZ_SECONDS in all, FUZZ_SEED to repeat a run
 	FUZZ_SECONDS=$$(($(FUZZ_SECONDS) / 10)) $(PYTEST) tests/fuzz $(PYTEST_ARGS)
 	@for minor in $(PUBLISHERS); do \
 	  echo "Airflow $$minor"; FUZZ_SECONDS=$$(($(FUZZ_SECONDS) / 5)) .venvs/publisher-$$minor/bin/python -m pytest tests/fuzz/test_documents.py $(PYTEST_ARGS) || exit 1; done

@@ -1,8 +1,8 @@
 """What a DAG's content says of Airflow's assets: which it defines, and which it only names.
 
-Airflow keeps one row for an asset, and whoever writes last says what is in it: also who only names the asset, and so
-would empty its extra and stop its watchers. Here an asset that a bundle defines is that bundle's, as a dag_id is. This
-module finds what a content says; pure. `store/assets` keeps whose an asset is.
+Airflow keeps one row for an asset, and the last DAG that is written sets it. A DAG that only names the asset would
+empty its extra and stop its watchers. Here an asset that a bundle defines belongs to that bundle, as a dag_id does.
+This module finds what a content says, without I/O. `store/assets` keeps the owners.
 """
 
 from __future__ import annotations
@@ -83,9 +83,9 @@ def owned(dag_id: str, definition: AssetDefinition, owner: BundleKey, mine: Bund
 
 
 def _definition(key: str, name: str, uri: str, document: Json) -> AssetDefinition | None:
-    extra, watchers, group = document.get("extra") or {}, document.get("watchers") or [], document.get("group") or ""
+    extra, watchers, group = document.get("extra") or {}, document.get("watchers") or [], document.get("group")
     owns = bool(extra or watchers)
-    if group in _DEFAULT_GROUPS:
+    if not isinstance(group, str) or group in _DEFAULT_GROUPS:  # vetting refuses what is no text
         group = "asset"
         if not owns:
             return None

@@ -38,7 +38,8 @@ def deleted() -> dict[str, str]:
 
 FIRST = {
     "head", "live", "register_bundle", "start_rollout", "run_states", "record_job", "job_created", "rollout",
-    "outcomes", "owners", "refused", "publish", "create_job", "job_events", "write_status", "post_event",
+    "outcomes", "owners", "refused", "publish", "handed_over", "create_job", "job_events", "write_status",
+    "post_event",
 }  # fmt: skip
 """What is called until a bundle's first version is published."""
 THEN = {"knows_files", "open_run", "fail_run", "block", "delete_job"}

@@ -39,8 +39,8 @@ def digest(definition: AssetDefinition | None) -> str:
     return definition.digest
 
 
-@pytest.mark.parametrize("group", ["", "asset", "dataset", "model"])
-def test_an_asset_with_no_more_than_its_name_is_no_definition(group: str) -> None:
+@pytest.mark.parametrize("group", ["", "asset", "dataset", "model", None, 5, ["asset"], {"a": 1}], ids=repr)
+def test_an_asset_with_no_more_than_its_name_is_no_definition(group: Any) -> None:
     assert named(wrapped(asset(group=group)), timetable=scheduled(asset("y", group=group))) == {"x": None, "y": None}
 
 
