@@ -10,6 +10,7 @@ import datetime as dt
 import json
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -53,6 +54,8 @@ TRIGGERS = frozenset(
     }
 )
 """The triggers that are allowed by default."""
+NOTIFIER = re.compile(r"airflow\.providers(\.\w+)+Notifier")
+"""The callbacks that are."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -157,7 +160,29 @@ def read(deployment: Deployment) -> None:
 
 def look(deployment: Deployment) -> None:
     """Look at what scheduler, triggerer and browsers take from the tables."""
-    triggers = {name for (name,) in deployment.rows("SELECT classpath FROM trigger")}
-    assert triggers <= TRIGGERS
+    with Session(deployment.store.db.engine) as session:
+        for row in session.scalars(sa.select(installed().SerializedDag)):
+            assert set(triggers(row.dag)) <= TRIGGERS
+            assert all(NOTIFIER.fullmatch(path) for path in callbacks(row.dag))
+        if sa.inspect(session.connection()).has_table("deadline_alert"):  # 3.2 and later keep them there
+            for (callback,) in session.execute(sa.text("SELECT callback_def FROM deadline_alert")):
+                assert NOTIFIER.fullmatch(callback["__data__"]["path"])
     links = [link for (link,) in deployment.rows("SELECT link FROM dag_owner_attributes")]
     assert all(link.startswith(("http://", "https://", "mailto:", "/")) for link in links)
+
+
+def triggers(found: Any) -> Iterator[str]:
+    """Return the names of the triggers of a decoded DAG's tasks and assets."""
+    for task in found.task_dict.values():
+        if (arguments := getattr(task, "start_trigger_args", None)) is not None:
+            yield arguments.trigger_cls
+    condition = getattr(found.timetable, "asset_condition", None)
+    for _, asset in condition.iter_assets() if condition else ():
+        yield from (watcher.trigger["classpath"] for watcher in asset.watchers)
+
+
+def callbacks(found: Any) -> Iterator[str]:
+    """Return the names of the callbacks of a decoded DAG's deadlines, where it has them itself, as in 3.1."""
+    for alert in found.deadline or ():
+        if not isinstance(alert, str):
+            yield alert.callback.path
