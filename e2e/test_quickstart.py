@@ -55,8 +55,10 @@ def place(operator: Installation, database: Database, kubectl: Kubectl) -> Itera
     try:
         yield
     finally:
-        _clean(kubectl)
-        operator.install()
+        try:
+            _clean(kubectl)
+        finally:
+            operator.install()
 
 
 def _clean(kubectl: Kubectl) -> None:
