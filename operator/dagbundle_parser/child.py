@@ -102,6 +102,7 @@ def run_child(
     """
     status = FAILED_STATUS
     try:
+        work.sandbox.enter_view()
         results, values = _arrange_descriptors(descriptors)
         VALUES.connect(values)
         _reset_signals()

@@ -22,6 +22,8 @@ from typing import NoReturn
 from dagbundle_parser.descent import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, end_descendants, inherit_orphans, prctl
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT)
+_estate = -1
+"""Where the process that parses says what is to be removed after it."""
 
 
 def keep(parse: Callable[[], int], *, report: int) -> int:
@@ -57,6 +59,12 @@ def start(parse: Callable[[], int], own: Sequence[int]) -> int:
         return _start(parse, own)[0]
 
 
+def bequeath(path: str) -> None:
+    """Have a folder of this run, in the process that parses, removed when all its processes are gone."""
+    if _estate >= 0:
+        os.write(_estate, os.fsencode(path) + b"\0")
+
+
 def end_as(status: int) -> NoReturn:
     """End this process as `keep` says that the run has ended."""
     if status < 0:
@@ -87,13 +95,17 @@ def _start(parse: Callable[[], int], own: Sequence[int] = ()) -> tuple[int, int]
 
 def _keep_below(parse: Callable[[], int], hangup: int) -> int:
     """What the keeper does: start the parser and wait for it."""
+    global _estate  # noqa: PLW0603 - one for the process that parses
     inherit_orphans()
     keeper = os.getpid()
+    heir, estate = os.pipe()
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
             os.close(hangup)
+            os.close(heir)
+            _estate = estate
             prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == keeper:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -105,9 +117,25 @@ def _keep_below(parse: Callable[[], int], hangup: int) -> int:
             sys.stderr.flush()
         finally:
             os._exit(status)
+    os.close(estate)
     status = _watch(pid, hangup)
     end_descendants()
+    _remove(heir)
     return status
+
+
+def _remove(heir: int) -> None:
+    """Remove the folders that were bequeathed; nobody can change them any more."""
+    os.set_blocking(heir, False)
+    try:
+        paths = os.read(heir, 1 << 16).split(b"\0")[:-1]
+    except BlockingIOError:  # a process that cannot be killed holds the other end
+        return
+    if paths:
+        from dagbundle_parser import scratch  # noqa: PLC0415 - most runs leave nothing
+
+        for path in paths:
+            scratch.remove(os.fsdecode(path))
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dagbundle_parser.errors import FileProblem, FileTimeout
 from dagbundle_parser.places import line_defining
+from dagbundle_parser.sandbox import SPARE_UIDS
 
 if TYPE_CHECKING:
     from dagbundle_parser.loaders.base import SourceFile
@@ -78,6 +79,11 @@ def _foreign(error: PermissionError) -> str:
         owner, own = os.lstat(path).st_uid, os.geteuid()
     except (OSError, TypeError, ValueError):
         return ""
+    if owner == 0 and own in SPARE_UIDS:
+        return (
+            f" ({path} belongs to root, and this file is parsed as user {own}: where the parser is root, files are "
+            "parsed as other users. Set the subdir's runAsUser to a user that may use it)"
+        )
     if owner in {own, 0}:
         return ""
     return (

@@ -34,7 +34,7 @@ from dagbundle_parser.protocol import ReportWriter, encode
 from dagbundle_parser.readers import BESIDE, READ_BY, Left, Readers, left_of
 from dagbundle_parser.request import RunRequest
 from dagbundle_parser.running import FileRecord
-from dagbundle_parser.sandbox import Sandbox
+from dagbundle_parser.sandbox import Sandbox, Shared
 from dagbundle_parser.store_client import DagStoreClient
 from dagbundle_parser.values import VALUES, Line, LookupFailed
 from dagbundle_parser.warmup import installed_directories, no_garbage_collection, quiet_descriptors
@@ -104,6 +104,7 @@ class Run:
         self._prober = self._make_prober({})
         self._readers = Readers(request.root, request.known, ())
         self._waiting: set[str] = set()
+        self._shared = Shared(request.root)
         self.facts = {
             "python": platform.python_version(),
             "airflow": airflow_version(),
@@ -250,6 +251,7 @@ class Run:
             processes=limits.processes_per_file,
             slots=self._processes(count),
             needed=needed,
+            shared=self._shared,
         )
         return Work(limits, sandbox, self._fingerprint, self._line)
 

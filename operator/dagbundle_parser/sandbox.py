@@ -1,7 +1,8 @@
 """What a child may do: its user, its limits, its descriptors; and how the parent gets rid of all that a child leaves.
 
 As root, children become a spare user, one per slot, so that one kill reaches all that a file started and a file cannot
-signal the parser. Otherwise children are the same user, and only limits and the parent's process tree hold them.
+signal the parser; what they write they share (scratch.py). Otherwise children are the same user, and only limits and
+the parent's process tree hold them.
 """
 
 # ruff: noqa: PTH112, PTH116, PTH120, PTH208 - a hot path: pathlib's objects cost more than what they ask for
@@ -18,11 +19,12 @@ import socket
 import stat
 from collections.abc import Collection, Iterable, Sequence
 
-from dagbundle_parser import descent
+from dagbundle_parser import descent, keeper, scratch
 from dagbundle_parser.descent import prctl
 from dagbundle_parser.errors import RunError
+from dagbundle_parser.scratch import Scratch
 
-_SPARE_UIDS = range(60_578, 61_184)  # what systemd's table of UID ranges gives to nobody
+SPARE_UIDS = range(60_578, 61_184)  # what systemd's table of UID ranges gives to nobody
 _NOBODY = 65_534
 _CAP_DAC_READ_SEARCH = 2
 _CAPABILITY_VERSION_3 = 0x2008_0522
@@ -36,6 +38,33 @@ class _CapData(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
+class Shared:
+    """What the spare users of a run share from the first of its sandboxes on.
+
+    Args:
+        root: the bundle's root.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._scratch: Scratch | None = None
+        self._claims: list[socket.socket] = []
+        self._is_made = False
+
+    def scratch(self, *, may_cover_home: bool) -> Scratch | None:
+        """The folder in which they write; None where there can be none.
+
+        Args:
+            may_cover_home: whether nothing that children need may lie in a home that is closed to them.
+        """
+        if not self._is_made:
+            self._is_made = True
+            home = _closed_home() if may_cover_home else ""
+            (gid,), self._claims = _claim_uids(1)  # no other run's
+            self._scratch = scratch.make(gid, SPARE_UIDS, self._root, home, keeper.bequeath)
+        return self._scratch
+
+
 class Sandbox:
     """How the children of one run are held.
 
@@ -45,13 +74,21 @@ class Sandbox:
         processes: how many processes and threads a child may have.
         slots: how many children run at once.
         needed: paths that children must be able to read.
+        shared: what the run's children share; None where they are to share nothing.
 
     Raises:
         RunError: `CannotDropPrivileges`: root without the right to become somebody else.
     """
 
     def __init__(
-        self, *, run_as_user: int | None, memory_bytes: int, processes: int, slots: int, needed: Iterable[str]
+        self,
+        *,
+        run_as_user: int | None,
+        memory_bytes: int,
+        processes: int,
+        slots: int,
+        needed: Iterable[str],
+        shared: Shared | None = None,
     ) -> None:
         self._root = os.geteuid() == 0
         self._run_as_user = run_as_user
@@ -67,6 +104,9 @@ class Sandbox:
             for uid in _users_of_processes().intersection(self._uids):  # of a parser that was killed with its keepers
                 _kill_all_of(uid)
         self._keep_reading = self._root and not all(open_to_others(path) for path in needed)
+        self._scratch: Scratch | None = None
+        if shared is not None and self._own_uid_per_slot:
+            self._scratch = shared.scratch(may_cover_home=not self._keep_reading)
         own = 0 if self._own_uid_per_slot else _tasks_of(self.uid(0))
         self._processes = own + processes * (1 if self._own_uid_per_slot else slots)
         # Orphans become our children, so that they can be found; and no child may look into our descriptors.
@@ -80,6 +120,11 @@ class Sandbox:
         if self._run_as_user is not None:
             return self._run_as_user
         return self._uids[slot]
+
+    def enter_view(self) -> None:
+        """Let the calling process, a fresh child with all of its parent's descriptors, see what children share."""
+        if self._scratch is not None:
+            self._scratch.enter()
 
     def _check_identity(self, slots: int) -> None:
         wanted = [self.uid(slot) for slot in range(slots)]
@@ -105,7 +150,8 @@ class Sandbox:
         with contextlib.suppress(OSError, ValueError):  # a hard limit that is lower already
             resource.setrlimit(resource.RLIMIT_NPROC, (self._processes, self._processes))
         if self._root:
-            _become(self.uid(slot), keep_reading=self._keep_reading)
+            gid = self._scratch.gid if self._scratch is not None else _group_of(self.uid(slot))
+            _become(self.uid(slot), gid, keep_reading=self._keep_reading)
         prctl(descent.PR_SET_NO_NEW_PRIVS, 1)
         prctl(descent.PR_SET_DUMPABLE, 1)
         prctl(descent.PR_SET_PDEATHSIG, signal.SIGKILL)  # after the change of user, which clears it
@@ -131,10 +177,20 @@ class Sandbox:
             descent.end_descendants(running)
 
 
-def _become(uid: int, *, keep_reading: bool) -> None:
+def _closed_home() -> str:
+    """The home, where only the last folder of its path is closed to others; else nothing."""
+    home = os.path.realpath(os.path.expanduser("~"))  # noqa: PTH111 - a text
+    try:
+        is_closed = os.path.isdir(home) and not os.stat(home).st_mode & stat.S_IRWXO
+    except OSError:
+        return ""
+    return home if is_closed and open_to_others(os.path.dirname(home)) else ""
+
+
+def _become(uid: int, gid: int | None = None, *, keep_reading: bool) -> None:
     if keep_reading:
         prctl(descent.PR_SET_KEEPCAPS, 1)
-    gid = _group_of(uid)
+    gid = _group_of(uid) if gid is None else gid
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
@@ -185,7 +241,7 @@ def _claim_uids(count: int) -> tuple[list[int], list[socket.socket]]:
     """Spare UIDs that no other parser on this machine uses now; each is held by an abstract socket's name."""
     uids: list[int] = []
     claims: list[socket.socket] = []
-    for uid in _SPARE_UIDS:
+    for uid in SPARE_UIDS:
         if len(uids) == count:
             return uids, claims
         claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

@@ -4,6 +4,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,3 +105,31 @@ def test_records_are_made_in_order_and_without_what_changes_each_time(
         ids = [dag["dag_id"] for dag in record["dags"]]
         assert ids == sorted(ids)
         assert all("last_loaded" not in dag["data"]["dag"] for dag in record["dags"])
+
+
+SHARES = """
+import tempfile
+from pathlib import Path
+from airflow.sdk import DAG
+from airflow.providers.standard.operators.bash import BashOperator
+cache = Path(tempfile.gettempdir(), "CACHE")
+cache.mkdir(exist_ok=True)
+with (cache / "log").open("a") as log:
+    log.write("x")
+with DAG("flow_{0}", schedule=None):
+    BashOperator(task_id="a", bash_command=f"cat {{cache}}")
+"""
+
+
+def test_files_that_write_together_among_temporary_files_are_as_in_stock_airflow(
+    newest: Airflow, tmp_path: Path, write: Callable[..., Path]
+) -> None:
+    cache = Path(tempfile.gettempdir(), f"cache-{uuid.uuid4()}")
+    bundle = write(tmp_path, {f"{n}.py": SHARES.format(n).replace("CACHE", cache.name) for n in range(4)})
+    try:
+        ours, stock = newest.parse(bundle), newest.script(STOCK, str(bundle))
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
+    mine = {path: {dag["dag_id"]: dag["dag_hash"] for dag in record["dags"]} for path, record in ours["files"].items()}
+    assert len(mine) == 4
+    assert mine == {path: {dag_id: found[0] for dag_id, found in file["dags"].items()} for path, file in stock.items()}
