@@ -37,6 +37,10 @@ EXAMPLES = {
         'load_yaml_dags(globals(), config_filepath=str(HERE / "one.yml"), '
         'defaults_config_dict={"default_args": {"owner": "dairy", "start_date": "2026-01-01"}})'
     ),
+    "load_one_again.py": LOADER.format(
+        'load_yaml_dags(globals(), config_filepath=str(HERE / "one.yml"), '
+        'defaults_config_dict={"default_args": {"owner": "shop", "start_date": "2026-01-01"}})'
+    ),
     "no_yaml.py": LOADER.format(
         "load_yaml_dags(globals(), config_dict={'inline': {'schedule': '@daily', 'tasks': [{'task_id': 'a', "
         f"'operator': '{BASH}', 'bash_command': 'true'}}]}}}}, defaults_config_dict={{'default_args': {{'start_date': "
@@ -109,6 +113,29 @@ def test_a_folder_of_dag_factorys_publishes_what_stock_airflow_makes_of_it(
     assert {path: hashes for path, hashes in mine.items() if hashes} == {p: h for p, h in theirs.items() if h}
     assert errors(ours) == {}
     assert [warning["category"] for warning in ours["files"]["unread.yml"]["warnings"]] == ["NotLoaded"]
+
+
+TOO_DEEP = {
+    "written as JSON": ("[" * 250 + "]" * 250, "the DAGs of flows/milk.yml cannot be written as JSON", 2),
+    "read": ("[" * 3000 + "]" * 3000, "dag-factory cannot build flows/milk.yml", 1),
+    "copied": ("*again", "dag-factory cannot build flows/milk.yml", 1),
+}
+
+
+@pytest.mark.parametrize("doing", list(TOO_DEEP))
+def test_yaml_that_nests_too_deeply_breaks_with_a_line_and_nothing_else(
+    newest: Airflow, tmp_path: Path, write: Callable[..., Path], doing: str
+) -> None:
+    deep, text, line = TOO_DEEP[doing]
+    again = "again: &again [*again]\n" if "again" in deep else "# of milk\n"
+    bundle = write(tmp_path / "bundle", {"defaults.yml": "default_args: {start_date: 2026-01-01}"})
+    write(bundle, {"flows/milk.yml": again + milk().replace("echo}", f"echo, params: {{p: {deep}}}}}")})
+    write(bundle, {"flows/other.yml": milk().replace("milk", "other")})
+    run = newest.parse(bundle)
+    assert errors(run) == {"flows/milk.yml": ["RecursionError"]}
+    (error,) = run["files"]["flows/milk.yml"]["errors"]
+    assert (error["message"].startswith(text), error["line"]) == (True, line)
+    assert dags(run) == {"flows/other.yml": ["other"]}
 
 
 def test_yaml_that_a_python_file_loads_is_not_loaded_again_and_both_are_skipped(
