@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from dagbundle_parser.ahead import import_installed
 from dagbundle_parser.errors import FileProblem
 from dagbundle_parser.ignorefile import IgnoreRule, is_ignored, read_rules
 from dagbundle_parser.loaders.airflow import AirflowAdapter
@@ -21,6 +22,8 @@ from dagbundle_parser.manifest import FILE_NAME, invalid
 from dagbundle_parser.problems import problem_of
 
 _TASKS = re.compile(rb"""(?:^|[\s{,])["']?tasks["']?\s*:""")
+_NAMED = re.compile(rb"""["']?\b(?:operator|decorator)["']?\s*:\s*["']?([A-Za-z_]\w*(?:\.\w+)+)""")
+"""What a task says that it is made of."""
 _MAX_INSPECTED_BYTES = 4 << 20
 _MISSING = (
     "dag-factory is not installed in this image, and YAML files with `tasks` are in its format: "
@@ -95,10 +98,14 @@ class YamlDagLoader(AbstractDagLoader):
             return True
 
     def warm_up(self, files: Sequence[SourceFile]) -> None:
-        """Import Airflow and dag-factory, where it is installed."""
+        """Import Airflow, dag-factory where it is installed, and what is installed of what tasks are made of."""
         adapter = AirflowAdapter.get()
         if importlib.util.find_spec("dagfactory") is not None:
             importlib.import_module("dagfactory")
+        if files:
+            named = {name for file in files for name in _NAMED.findall(_beginning(file))}
+            wanted = sorted(name.decode("ascii", "replace").rpartition(".") for name in named)
+            import_installed([(module, member) for module, _, member in wanted], files[0].root)
         adapter.warm_up(files[0].bundle if files else "warm-up")
 
     def load(self, file: SourceFile) -> LoadResult:
@@ -136,6 +143,14 @@ class YamlDagLoader(AbstractDagLoader):
             defaults = {"defaults_config_path": file.root}
         dagfactory.load_yaml_dags(globals_dict=namespace, config_filepath=file.absolute, **defaults)
         return list(namespace.values())
+
+
+def _beginning(file: SourceFile) -> bytes:
+    try:
+        with Path(file.absolute).open("rb") as stream:
+            return stream.read(_MAX_INSPECTED_BYTES)
+    except OSError:
+        return b""
 
 
 def _look_for_defaults(file: SourceFile) -> None:

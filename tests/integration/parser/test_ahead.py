@@ -40,3 +40,22 @@ def test_a_library_that_helpers_import_is_imported_once_for_all_files(
     run = newest.parse(folder, env={"PYTHONPATH": str(site), "IMPORT_LOG": str(log)})
     assert {path: len(record["dags"]) for path, record in run["files"].items()} == {f"flow_{n}.py": 1 for n in range(8)}
     assert log.read_text().split() == ["heavy", "heavy.hooks"]
+
+
+def test_an_operator_that_yaml_names_is_imported_once_for_all_files(
+    newest: Airflow, write: Write, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    log.chmod(0o666)
+    tmp_path.chmod(0o755)
+    churn = "from airflow.sdk import BaseOperator\nclass Churn(BaseOperator): ...\n"
+    site = write(tmp_path / "site-packages", {"heavy/__init__.py": LIBRARY, "heavy/operators.py": LIBRARY + churn})
+    flow = "flow_{0}:\n  default_args: {{start_date: 2026-01-01}}\n  schedule: null\n  tasks:\n    - {{task_id: a, "
+    flow += "operator: heavy.operators.Churn}}\n"
+    folder = write(tmp_path / "bundle", {f"flow_{n}.yml": flow.format(n) for n in range(8)})
+    run = newest.parse(folder, env={"PYTHONPATH": str(site), "IMPORT_LOG": str(log)})
+    assert {path: len(record["dags"]) for path, record in run["files"].items()} == {
+        f"flow_{n}.yml": 1 for n in range(8)
+    }
+    assert log.read_text().split() == ["heavy", "heavy.operators"]
