@@ -6,7 +6,12 @@ Python file makes of it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import NamedTuple
+
 from dagbundle.rollout.model import Problem
+
+_NOTED = 5
 
 
 def order(path: str) -> tuple[bool, str]:
@@ -14,17 +19,30 @@ def order(path: str) -> tuple[bool, str]:
     return _is_yaml(path), path
 
 
-def problem(dag_id: str, *, winner: str, loser: str, is_live: bool) -> Problem:
-    """Say what is wrong with the file that does not get the dag_id, and what to do.
+class Twice(NamedTuple):
+    """A dag_id that two files of a bundle define."""
 
-    Args:
-        dag_id: What both define.
-        winner: Path of the file that has it.
-        loser: Path of the file that is broken by it.
-        is_live: It is live in `winner` already.
-    """
-    why = "where it is live" if is_live else "which comes first"
-    return Problem("DuplicateDagId", f"dag_id {dag_id!r} is also defined in {winner}, {why}: {_advice(winner, loser)}")
+    dag_id: str
+    winner: str
+    """Path of the file that has it."""
+    loser: str
+    """Path of the file that does not get it."""
+    is_live: bool
+    """It is live in `winner` already."""
+
+
+def problem(twice: Twice) -> Problem:
+    """Say what is wrong with a file that gets none of its dag_ids, and what to do."""
+    why = "where it is live" if twice.is_live else "which comes first"
+    advice = _advice(twice.winner, twice.loser)
+    return Problem("DuplicateDagId", f"dag_id {twice.dag_id!r} is also defined in {twice.winner}, {why}: {advice}")
+
+
+def note(found: Collection[Twice]) -> str:
+    """Say which dag_ids files that are published otherwise do not get; for the end of a judgement's message."""
+    said = [f"{item.dag_id!r} of {item.loser} is that of {item.winner}" for item in sorted(found)[:_NOTED]]
+    more = f" and {len(found) - _NOTED} more" if len(found) > _NOTED else ""
+    return f"; defined twice, rename one of the two: {', '.join(said)}{more}" if said else ""
 
 
 def _is_yaml(path: str) -> bool:

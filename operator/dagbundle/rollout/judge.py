@@ -4,8 +4,8 @@ The rules, each held by a test in tests/unit/rollout:
 
 * A file is the unit: one with any problem is broken as a whole, and `onImportError` says what becomes of its DAGs.
 * A dag_id has one place. Of two parsed files that define it, the one where it is live wins, else the first by path,
-  Python before YAML; the others are broken. A parsed file beats a kept one, so a DAG that moves out of a broken file
-  moves.
+  Python before YAML. A file that gets none of its dag_ids is broken; one that gets some is published without the
+  others, and the message names them. A parsed file beats a kept one, so a DAG that moves out of a broken file moves.
 * A dag_id of another bundle is that bundle's; this file is broken and waits (a claim), unless the other one gives way.
 * What was live in the scope and is neither parsed nor kept is removed. A run that did not close removes nothing, an
   empty listing where DAGs were is refused, and the guards bound the rest.
@@ -66,6 +66,7 @@ class _Draft:
     changes: tuple[DagChange, ...]
     problems: tuple[FileProblem, ...]
     claims: tuple[Claim, ...]
+    twice: Collection[duplicates.Twice] = ()
 
 
 def judge(
@@ -149,7 +150,7 @@ def _draft(
                 )
         if problems:
             broken[subdir, path] = problems
-    definitions = _settle(files, broken, live)
+    definitions, twice = _settle(files, broken, live)
     changes = [*_defined(definitions, live), *_undefined(definitions, broken, live, policy, scope)]
     return _Draft(
         changes=tuple(sorted(changes, key=_dag_id)),
@@ -159,6 +160,7 @@ def _draft(
             for problem in problems
         ),
         claims=tuple(sorted(claims, key=lambda claim: (claim.dag_id, claim.path))),
+        twice=twice,
     )
 
 
@@ -194,34 +196,37 @@ def _owned(dag_id: str, owner: BundleKey, mine: BundleKey) -> Problem:
 
 def _settle(
     files: Mapping[Place, FileOutcome], broken: dict[Place, list[Problem]], live: Live
-) -> dict[str, _Definition]:
-    """Give every dag_id one place; files that lose one become broken (added to `broken`)."""
-    while True:
-        settled: dict[str, _Definition] = {}
-        contested: dict[str, list[_Definition]] = {}
-        for place, file in files.items():
-            if place not in broken:
-                for dag in file.dags:
-                    found = _Definition(*place, dag)
-                    first = settled.setdefault(dag.dag_id, found)
-                    if first is not found:
-                        contested.setdefault(dag.dag_id, [first]).append(found)
-        lost: dict[Place, list[Problem]] = {}
-        for dag_id, rivals in contested.items():
-            rivals.sort(key=lambda rival: (*duplicates.order(rival.path), rival.subdir))
-            current = live.dags.get(dag_id)
-            winner = next(
-                (r for r in rivals if current and (r.subdir, r.path) == (current.subdir, current.path)), rivals[0]
-            )
-            settled[dag_id] = winner
-            is_live = current is not None and (winner.subdir, winner.path) == (current.subdir, current.path)
-            for rival in rivals:
-                if rival is not winner:
-                    problem = duplicates.problem(dag_id, winner=winner.path, loser=rival.path, is_live=is_live)
-                    lost.setdefault((rival.subdir, rival.path), []).append(problem)
-        if not lost:
-            return settled
-        broken |= lost
+) -> tuple[dict[str, _Definition], Collection[duplicates.Twice]]:
+    """Give every dag_id one place; files that get none of theirs become broken (added to `broken`)."""
+    settled: dict[str, _Definition] = {}
+    contested: dict[str, list[_Definition]] = {}
+    for place, file in files.items():
+        if place not in broken:
+            for dag in file.dags:
+                found = _Definition(*place, dag)
+                first = settled.setdefault(dag.dag_id, found)
+                if first is not found:
+                    contested.setdefault(dag.dag_id, [first]).append(found)
+    lost: dict[Place, list[duplicates.Twice]] = {}
+    for dag_id, rivals in contested.items():
+        rivals.sort(key=lambda rival: (*duplicates.order(rival.path), rival.subdir))
+        current = live.dags.get(dag_id)
+        winner = next(
+            (r for r in rivals if current and (r.subdir, r.path) == (current.subdir, current.path)), rivals[0]
+        )
+        settled[dag_id] = winner
+        is_live = current is not None and (winner.subdir, winner.path) == (current.subdir, current.path)
+        for rival in rivals:
+            if rival is not winner:
+                twice = duplicates.Twice(dag_id, winner.path, rival.path, is_live)
+                lost.setdefault((rival.subdir, rival.path), []).append(twice)
+    some: list[duplicates.Twice] = []
+    for place, losses in lost.items():
+        if len(losses) == len(files[place].dags):
+            broken[place] = [duplicates.problem(loss) for loss in losses]
+        else:
+            some += losses
+    return settled, some
 
 
 def _defined(definitions: Mapping[str, _Definition], live: Live) -> Iterable[DagChange]:
@@ -341,7 +346,7 @@ def _verdict(
     return Judgement(
         verdict=Verdict.PUBLISH,
         reason=reason,
-        message=message,
+        message=message + duplicates.note(draft.twice),
         ready=ready,
         changes=draft.changes,
         problems=draft.problems,

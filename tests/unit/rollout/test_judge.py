@@ -215,9 +215,30 @@ def test_of_two_files_with_one_dag_id_the_live_one_wins() -> None:
 
 
 def test_of_two_new_files_with_one_dag_id_the_first_by_path_wins() -> None:
-    found = decide(run(file("z.py", "a", "zz"), file("b.py", "a")))
+    found = decide(run(file("z.py", "a"), file("b.py", "a")))
     assert changes(found) == {"a": Change.ADDED}
     assert kinds(found) == {"z.py": ["DuplicateDagId"]}
+
+
+def test_a_file_that_gets_some_of_its_dag_ids_is_published_without_the_others_and_the_message_names_them() -> None:
+    found = decide(run(file("z.py", "a", "zz"), file("b.py", "a", "b")))
+    assert {change.dag_id: change.path for change in found.changes} == {"a": "b.py", "b": "b.py", "zz": "z.py"}
+    assert (kinds(found), found.reason, found.ready) == ({}, "Published", True)
+    assert found.message.endswith("; defined twice, rename one of the two: 'a' of z.py is that of b.py")
+
+
+def test_two_files_that_each_have_the_others_dag_id_live_both_keep_theirs() -> None:
+    was = live(("a", "a.py"), ("b", "b.py"), sha="new")
+    found = decide(run(file("a.py", "a", "b"), file("b.py", "a", "b")), was=was)
+    assert {change.dag_id: change.path for change in found.changes} == {"a": "a.py", "b": "b.py"}
+    assert kinds(found) == {}
+
+
+def test_a_message_names_five_dag_ids_that_are_defined_twice_at_most() -> None:
+    many = [f"d{number}" for number in range(7)]
+    found = decide(run(file("a.py", *many), file("b.py", *many, "own")))
+    assert "'d4' of b.py is that of a.py and 2 more" in found.message
+    assert "d5" not in found.message
 
 
 def test_of_yaml_and_python_with_one_dag_id_python_wins_and_the_error_names_the_manifest() -> None:
