@@ -31,6 +31,8 @@ MAX_TOLD_BYTES = 1 << 20
 _ENOUGH_CHILDREN = 2
 """So many children must have imported a module: one that a single file needs would be imported in vain."""
 _MAX_HELPERS = 5000
+_MAX_TOLD = 50_000
+"""Names that are kept in all; an Airflow with all its providers has some 20,000 modules."""
 _NEVER = frozenset({"antigravity", "this", "__main__", "idlelib", "turtledemo", "tkinter"})
 """Modules that do more than to define something."""
 
@@ -210,7 +212,8 @@ class Lessons:
             return
         if isinstance(names, list) and all(type(name) is str for name in names):
             for name in dict.fromkeys(names):
-                self._told[name] = self._told.get(name, 0) + 1
+                if name in self._told or len(self._told) < _MAX_TOLD:
+                    self._told[name] = self._told.get(name, 0) + 1
 
     def learn(self) -> bool:
         """Import what is due; False where nothing is."""

@@ -7,6 +7,7 @@ checked on the trusted side, where a folder is applied.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from dagbundle_parser.errors import RunError
 
 FILE_NAME = "dagbundle.yaml"
 _MAX_BYTES = 256 << 10
+_MAX_DEPTH = 100
+_MAX_NUMBER = 100
+_LONG_NUMBER = re.compile(rf"[-+.]?[0-9][0-9_:.eE+-]{{{_MAX_NUMBER},}}\Z")
+"""PyYAML computes 1:1:1:… to the base of 60, in time that grows with the square of its length."""
 
 
 def loader_settings(root: str, names: Collection[str]) -> dict[str, Mapping[str, Any]]:
@@ -60,12 +65,30 @@ def _mapping(value: Any, name: str, key: str | None = None) -> dict[str, Any]:
     return value
 
 
+def _is_long_number(event: Any) -> bool:
+    return (not event.style or event.tag is not None) and _LONG_NUMBER.match(event.value) is not None
+
+
 def _parsed(content: bytes) -> Any:
     try:
         yaml = importlib.import_module("yaml")
     except ImportError as error:
         raise invalid("bundle_config.loaders needs PyYAML, which is not installed in this image") from error
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return yaml.load(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        depth = 0
+        for event in yaml.parse(content, Loader=loader):  # before anything is built of it: little YAML can say much
+            if isinstance(event, yaml.AliasEvent):
+                raise invalid("it uses YAML aliases, which are not accepted here: write it out")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                raise invalid(f"lists and maps nest deeper than {_MAX_DEPTH} levels")
+            if isinstance(event, yaml.ScalarEvent) and _is_long_number(event):
+                raise invalid(f"a number has more than {_MAX_NUMBER} characters")
+        return yaml.load(content, Loader=loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise invalid(f"it is no YAML that can be read: {error}") from error
+    except (AttributeError, KeyError, TypeError) as error:  # of PyYAML's constructors, by a tag that does not fit
+        raise invalid(
+            f"it is no YAML that can be read: a value does not fit its tag ({type(error).__name__})"
+        ) from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,10 @@ MAX_RESOURCE_BYTES = 1024 * 1024
 """etcd refuses larger objects, so no cluster would take one either."""
 MAX_DEPTH = 100
 """Levels of lists and maps of one document."""
+MAX_NUMBER = 100
+"""Characters of a number."""
+_LONG_NUMBER = re.compile(rf"[-+.]?[0-9][0-9_:.eE+-]{{{MAX_NUMBER},}}\Z")
+"""PyYAML computes 1:1:1:… to the base of 60, in time that grows with the square of its length."""
 _SAID = 1_000
 """Characters of an error of PyYAML's that are shown: it may quote the document."""
 
@@ -227,6 +232,10 @@ def _yaml(path: pathlib.Path, limit: int) -> object:
     return documents[0]
 
 
+def _is_long_number(event: Any) -> bool:
+    return (not event.style or event.tag is not None) and _LONG_NUMBER.match(event.value) is not None
+
+
 def _documents(path: pathlib.Path, limit: int) -> list[Any]:
     """Read YAML documents, bounded; anchors that multiply are refused as any too large document is."""
     import yaml
@@ -249,6 +258,11 @@ def _documents(path: pathlib.Path, limit: int) -> list[Any]:
             if depth > MAX_DEPTH:
                 raise errors.ResourceError(
                     f"{path} is no YAML that can be read: lists and maps nest deeper than {MAX_DEPTH} levels"
+                )
+            if isinstance(event, yaml.ScalarEvent) and _is_long_number(event):
+                raise errors.ResourceError(
+                    f"{path} is no YAML that can be read: a number has more than {MAX_NUMBER} characters",
+                    hint="write it in quotes where it is a text",
                 )
         return list(yaml.safe_load_all(data))
     except (yaml.YAMLError, RecursionError, ValueError) as error:

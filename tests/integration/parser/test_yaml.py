@@ -252,6 +252,10 @@ def test_yaml_that_a_pattern_names_is_loaded_whoever_reads_it(
         ("{loaders: {yaml: {defaults: [1]}}}", "bundle_config.loaders.yaml.defaults must be a mapping"),
         ("{loaders: [yaml]}", "bundle_config.loaders must be a mapping"),
         ("{loaders: [", "no YAML that can be read"),
+        ("{loaders: {yaml: {defaults: " + "{a: " * 200 + "1" + "}" * 200 + "}}}", "nest deeper than 100 levels"),
+        ("{loaders: {yaml: {defaults: {a: &a {b: 1}, c: {<<: *a}}}}}", "uses YAML aliases"),
+        ("{loaders: {yaml: {defaults: {a: " + ":".join(["1"] * 50_000) + "}}}}", "more than 100 characters"),
+        ("{loaders: {yaml: {defaults: {a: !!bool x}}}}", "a value does not fit its tag (KeyError)"),
     ],
 )
 def test_a_manifest_that_cannot_be_used_ends_the_run_and_names_the_setting(

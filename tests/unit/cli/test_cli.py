@@ -47,6 +47,7 @@ def test_wrong_usage_ends_with_2_and_says_what_to_do(call: Any, arguments: list[
         ("a: [", "is no YAML that can be read"),
         ("a: 1\n---\nb: 2\n", "holds 2 documents and no DagBundle"),
         ("a: &x 1\nb: *x\n", "uses YAML aliases"),
+        ("a: " + ":".join(["1"] * 50_000), "a number has more than 100 characters"),
         ("!!python/object/apply:os.system ['true']", "is no YAML that can be read"),
         ("a: " + "[" * 3000, "is no YAML that can be read"),
         ("x" * (inputs.MAX_RESOURCE_BYTES + 1), "larger than"),

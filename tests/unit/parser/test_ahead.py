@@ -146,3 +146,10 @@ def test_lessons_are_learned_in_the_order_of_import_and_once() -> None:
         lessons.hear(json.dumps(names).encode())
         lessons.learn()
     assert learned == [["b", "a"]]
+
+
+def test_names_that_children_make_up_without_end_are_not_all_kept() -> None:
+    lessons = Lessons(lambda _names: None)
+    for first in range(0, 60_000, 20_000):
+        lessons.hear(json.dumps([str(number) for number in range(first, first + 20_000)]).encode())
+    assert len(lessons._told) == 50_000
