@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection
 
 import pytest
 from sqlalchemy.engine import Connection
@@ -73,11 +73,11 @@ class Poisoned(AirflowTarget):
 
     poison: BaseException = errors.TargetError("its timetable has no next moment")
 
-    def refresh(self, connection: Connection, names: Mapping[str, object], /) -> int:  # type: ignore[override] # keys are all that is asked
+    def refresh(self, connection: Connection, names: Collection[str], /) -> None:
         """Fail where the bundle is among them."""
         if str(SALES) in names:
             raise self.poison
-        return super().refresh(connection, list(names))
+        super().refresh(connection, names)
 
 
 @pytest.mark.parametrize("poison", [errors.TargetError("no next moment"), ValueError("likewise"), SystemExit(3)])

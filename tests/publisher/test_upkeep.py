@@ -85,6 +85,26 @@ def test_a_paused_dags_next_run_moves_on_with_time(deployment: Deployment) -> No
     assert found.bundle_version == "v1"
 
 
+def test_while_an_overdue_date_is_computed_no_other_dag_is_locked(on_postgresql: Deployment) -> None:
+    start = dt.datetime.now(dt.UTC) - 48 * HOUR
+    made = {f"{name}.py": [dag(name, schedule="@hourly", start_date=start, catchup=False)] for name in ("a", "b")}
+    on_postgresql.submit(made)
+    table, engine = installed().Dag.__table__, on_postgresql.store.db.engine
+    late = {"next_dagrun_create_after": start, "is_paused": True}
+    with engine.begin() as connection:
+        connection.execute(sa.update(table).where(table.c.dag_id == "a").values(late))
+    target = on_postgresql.store.target
+    assert target is not None
+    with engine.begin() as connection:
+        steps = target.overdue(connection, [str(SALES)])
+    for step in steps:
+        with engine.begin() as connection, engine.begin() as other:
+            step(connection)
+            free = other.scalars(sa.select(table.c.dag_id).with_for_update(skip_locked=True)).all()
+        assert free == ["b"]
+    assert on_postgresql.rows("SELECT dag_id FROM dag WHERE next_dagrun_create_after > :start", start=start) != []
+
+
 @pytest.mark.parametrize("harm", ["DELETE FROM dag WHERE dag_id = 'a'", "UPDATE dag SET is_stale = true"])
 def test_what_somebody_took_from_airflow_is_put_back(deployment: Deployment, harm: str) -> None:
     deployment.submit({"a.py": [dag("a")], "b.py": [dag("b")]})

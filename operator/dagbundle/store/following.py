@@ -6,7 +6,7 @@ is live instead of the difference.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -77,8 +77,12 @@ class Target(Protocol):
         """Return the target's names of the bundles that have live DAGs of these names, whether they are ours or not."""
         ...
 
-    def refresh(self, connection: Connection, names: Collection[str], /) -> int:
+    def refresh(self, connection: Connection, names: Collection[str], /) -> None:
         """Refresh what nobody else does, for bundles by their names in the target."""
+        ...
+
+    def overdue(self, connection: Connection, names: Collection[str], /) -> Iterator[Callable[[Connection], None]]:
+        """Return steps that compute what has become due, each for a transaction of its own, and taken in this order."""
         ...
 
     def missing(self, connection: Connection, live: Mapping[str, Collection[str]], /) -> set[str]:

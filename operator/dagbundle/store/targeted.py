@@ -18,6 +18,8 @@ from dagbundle.store.reader import DagReader
 
 MOST_REFUSED = 20
 """Bundles that may fail in one refresh before all of it has failed."""
+MOST_LOST = 3
+"""Steps of one refresh that may lose their connection before the database counts as away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +122,8 @@ class TargetedStore(DagReader):
     def refresh(self, *, cluster: str = "") -> Refreshed:
         """Refresh what the target shows of this cluster's bundles.
 
-        All of them in one transaction. Where that fails, halves of them are tried on their own, and halves of those:
-        a bundle that cannot be refreshed keeps none of the others.
+        All of them in one transaction, and what has become due in others after it. Where the first fails, halves of
+        them are tried on their own, and halves of those: a bundle that cannot be refreshed keeps none of the others.
 
         Raises:
             StoreUnavailableError: The database is away.
@@ -147,7 +149,19 @@ class TargetedStore(DagReader):
                 failed[names[some[0]]] = error
                 if len(failed) > MOST_REFUSED:
                     raise
+        self._compute_overdue(target, names)
         return Refreshed(tuple(sorted(behind)), failed)
+
+    def _compute_overdue(self, target: Target, names: Mapping[str, BundleKey]) -> None:
+        """Take each of the target's steps; one that loses its connection, by waiting too long, ends no other."""
+        lost = 0
+        for step in self.db.read(lambda c: target.overdue(c, names.keys())):
+            try:
+                self.db.write(step)
+            except errors.StoreUnavailableError:
+                lost += 1
+                if lost > MOST_LOST:
+                    raise
 
     def _refresh(self, target: Target, names: Mapping[str, BundleKey]) -> tuple[BundleKey, ...]:
         return self.db.write(lambda c: following.refresh(c, self.db.tables, target, names))

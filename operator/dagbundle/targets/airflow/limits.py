@@ -9,11 +9,12 @@ ROLLOUT_CPU_SECONDS = 60.0
 DOCUMENT_CPU_SECONDS = 0.1
 """What each document of a rollout adds to that: many times what an ordinary one takes."""
 UPKEEP_CPU_SECONDS = 20.0
-"""CPU time for the next runs of all bundles in one upkeep, which holds a transaction open."""
+"""CPU time for the next runs of all bundles in one upkeep."""
 UPKEEP_BUNDLE_CPU_SECONDS = 5.0
 """What one bundle may take of that."""
-WALL_SECONDS = 120.0
-"""After that a child that waits for something is ended too, however busy the machine is."""
+WALL_SECONDS = 90.0
+"""After that a child that waits for something is ended too, however busy the machine is: before the transaction that
+waits for its answer is (the store's `idle_in_transaction_session_timeout`)."""
 START_SECONDS = 300.0
 """Until a new child must have imported Airflow, which takes two seconds on an idle machine."""
 MEMORY_BYTES = 768 * 1024 * 1024

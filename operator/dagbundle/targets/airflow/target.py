@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -126,9 +126,13 @@ class AirflowTarget:
         """Return the bundles of which Airflow does not show every live DAG. See `upkeep.missing`."""
         return upkeep.missing(self._airflow, connection, live)
 
-    def refresh(self, connection: Connection, names: Collection[str], /) -> int:
+    def refresh(self, connection: Connection, names: Collection[str], /) -> None:
         """Refresh what nobody else does. See `upkeep.refresh`."""
-        return upkeep.refresh(self._airflow, connection, names)
+        upkeep.refresh(self._airflow, connection, names)
+
+    def overdue(self, connection: Connection, names: Collection[str], /) -> Iterator[Callable[[Connection], None]]:
+        """Return what moves overdue dates. See `upkeep.overdue`."""
+        return upkeep.overdue(self._airflow, connection, names)
 
     def examine(self, connection: Connection, live: Mapping[str, Collection[str]], /) -> Sequence[Symptom]:
         """Say what would go wrong. See `check.examine`."""

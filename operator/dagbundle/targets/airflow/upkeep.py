@@ -7,11 +7,12 @@ hours ago. Everything here is a few statements over all bundles together.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import getpass
 import logging
 import random
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,6 +34,7 @@ MAX_OVERDUE = 500
 _AT_ONCE = 10
 """DAGs of a bundle between two looks at what it has taken of the examiner."""
 
+Step = Callable[[Connection], None]
 _Group = tuple[str, str | None, float | None]
 """Bundle, version and parse duration, which the rows of DAGs that are computed together have in common."""
 
@@ -108,45 +110,58 @@ def missing(airflow: adapter.Adapter, connection: Connection, live: Mapping[str,
     return {name for name, dag_ids in live.items() if not set(dag_ids) <= there.get(name, set())}
 
 
-def refresh(airflow: adapter.Adapter, connection: Connection, names: Collection[str]) -> int:
-    """Say that what is live was looked at, compute overdue dates, and drop what DAGs that went left behind.
-
-    Returns:
-        How many DAGs' dates were computed.
-    """
+def refresh(airflow: adapter.Adapter, connection: Connection, names: Collection[str]) -> None:
+    """Say that what is live was looked at, and drop what DAGs that went left behind."""
     dag = airflow.Dag.__table__
-    now = dt.datetime.now(dt.UTC)
-    ours = sa.and_(dag.c.bundle_name.in_(names), ~dag.c.is_stale)
-    connection.execute(sa.update(dag).where(ours).values(last_parsed_time=now))
+    connection.execute(sa.update(dag).where(_ours(dag, names)).values(last_parsed_time=dt.datetime.now(dt.UTC)))
     warning = airflow.DagWarning.__table__
     gone = sa.select(dag.c.dag_id).where(dag.c.bundle_name.in_(names), dag.c.is_stale)
     connection.execute(sa.delete(warning).where(warning.c.dag_id.in_(gone)))
-    overdue = _overdue(dag, ours, now)
+    with session_in(connection) as session:
+        airflow.clear_triggers(session)  # whose DAGs somebody deleted in Airflow: no publication speaks of those
+
+
+def overdue(airflow: adapter.Adapter, connection: Connection, names: Collection[str]) -> Iterator[Step]:
+    """Return what computes the overdue dates of DAGs, a few DAGs at a time.
+
+    Each step is taken in a transaction of its own: it waits for the examiner, and other DAGs' rows are not locked then.
+    """
+    dag = airflow.Dag.__table__
+    ours = _ours(dag, names)
     groups: dict[_Group, list[str]] = {}
-    rows = connection.execute(overdue).all()
-    for row in rows:
+    for row in connection.execute(_overdue(dag, ours)).all():
         groups.setdefault((row.bundle_name, row.bundle_version, row.last_parse_duration), []).append(row.dag_id)
     parts = [
         (key, dag_ids[i : i + _AT_ONCE]) for key, dag_ids in groups.items() for i in range(0, len(dag_ids), _AT_ONCE)
     ]
     random.shuffle(parts)  # where there is not enough time for all, those that were left come first some other time
-    spent, computed = Spent(), 0
+    return _steps(airflow, parts)
+
+
+def _steps(airflow: adapter.Adapter, parts: Collection[tuple[_Group, list[str]]]) -> Iterator[Step]:
+    spent, left = Spent(), 0
     for group, dag_ids in parts:
         if spent.allows(group[0]):
-            computed += _compute(airflow, connection, group, dag_ids, spent)
-    with session_in(connection) as session:
-        airflow.clear_triggers(session)  # whose DAGs somebody deleted in Airflow: no publication speaks of those
-    if computed < len(rows):  # those that fail are in the log
+            yield functools.partial(_move, airflow, group=group, dag_ids=dag_ids, spent=spent)
+        else:
+            left += len(dag_ids)
+    if left:  # those that fail are in the log
         _log.warning(
-            "%d of %d DAGs' next runs were left for the next upkeep",
-            len(rows) - computed,
-            len(rows),
+            "%d of %d DAGs' next runs were left for the next upkeep", left, sum(len(dag_ids) for _, dag_ids in parts)
         )
-    return computed
 
 
-def _compute(airflow: adapter.Adapter, connection: Connection, group: _Group, dag_ids: list[str], spent: Spent) -> int:
-    """Compute DAGs' next runs, one by one where they cannot be computed together. Returns how many were."""
+def _move(airflow: adapter.Adapter, connection: Connection, *, group: _Group, dag_ids: list[str], spent: Spent) -> None:
+    """Compute the dates of those of these DAGs that are overdue still, and that nobody else has in hand."""
+    dag = airflow.Dag.__table__
+    found = sa.select(dag.c.dag_id).where(dag.c.dag_id.in_(dag_ids), _ours(dag, [group[0]]), _is_overdue(dag))
+    there = connection.scalars(found.order_by(dag.c.dag_id).with_for_update(skip_locked=True)).all()
+    if there:
+        _compute(airflow, connection, group, list(there), spent)
+
+
+def _compute(airflow: adapter.Adapter, connection: Connection, group: _Group, dag_ids: list[str], spent: Spent) -> None:
+    """Compute DAGs' next runs, one by one where they cannot be computed together."""
     name, version, duration = group
     try:
         with session_in(connection) as session:
@@ -155,7 +170,9 @@ def _compute(airflow: adapter.Adapter, connection: Connection, group: _Group, da
         raise
     except Exception as error:  # noqa: BLE001 - whatever Airflow makes of a row that somebody changed: other DAGs' dates still move
         if len(dag_ids) > 1:
-            return sum(_compute(airflow, connection, group, [dag_id], spent) for dag_id in dag_ids)
+            for dag_id in dag_ids:
+                _compute(airflow, connection, group, [dag_id], spent)
+            return
         _log.error(
             "the next run of DAG %s of bundle %s cannot be stored: %s: %.500s",
             *dag_ids,
@@ -163,29 +180,29 @@ def _compute(airflow: adapter.Adapter, connection: Connection, group: _Group, da
             type(error).__name__,
             error,
         )
-        return 0
-    return len(dag_ids)
 
 
-def _overdue(dag: sa.Table, ours: sa.ColumnElement[bool], now: dt.datetime) -> sa.Select[Any]:
-    """Find DAGs whose dates are overdue: of each bundle the most overdue ones first, so that none crowds others out."""
+def _ours(dag: sa.Table, names: Collection[str]) -> sa.ColumnElement[bool]:
+    return sa.and_(dag.c.bundle_name.in_(names), ~dag.c.is_stale)
+
+
+def _is_overdue(dag: sa.Table) -> sa.ColumnElement[bool]:
     at_limit = dag.c.get("exceeds_max_non_backfill")  # 3.1 clears such a DAG's dates instead
-    turn = sa.func.row_number().over(partition_by=dag.c.bundle_name, order_by=dag.c.next_dagrun_create_after)
-    ranked = (
-        sa.select(dag.c.dag_id, turn.label("turn"))
-        .where(
-            ours,
-            dag.c.next_dagrun_create_after < now - OVERDUE,
-            dag.c.is_paused if at_limit is None else sa.or_(dag.c.is_paused, at_limit),
-        )
-        .subquery()
+    return sa.and_(
+        dag.c.next_dagrun_create_after < dt.datetime.now(dt.UTC) - OVERDUE,
+        dag.c.is_paused if at_limit is None else sa.or_(dag.c.is_paused, at_limit),
     )
+
+
+def _overdue(dag: sa.Table, ours: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """Find DAGs whose dates are overdue: of each bundle the most overdue ones first, so that none crowds others out."""
+    turn = sa.func.row_number().over(partition_by=dag.c.bundle_name, order_by=dag.c.next_dagrun_create_after)
+    ranked = sa.select(dag.c.dag_id, turn.label("turn")).where(ours, _is_overdue(dag)).subquery()
     return (
         sa.select(dag.c.dag_id, dag.c.bundle_name, dag.c.bundle_version, dag.c.last_parse_duration)
         .join(ranked, ranked.c.dag_id == dag.c.dag_id)
-        .order_by(ranked.c.turn, dag.c.dag_id)
+        .order_by(ranked.c.turn, sa.func.random())
         .limit(MAX_OVERDUE)
-        .with_for_update(skip_locked=True, of=dag)
     )
 
 
