@@ -70,7 +70,7 @@ PROVIDERS_ENV := .venvs/providers-3.3/installed
 publisher-envs: $(PUBLISHER_ENVS) ## Make .venvs/publisher-3.1 to -3.3: this project beside an Airflow that it publishes into
 
 .PHONY: providers-env
-providers-env: $(PROVIDERS_ENV) ## Make .venvs/providers-3.3: this project beside Airflow's KubernetesExecutor and FAB
+providers-env: $(PROVIDERS_ENV) ## Make .venvs/providers-3.3: this project beside Airflow's KubernetesExecutor, FAB and Vault backend
 
 $(PUBLISHER_ENVS) $(PROVIDERS_ENV): .venvs/%/installed: .venvs/uv/installed requirements/%.txt pyproject.toml
 	test -x .venvs/$*/bin/python || PATH="$$(.venvs/uv/bin/python -c 'import sys; print(sys.base_prefix)')/bin:$$PATH" \
@@ -133,8 +133,9 @@ test-publisher: $(PUBLISHER_ENVS) .venvs/pgbouncer/installed ## Run the tests of
 	  echo "Airflow $$minor"; .venvs/publisher-$$minor/bin/python -m pytest --numprocesses 2 --dist loadfile tests/publisher $(PYTEST_ARGS) || exit 1; done
 
 .PHONY: test-providers
-test-providers: $(PROVIDERS_ENV) ## Run the tests that need Airflow's KubernetesExecutor or FAB
-	.venvs/providers-3.3/bin/python -m pytest --numprocesses 2 tests/publisher/test_workers.py tests/publisher/test_permissions.py $(PYTEST_ARGS)
+test-providers: $(PROVIDERS_ENV) ## Run the tests that need Airflow's KubernetesExecutor, FAB or Vault backend
+	.venvs/providers-3.3/bin/python -m pytest --numprocesses 2 tests/publisher/test_workers.py tests/publisher/test_permissions.py \
+	  tests/publisher/test_vault.py $(PYTEST_ARGS)
 
 FUZZ_SECONDS ?= 3600
 export FUZZ_SEED

@@ -167,10 +167,12 @@ def resource(key: BundleKey = SALES, **parser: Any) -> bundle.DagBundle:
     return base.validate(bundle.DagBundle, document, what="the bundle")
 
 
-def started(store: DagStore, key: BundleKey = SALES, **parser: Any) -> JobRow:
+def started(
+    store: DagStore, key: BundleKey = SALES, *, granted: Mapping[str, list[str]] | None = None, **parser: Any
+) -> JobRow:
     """A rollout as a controller starts it, with its Job."""
     made = resource(key, **parser)
-    rules = policy.resolve(made, settings().grants)
+    rules = policy.resolve(made, settings(**(granted or {})).grants)
     rollout = engine.Engine(store).start(made, version="registry.test/sales:1", rules=rules, details={})
     run = plan.RunPlan(subdir=".", exclude=(), run_as_user=None, service_account_name="parser")
     request = collecting.request_for(
@@ -309,14 +311,19 @@ def test_what_was_read_goes_with_its_rollout(deployment: Deployment) -> None:
 HEAD = "from airflow.sdk import DAG, Connection, Variable\n"
 
 
-def parsed(deployment: Deployment, folder: pathlib.Path, files: Mapping[str, str]) -> tuple[JobRow, str]:
+def parsed(
+    deployment: Deployment,
+    folder: pathlib.Path,
+    files: Mapping[str, str],
+    granted: Mapping[str, list[str]] | None = None,
+) -> tuple[JobRow, str]:
     """Write files, and have the real parser parse them with the real server; return the run, and all that was said."""
     store, root = deployment.store, folder / "dags"
     root.mkdir()
     for name, text in files.items():
         (root / name).write_text(f"{HEAD}{text}\n")
     kubernetes = Kubernetes(folder / "world.json")
-    job = started(store)
+    job = started(store, granted=granted)
     with store.db.engine.begin() as connection:
         table = store.db.tables.job
         request = {**job.request, "root": str(root)}

@@ -87,8 +87,11 @@ Quantity = Annotated[
 """Bytes as Kubernetes writes them: `512Mi`, `1Gi`, `1000000`."""
 Object = Annotated[dict[str, Any], pydantic.AfterValidator(_small)]
 """A value of Kubernetes' or of somebody's parser, which is passed on as it is."""
-BENDING = "%?#\\"
-"""Characters that a URL, and so some secrets backends, read as something else than a part of a name."""
+BENDING = "%?#\\;"
+"""Characters that a URL, and so some secrets backends, read as something else than a part of a name.
+
+Some proxies drop a part of a path from its `;` on: `..;` is `..` for them.
+"""
 
 
 def is_straight(name: str) -> bool:

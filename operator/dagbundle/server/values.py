@@ -86,7 +86,7 @@ class Values:
 def _why_not(admitted: Admitted, kind: LookupKind, key: str) -> str:
     """Say which of the two lists leaves it out; a spec's are within its grant."""
     if not base.is_straight(key):
-        return "a name with '.', '..' or nothing between slashes, or with one of % ? # \\, is not answered"
+        return "a name with '.', '..' or nothing between slashes, or with one of % ? # ; \\, is not answered"
     wanted = admitted.spec.get("spec", {}).get("parser", {}).get(f"{kind}s")
     if wanted is not None:
         return f"the DagBundle's spec.parser.{kind}s does not name it; a name there must be granted as well"

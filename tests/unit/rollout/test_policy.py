@@ -127,6 +127,7 @@ CLIMBING = [
     "sales_x?a",
     "sales_x#a",
     "sales_\\x",
+    "sales_x/..;/hr_payroll",
 ]
 
 
