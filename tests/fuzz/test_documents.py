@@ -27,6 +27,7 @@ from dagbundle.rollout import content
 from fuzz import fuzzing
 from publisher.conftest import (
     Deployment,
+    allowing,
     dag,
     document,
     installed,
@@ -34,7 +35,7 @@ from publisher.conftest import (
     postgres_template,
     server,
 )
-from publisher.test_hostile import calling
+from publisher.test_hostile import FILE, calling
 from support.postgres import PostgresServer
 
 __all__ = ["postgres_template", "server"]
@@ -49,11 +50,12 @@ MOST = 4 << 20
 """Bytes of an input."""
 TRIGGERS = frozenset(
     {
+        FILE,
         "airflow.providers.standard.triggers.temporal.DateTimeTrigger",
         "airflow.providers.standard.triggers.temporal.TimeDeltaTrigger",
     }
 )
-"""The triggers that are allowed by default."""
+"""The triggers that are allowed by default, and the seed's watcher's."""
 NOTIFIER = re.compile(r"airflow\.providers(\.\w+)+Notifier")
 """The callbacks that are."""
 
@@ -78,7 +80,8 @@ def canary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]:
 @pytest.fixture(scope="module")
 def shared(server: PostgresServer, postgres_template: str) -> Iterator[Deployment]:
     url = server.create_database(template=postgres_template)
-    yield from opened(url)
+    for found in opened(url):
+        yield allowing(found, FILE)
     server.drop_database(url)
 
 

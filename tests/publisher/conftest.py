@@ -31,7 +31,8 @@ from dagbundle.resources import bundle as bundles
 from dagbundle.rollout import content, judge, policy
 from dagbundle.rollout.model import BundleKey, FileOutcome, ParsedDag, Problem, StagedFile
 from dagbundle.store.dagstore import DagStore
-from dagbundle.targets.airflow import adapter
+from dagbundle.targets.airflow import adapter, vetting
+from dagbundle.targets.airflow import installed as notifiers
 from dagbundle.targets.airflow.examining import Examiner
 from dagbundle.targets.airflow.target import AirflowTarget
 from support.postgres import PostgresServer, running_postgres
@@ -208,6 +209,14 @@ def opened(url: str) -> Iterator[Deployment]:
     with DagStore.open(url) as store:
         store.target = AirflowTarget(installed())
         yield Deployment(url, store)
+
+
+def allowing(deployment: Deployment, *triggers: str) -> Deployment:
+    """Have the deployment allow these triggers besides what is allowed by default, and return it."""
+    default = vetting.Allowed(notifiers=notifiers.notifiers)
+    allowed = dataclasses.replace(default, triggers=default.triggers | set(triggers))
+    deployment.store.target = AirflowTarget(installed(), allowed)
+    return deployment
 
 
 def dag(dag_id: str, *, tasks: Sequence[str] = ("one",), **settings: Any) -> Any:

@@ -164,16 +164,16 @@ class LivingAirflow:
 
     # --- what is waited for -------------------------------------------------------------------------------------------
 
-    def until(self, what: str, ask: Callable[[], Found | None]) -> Found:
+    def until(self, what: str, ask: Callable[[], Found | None], *, seconds: float = SECONDS) -> Found:
         """Ask until there is an answer, and return it. What the processes said is shown if there is none in time."""
-        deadline = time.monotonic() + SECONDS
+        deadline = time.monotonic() + seconds
         while True:
             found = ask()
             if found:
                 return found
             for name, process in self.processes.items():
                 assert process.poll() is None, f"{name} ended while the test waited for {what}\n{self.logs()}"
-            assert time.monotonic() < deadline, f"no {what} within {SECONDS} s\n{self.logs()}"
+            assert time.monotonic() < deadline, f"no {what} within {seconds} s\n{self.logs()}"
             time.sleep(0.3)
 
     def ended(self, dag_id: str, run_id: str | None = None, *, kind: str | None = None) -> Any:
@@ -208,12 +208,16 @@ class LivingAirflow:
 
 
 @contextlib.contextmanager
-def living(url: str, bundles: Mapping[str, str]) -> Iterator[LivingAirflow]:
+def living(
+    url: str, bundles: Mapping[str, str], *, api_server: bool = True, **settings: str
+) -> Iterator[LivingAirflow]:
     """Start a deployment, and end it.
 
     Args:
         url: Of a database that has Airflow's tables, and ours.
         bundles: Names of the bundles that its workers know, with the classes that find them.
+        api_server: Whether it has one; without it no task can run.
+        **settings: More of the environment of all its processes.
     """
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dagbundle-life-")))
@@ -225,6 +229,7 @@ def living(url: str, bundles: Mapping[str, str]) -> Iterator[LivingAirflow]:
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{api}/execution/",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": driver(url),
             "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}",
+            **settings,
         }  # fmt: skip
         places = {}
         for name, classpath in bundles.items():
@@ -241,9 +246,12 @@ def living(url: str, bundles: Mapping[str, str]) -> Iterator[LivingAirflow]:
             ("scheduler", ("--skip-serve-logs",), known),
             ("triggerer", ("--skip-serve-logs",), {}),
         ):
+            if name == "api-server" and not api_server:
+                continue
             started = running(folder / f"{name}.log", name, *arguments, environment={**environment, **more})
             deployment.processes[name] = stack.enter_context(started)
-        deployment.until("API server", lambda: log_in(client))
+        if api_server:
+            deployment.until("API server", lambda: log_in(client))
         yield deployment
 
 

@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 from sqlalchemy.orm import Session
 
 from dagbundle import errors
-from publisher.conftest import Deployment, dag, document, installed, opened
+from publisher.conftest import Deployment, allowing, dag, document, installed, opened
 from support import airflow_tables
 
+FILE = "airflow.providers.standard.triggers.file.FileDeleteTrigger"
+"""What a watcher may start by default is nothing: this is allowed by a setting."""
 NAMES = [
     "tenant_canary.Evil",
     "os.system",
@@ -91,7 +93,8 @@ def canary() -> Iterator[None]:
 def shared(sqlite_template: pathlib.Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     path = tmp_path_factory.mktemp("hostile") / "airflow.db"
     shutil.copy(sqlite_template, path)
-    yield from opened(f"sqlite:///{path}")
+    for found in opened(f"sqlite:///{path}"):
+        yield allowing(found, FILE)
 
 
 @pytest.mark.usefixtures("canary")
@@ -178,7 +181,7 @@ def calling() -> dict[str, Any]:
     moment = "airflow.providers.standard.triggers.temporal.DateTimeTrigger"
     notifier = "airflow.providers.smtp.notifications.smtp.SmtpNotifier"
     asset = {"__type": "asset", "name": "in", "uri": "x://in/", "group": "asset", "extra": {},
-             "watchers": [{"name": "w", "trigger": {"classpath": moment, "kwargs": {"moment": 1.0}}}]}  # fmt: skip
+             "watchers": [{"name": "w", "trigger": {"classpath": FILE, "kwargs": {"filepath": "x"}}}]}  # fmt: skip
     kind = "airflow.timetables.simple.AssetTriggeredTimetable"
     found["dag"]["timetable"] = {"__type": kind, "__var": {"asset_condition": asset}}
     callback = {"__classname__": "airflow.sdk.definitions.deadline.AsyncCallback", "__version__": 0,

@@ -13,6 +13,7 @@ from support import serialized
 
 NOTIFIER = "airflow.providers.smtp.notifications.smtp.SmtpNotifier"
 ANY = vetting.Allowed(notifiers=lambda: frozenset({NOTIFIER}))
+FILE = "airflow.providers.standard.triggers.file.FileDeleteTrigger"
 MOMENT = "airflow.providers.standard.triggers.temporal.DateTimeTrigger"
 CALLING = {"callback_path": "subprocess.check_output", "callback_kwargs": {"args": ["touch", "CANARY"]}}
 NULL = {"__type": "airflow.timetables.simple.NullTimetable", "__var": {}}
@@ -73,7 +74,7 @@ def refused(found: dict[str, Any], told: str, allowed: vetting.Allowed = ANY) ->
         "tenant.Evil",
     ],
 )
-def test_by_default_a_watcher_or_task_starts_no_trigger_but_those_that_wait_for_a_moment(name: str) -> None:
+def test_by_default_a_watcher_starts_no_trigger_and_a_task_none_but_those_that_wait_for_a_moment(name: str) -> None:
     refused(watched(name, CALLING), "trigger.classpath is .* the triggerer may not import it")
     refused(started(name, kwargs=CALLING), r"start_trigger_args\.trigger_cls is .* may not import it")
 
@@ -88,7 +89,11 @@ def test_a_trigger_that_waits_for_a_moment_is_allowed() -> None:
     vetting.check(
         started(MOMENT, kwargs={"__type": "dict", "__var": {"moment": {"__type": "datetime", "__var": 1.0}}}), ANY
     )
-    vetting.check(watched(MOMENT, {"moment": 1.0}), ANY)
+
+
+def test_a_watcher_starts_no_trigger_that_waits_for_a_moment_since_its_event_ends_the_triggerer() -> None:
+    refused(watched(MOMENT, {"moment": 1.0}), "trigger.classpath is .* it ends the triggerer")
+    vetting.check(watched(FILE, {"filepath": "x"}), vetting.Allowed(triggers=frozenset({FILE})))
 
 
 def test_an_operator_that_only_names_its_trigger_may_name_any_since_nobody_imports_it() -> None:

@@ -139,6 +139,13 @@ def test_an_entry_that_would_break_airflows_graph_of_all_dags_is_refused(entry: 
     refused(document(dag_dependencies=[entry]), told)
 
 
+@pytest.mark.parametrize("name", ["inlets", "outlets"])
+def test_what_a_task_reads_or_writes_says_what_it_is(name: str) -> None:
+    unnamed = [{"__var": {"name": "o", "uri": "x://o", "group": "asset", "extra": {}}}]
+    for fields in ({name: unnamed}, {"partial_kwargs": {name: unnamed}}):
+        refused(document(serialized.task("one", **fields)), rf"{name}\[0\] is .* it does not say what it is")
+
+
 def test_dependencies_on_the_dags_own_assets_are_taken() -> None:
     outlets = [
         {"__type": "asset", "__var": {"name": "o", "uri": "x://o", "group": "asset", "extra": {}}},

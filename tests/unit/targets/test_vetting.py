@@ -65,6 +65,7 @@ def test_an_ordinary_document_passes() -> None:
         ({"default_args": {"__type": "asset", "name": "x" * 1501, "uri": "u", "group": "g"}}, "an asset's name"),
         ({"default_args": {"__type": "asset", "name": 1, "uri": "u", "group": "g"}}, "an asset's name"),
         ({"default_args": {"__type": "asset", "__var": []}}, "an asset is an object"),
+        ({"default_args": {"__type": "asset", "name": "x", "uri": "u", "group": "g"}}, r"extra is None, and an object"),
     ],
 )
 def test_a_document_that_names_or_is_what_it_must_not_is_refused(fields: dict[str, Any], told: str) -> None:

@@ -5,6 +5,7 @@ Without an engine of its own, its logging, and work that it would do DAG by DAG.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import logging
@@ -14,6 +15,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from sqlalchemy.orm import Session
+
+from dagbundle.targets.airflow import limits
 
 
 class Pods:
@@ -57,14 +60,44 @@ def quiet() -> None:
     )
 
 
-def refuse_overridden(document: Mapping[str, Any], real: Any) -> None:
-    """Refuse a task's field that takes the place of a method: the decoder sets whatever it finds."""
+def look_at_tasks(document: Mapping[str, Any], real: Any) -> None:
+    """Refuse what ends the scheduler, for everybody: what it stumbles over in its loop when it makes a run of a DAG.
+
+    Args:
+        document: A vetted one.
+        real: The DAG that Airflow decoded from it.
+
+    Raises:
+        Exception: A task's field takes the place of something that is no field, a mapped task maps too much, or what it
+            maps cannot be counted. The decoder sets whatever it finds, and looks at nothing that is mapped.
+    """
     for item in document["dag"].get("tasks", ()):
         body = item["__var"]
-        kind = type(real.task_dict[body["task_id"]])
+        task = real.task_dict[body["task_id"]]
+        kind = type(task)
+        fields = kind.get_serialized_fields()
         for name in body:
-            if callable(getattr(kind, name, None)):
-                raise TypeError(f"field {name} of task {body['task_id']} would take the place of a method")
+            if hasattr(kind, name) and name not in fields and name not in _WRITTEN_BESIDE:
+                what = "a method" if callable(getattr(kind, name)) else "what is no field"
+                raise TypeError(f"field {name} of task {body['task_id']} would take the place of {what}")
+        try:
+            count = task.get_parse_time_mapped_ti_count()
+        except Exception as error:
+            if type(error).__name__ not in _NOT_COUNTED:
+                raise
+        else:
+            if count > limits.MAX_MAPPED:
+                raise ValueError(f"task {body['task_id']} is mapped {count:,} times, of at most {limits.MAX_MAPPED:,}")
+        if hasattr(task, "iter_mapped_dependencies"):
+            collections.deque(task.iter_mapped_dependencies(), maxlen=0)
+
+
+_WRITTEN_BESIDE = frozenset(
+    {"_can_skip_downstream", "_is_empty", "_is_mapped", "_operator_extra_links", "has_retry_policy", "operator_class"}
+)
+"""Of a task, beside its fields."""
+_NOT_COUNTED = frozenset({"NotMapped", "NotFullyPopulated"})
+"""Airflow's errors, of other modules in each minor: a task that is not mapped, or by what another one returns."""
 
 
 def validate_params(dag: Any, invalid: tuple[type[Exception], ...]) -> None:

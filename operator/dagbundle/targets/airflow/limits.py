@@ -23,6 +23,8 @@ GROWN_BYTES = 128 * 1024 * 1024
 """A child that has grown by that between documents is replaced, so that each of them has the memory above."""
 MAX_ENDED = 3
 """Documents of one rollout that may end their child; with one more the rollout is blocked."""
+MAX_MAPPED = 10_000
+"""Times that a task may be mapped by what is written in its document: the scheduler makes them all at once."""
 MAX_SAID = 1_000
 """Characters of an error of Airflow's that are shown: it may quote the document."""
 MAX_ANSWER_BYTES = 1024 * 1024

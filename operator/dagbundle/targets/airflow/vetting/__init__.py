@@ -125,6 +125,7 @@ def _asset(
         if (text is not None or name in wanted) and (not isinstance(text, str) or len(text) > limit):
             walk.refuse(f"{path}.{name}", text, f"an asset's {name} is a text of at most {limit} characters")
     if kind == "asset":
+        walk.mapping(f"{path}.extra", body.get("extra"))
         assets.add((body["name"], body["uri"]))
         calls.watchers(f"{path}.watchers", body.get("watchers") or [], allowed)
     elif kind == "asset_alias":

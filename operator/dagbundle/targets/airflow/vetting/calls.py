@@ -49,6 +49,10 @@ def watchers(path: str, found: object, allowed: Allowed) -> None:
         walk.only(f"{place}.trigger", trigger, _TRIGGER)
         _trigger(f"{place}.trigger.classpath", trigger.get("classpath"), allowed)
         arguments(f"{place}.trigger.kwargs", trigger.get("kwargs"))
+        if trigger["classpath"] in names.TRIGGERS:
+            walk.refuse(
+                f"{place}.trigger.classpath", trigger["classpath"], "it is no trigger of events: it ends the triggerer"
+            )
 
 
 def start_trigger(path: str, found: object, allowed: Allowed, *, starts: bool) -> None:

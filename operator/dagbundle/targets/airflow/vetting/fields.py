@@ -107,11 +107,20 @@ def task(path: str, body: Mapping[str, Any], allowed: Allowed, *, starts: bool) 
     for name in _TASK_FLAGS:
         _flag(f"{path}.{name}", body.get(name))
     _rules(path, body)
+    for name in ("inlets", "outlets"):
+        _assets(f"{path}.{name}", body.get(name))
     for name, chosen in (("executor", allowed.executors), ("pool", allowed.pools), ("queue", allowed.queues)):
         value = body.get(name)
         if value is not None and chosen is not None and not walk.is_one_of(value, chosen):
             walk.refuse(f"{path}.{name}", value, "it is not allowed", setting=f"{VARIABLE}{name.upper()}S")
     calls.start_trigger(f"{path}.start_trigger_args", body.get("start_trigger_args"), allowed, starts=starts)
+
+
+def _assets(path: str, found: object) -> None:
+    """Check that what a task reads and writes can be told: Airflow decodes it where it is stored, not with the task."""
+    for index, item in enumerate(found if isinstance(found, list) else ()):
+        if isinstance(item, Mapping) and not isinstance(item.get("__type"), str):
+            walk.refuse(f"{path}[{index}]", item, "it does not say what it is")
 
 
 def _time(path: str, value: object) -> None:

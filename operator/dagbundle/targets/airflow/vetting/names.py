@@ -70,8 +70,9 @@ TRIGGERS = frozenset(
     {"airflow.providers.standard.triggers.temporal.DateTimeTrigger",
      "airflow.providers.standard.triggers.temporal.TimeDeltaTrigger"}
 )  # fmt: skip
-"""Triggers that are allowed by default: they wait for a moment. Others read or delete files of the triggerer's
-(`FileTrigger`, `FileDeleteTrigger`), run the command of a kubeconfig, or call a path that an argument names."""
+"""Triggers that tasks may start by default: they wait for a moment. No watcher may, whatever is set: the moment that
+they tell is no JSON, and ends the triggerer where it becomes an asset's event. Others read or delete files of the
+triggerer's (`FileTrigger`, `FileDeleteTrigger`), run the command of a kubeconfig, or call what an argument names."""
 FORBIDDEN_ARGUMENTS = {
     "airflow.providers.smtp.notifications.smtp.SmtpNotifier": frozenset({"files", "template"}),
     "airflow.providers.smtp.notifications.smtp.send_smtp_notification": frozenset({"files", "template"}),
