@@ -58,6 +58,7 @@ class Lister:
         self._loaders = loaders
         self._found: dict[str, ListedFile] = {}
         self._visited: set[str] = set()
+        self._folders: list[tuple[str, list[IgnoreRule]]] = []
         self._links: list[tuple[str, list[IgnoreRule]]] = []
         self._subdir = ""
         self._exclude: frozenset[str] = frozenset()
@@ -77,13 +78,15 @@ class Lister:
         self._subdir = "" if subdir == "." else subdir
         self._shard = (shard, shards)
         self._exclude = frozenset(exclude)
-        self._walk("", [])
-        while self._links:  # after the real folders, so that a folder is listed where it lies, not where it is linked
-            path, rules = self._links.pop(0)
-            self._walk(path, rules)
+        self._folders = [("", [])]
+        while (
+            self._folders or self._links
+        ):  # links last, so that a folder is listed where it lies, not where it is linked
+            path, rules = self._folders.pop() if self._folders else self._links.pop(0)
+            self._list(path, rules)
         return sorted(self._found.values(), key=lambda file: file.path)
 
-    def _walk(self, directory: str, rules: list[IgnoreRule]) -> None:
+    def _list(self, directory: str, rules: list[IgnoreRule]) -> None:
         absolute = posixpath.join(self._root, directory) if directory else self._root
         real = os.path.realpath(absolute)
         if real in self._visited:
@@ -145,7 +148,7 @@ class Lister:
         if entry.name.startswith("..") or is_ignored(path, rules, is_dir=True):
             return  # `..data` is how Kubernetes mounts a ConfigMap: its files are linked beside it
         if not entry.is_symlink():
-            self._walk(path, rules)
+            self._folders.append((path, rules))
         elif self._inside(entry.path):
             self._links.append((path, rules))
         elif self._in_subdir(path):

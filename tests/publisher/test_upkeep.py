@@ -87,8 +87,8 @@ def test_a_paused_dags_next_run_moves_on_with_time(deployment: Deployment) -> No
 
 def test_while_an_overdue_date_is_computed_no_other_dag_is_locked(on_postgresql: Deployment) -> None:
     start = dt.datetime.now(dt.UTC) - 48 * HOUR
-    made = {f"{name}.py": [dag(name, schedule="@hourly", start_date=start, catchup=False)] for name in ("a", "b")}
-    on_postgresql.submit(made)
+    late_one = dag("a", schedule="@hourly", start_date=start, catchup=False)
+    on_postgresql.submit({"a.py": [late_one], "b.py": [dag("b")]})
     table, engine = installed().Dag.__table__, on_postgresql.store.db.engine
     late = {"next_dagrun_create_after": start, "is_paused": True}
     with engine.begin() as connection:

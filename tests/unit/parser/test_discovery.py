@@ -130,6 +130,20 @@ def test_a_folder_that_is_only_reached_by_a_link_is_listed_there(bundle: Path) -
     assert list(listing(bundle)) == ["shown/a.py"]
 
 
+def test_folders_may_nest_deeper_than_python_recurses(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(bundle)
+    levels = 1100
+    for _ in range(levels):
+        os.mkdir("d")  # noqa: PTH102 - relative to where we are
+        os.chdir("d")
+    Path("deep.py").write_text(DAG)
+    assert list(listing(bundle)) == ["d/" * levels + "deep.py"]
+    Path("deep.py").unlink()
+    for _ in range(levels):  # what removes temporary files recurses, too
+        os.chdir("..")
+        os.rmdir("d")  # noqa: PTH106 - likewise
+
+
 def test_a_mounted_config_map_is_listed_once(bundle: Path) -> None:
     write_bundle(bundle, {"..2024/a.py": DAG})
     (bundle / "..data").symlink_to("..2024")
