@@ -33,6 +33,8 @@ _ENOUGH_CHILDREN = 2
 _MAX_HELPERS = 5000
 _MAX_TOLD = 50_000
 """Names that are kept in all; an Airflow with all its providers has some 20,000 modules."""
+_MAX_NAME = 250
+"""Characters of one of them."""
 _NEVER = frozenset({"antigravity", "this", "__main__", "idlelib", "turtledemo", "tkinter"})
 """Modules that do more than to define something."""
 
@@ -212,7 +214,7 @@ class Lessons:
             return
         if isinstance(names, list) and all(type(name) is str for name in names):
             for name in dict.fromkeys(names):
-                if name in self._told or len(self._told) < _MAX_TOLD:
+                if name in self._told or (len(self._told) < _MAX_TOLD and len(name) <= _MAX_NAME):
                     self._told[name] = self._told.get(name, 0) + 1
 
     def learn(self) -> bool:

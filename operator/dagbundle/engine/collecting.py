@@ -147,7 +147,7 @@ class Taker:
     @property
     def held(self) -> int:
         """How many bytes of memory take what came and is not staged yet, roughly, as values."""
-        return self._decoder.weight - self._staged_weight
+        return max(0, self._decoder.weight - self._staged_weight)
 
     @property
     def flight(self) -> str:

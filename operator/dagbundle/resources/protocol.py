@@ -96,6 +96,7 @@ class ReportDecoder:
         self._errors = 0
         self._announced = 0
         self._begun = 0
+        self._passed = 0
         self._flight = Flight()
 
     @property
@@ -115,8 +116,11 @@ class ReportDecoder:
 
     @property
     def weight(self) -> int:
-        """How many bytes of memory what has come takes as values, roughly: a list of nothing takes 64 for its two."""
-        return self._total + self._values * _VALUE_BYTES
+        """How many bytes of memory what has come takes as values, roughly: a list of nothing takes 64 for its two.
+
+        Records of files that were begun count nothing: of these only the paths of files in flight are kept.
+        """
+        return self._total - self._passed + self._values * _VALUE_BYTES
 
     def feed(self, data: bytes) -> Iterator[Record]:
         """Take the next bytes and yield the records that they complete, in order."""
@@ -201,6 +205,9 @@ class ReportDecoder:
         except RecursionError as error:
             raise errors.ProtocolError(f"a {kind} record is nested too deeply") from error
         self._check(record)
+        if isinstance(record, Begin):
+            self._passed += len(line)
+            self._values -= _values_in(line)
         self._digest.update(line)
         return record
 

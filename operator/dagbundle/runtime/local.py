@@ -127,9 +127,17 @@ class LocalRuntime:
 
 def _files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yield all files and links below a folder in one order, whatever the file system's."""
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+    pending = _sorted(folder)
+    while pending:
+        entry = pending.pop()
         if entry.is_dir(follow_symlinks=False):
             if entry.name not in _NOT_CODE:
-                yield from _files(pathlib.Path(entry.path))
+                pending += _sorted(entry.path)
         elif entry.is_symlink() or (entry.is_file() and not entry.name.endswith(".pyc")):
             yield pathlib.Path(entry.path)
+
+
+def _sorted(folder: str | pathlib.Path) -> list[os.DirEntry[str]]:
+    """Return what a folder holds, the last first."""
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name, reverse=True)

@@ -223,6 +223,8 @@ _UNUSABLE_STATES = ("28", "3D000", "53100", "58")
 _UNAVAILABLE_STATES = ("53", "55P03", "57014", "25P03", *_REPEATABLE_STATES)
 _CONTENT_STATES = ("22", "23502", "23514", "54")
 """A value that its column cannot hold, that a constraint of its row refuses, or beyond a limit of PostgreSQL's."""
+_TOO_MANY_VALUES = "number of parameters must be between"
+"""The driver's own words: it sends no statement with more than 65,535 of them, and gives no SQLSTATE."""
 _CONTENT_SQLITE = ("CONSTRAINT_NOTNULL", "CONSTRAINT_CHECK", "TOOBIG")
 _SCHEMA_STATES = ("42P01", "42703", "3F000")
 _UNAVAILABLE_SQLITE = ("BUSY", "LOCKED", "PROTOCOL")
@@ -286,6 +288,7 @@ def _is_content(error: BaseException) -> bool:
     return (
         isinstance(error, UnicodeEncodeError | OverflowError | exc.DataError)
         or sqlstate_of(error).startswith(_CONTENT_STATES)
+        or _TOO_MANY_VALUES in str(getattr(error, "orig", ""))
         or bool(name and name.startswith(_CONTENT_SQLITE))
     )
 

@@ -273,6 +273,15 @@ def begin(*paths: str) -> dict[str, Any]:
     return {"type": "begin", "paths": list(paths)}
 
 
+def test_files_that_are_begun_count_nothing_of_what_is_held() -> None:
+    decoder = protocol.ReportDecoder(run="r", attempt="a")
+    list(decoder.feed(lines([opening(900)])[0]))
+    before = decoder.weight
+    for number in range(900):
+        list(decoder.feed(lines([begin(f"{number}/" + "a" * 200)])[0]))
+    assert decoder.weight == before
+
+
 def test_the_files_in_flight_are_those_that_processes_were_at() -> None:
     records = [opening(6), begin("a.py", "b.py", "c.py"), begin("d.py"), begin("e.py"), a_file(1, "a.py")]
     assert decoder_of(records).in_flight == ["b.py", "d.py", "e.py"]

@@ -53,6 +53,11 @@ def test_a_row_that_somebody_else_wrote_first_is_a_conflict() -> None:
     assert type(database.translate(error, "here")) is errors.ConflictError
 
 
+def test_a_statement_with_more_values_than_can_be_sent_is_a_content_error_and_no_absence() -> None:
+    said = Exception("sending query failed: number of parameters must be between 0 and 65535")
+    assert type(database.translate(exc.OperationalError("SELECT", None, said), "here")) is errors.ContentError
+
+
 @pytest.mark.parametrize(
     "error", [UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates"), OverflowError("too large")]
 )

@@ -137,6 +137,15 @@ def test_a_document_that_is_nested_too_deeply_is_refused() -> None:
         vetting.check(document(default_args=nested), ANY)
 
 
+def test_a_dag_names_so_many_assets_at_most() -> None:
+    named = [
+        {"__type": "asset", "name": f"n{n}", "uri": f"x://{n}", "group": "asset", "extra": {}} for n in range(5_001)
+    ]
+    vetting.check(document(serialized.task("one", outlets=named[1:])), ANY)
+    with pytest.raises(errors.TargetError, match="at most 5,000 assets"):
+        vetting.check(document(serialized.task("one", outlets=named)), ANY)
+
+
 def test_what_a_deployment_allows_comes_from_its_environment() -> None:
     found = vetting.read(
         {

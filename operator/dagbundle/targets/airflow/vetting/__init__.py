@@ -30,6 +30,8 @@ __all__ = ["DEFAULT_EXECUTOR", "LIMITS", "MAX_DEPTH", "Allowed", "check", "read"
 
 _TOP = frozenset({"__version", "dag", "client_defaults"})
 _ASSETS = frozenset({"asset", "asset_alias", "asset_ref"})
+MAX_ASSETS = 5_000
+"""Assets that a DAG may name: Airflow writes all of a bundle's by one statement."""
 
 
 def check(document: Mapping[str, Any], allowed: Allowed) -> None:
@@ -127,6 +129,8 @@ def _asset(
     if kind == "asset":
         walk.mapping(f"{path}.extra", body.get("extra"))
         assets.add((body["name"], body["uri"]))
+        if len(assets) > MAX_ASSETS:
+            walk.refuse(path, body["name"], f"a DAG names at most {MAX_ASSETS:,} assets")
         calls.watchers(f"{path}.watchers", body.get("watchers") or [], allowed)
     elif kind == "asset_alias":
         aliases.add(body["name"])
