@@ -56,6 +56,7 @@ class Upkeep:
         self._watchdog = watchdog
         self._activity = activity
         self._settings = settings
+        self._engine = engine.Engine(store, watch=_count_failure, cluster=settings.cluster)
 
     def keep_up(self, stop: threading.Event) -> None:
         """Look after them now and then; until `stop` is set."""
@@ -87,7 +88,7 @@ class Upkeep:
 
     def _hand_over(self) -> None:
         """Judge the bundles again that wait for a dag_id that nobody owns; the engine isolates them from each other."""
-        engine.Engine(self._store, watch=_count_failure, cluster=self._settings.cluster).hand_over()
+        self._engine.hand_over()
 
     def _refresh(self) -> None:
         """Refresh what the target shows, and mend the bundles of which it does not show all that is live."""

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from dagbundle import errors
 from dagbundle.engine import events, judging
 from dagbundle.engine.applied import Applied
+from dagbundle.engine.patience import Patience
 from dagbundle.rollout import policy
 from dagbundle.rollout.model import BundleKey, Change, Changeset, DagContent, Judgement, Live, Verdict
 from dagbundle.store.dagstore import DagStore
@@ -34,6 +35,7 @@ class Publisher:
     def __init__(self, store: DagStore, watch: events.Watcher) -> None:
         self._store = store
         self._watch = watch
+        self._patience = Patience()
 
     def live(self, key: BundleKey) -> Live:
         """Return a bundle as it is published now; empty where it never was."""
@@ -137,20 +139,24 @@ class Publisher:
     def rejudge(self, released: Collection[str]) -> tuple[BundleKey, ...]:
         """Judge again, unparsed, the bundles that waited for a dag_id, or an asset, that was let go of.
 
-        What goes wrong with one of them is told to the watcher and the log, and keeps nobody else: who let go has
-        done what it was asked to.
+        What goes wrong with one of them is told to the watcher and the log, and keeps nobody else. A bundle whose
+        judgement failed is passed over for a while: each publish of another bundle would pay for the next failure.
         """
         published: list[BundleKey] = []
         subjects = {*released, *self._store.handed_over()}
         waiting = {claim.rollout_id: claim.bundle for claim in self._store.waiting_claims(subjects)} if subjects else {}
         for rollout_id, bundle in waiting.items():
+            if not self._patience.allows(rollout_id):
+                continue
             try:
                 applied = self.finish(rollout_id)
             except errors.ConflictError:
                 continue  # a newer rollout of it judges for itself, or it stays as it was published
             except (Exception, SystemExit) as error:  # noqa: BLE001 - a defect, or code of Airflow's that ends: likewise
+                self._patience.failed(rollout_id)
                 self._failed(bundle, error)
                 continue
+            self._patience.ended(rollout_id)
             if applied.revision != applied.base_revision:
                 published.append(bundle)
         return tuple(published)

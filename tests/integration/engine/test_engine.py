@@ -242,6 +242,26 @@ def test_a_claim_that_was_forgotten_when_its_owner_let_go_is_handed_over_later(s
     assert engine.Engine(store).hand_over() == ()
 
 
+def test_a_judgement_that_fails_is_not_tried_again_at_once_by_others(
+    store: DagStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(store, reports.parsed("a.py", "shared"), name="first")
+    apply(store, reports.parsed("b.py", "shared"), name="second")
+    store.deactivate_bundle(BundleKey("team", "first"))
+    tried: list[str] = []
+
+    def failing(rollout: str, *_: object, **__: object) -> int:
+        tried.append(rollout)
+        raise errors.StoreUnavailableError("it takes too long")
+
+    carrying = engine.Engine(store)
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "publish", failing)
+        assert [carrying.hand_over() for _ in range(3)] == [(), (), ()]
+    assert len(tried) == 1
+    assert engine.Engine(store).hand_over() == (BundleKey("team", "second"),)
+
+
 def test_two_bundles_that_exchange_their_dag_ids_in_two_applies_have_each_others(store: DagStore) -> None:
     apply(store, reports.parsed("a.py", "x"), name="a")
     apply(store, reports.parsed("b.py", "y"), name="b")
