@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from dagbundle import errors
 from dagbundle.rollout import content
 from dagbundle.rollout.moves import Candidate
-from dagbundle.targets.airflow import limits, vetting
+from dagbundle.targets.airflow import documents, limits, vetting
 from dagbundle.targets.airflow.child import DocumentError
 from dagbundle.targets.airflow.documents import Documents
 from dagbundle.targets.airflow.examining import Examiner
@@ -235,12 +235,12 @@ def test_a_rollouts_documents_are_looked_at_until_a_few_have_ended_the_child(
         Candidate(f"d{number}", ".", f"d{number}.py", content.split(of_plugin("Endless", f"d{number}")))
         for number in range(6)
     ]
-    documents = Documents(examiner, vetting.read(notifiers=frozenset))
-    assert documents.refused(items[:2])["d1"].message == "DAG d1: computing from it takes more than 5 s of CPU time"
+    checking = Documents(examiner, vetting.read(notifiers=frozenset))
+    assert checking.refused(items[:2])["d1"].message == "DAG d1: computing from it takes more than 5 s of CPU time"
     with pytest.raises(
         errors.TargetError, match=r"not all of them were looked at\. The last one is DAG d3, file d3\.py"
     ):
-        documents.refused(items)
+        checking.refused(items)
 
 
 def test_a_rollouts_documents_are_looked_at_until_they_have_taken_their_time(
@@ -253,6 +253,24 @@ def test_a_rollouts_documents_are_looked_at_until_they_have_taken_their_time(
     ]
     with pytest.raises(errors.TargetError, match="The last one is DAG d1"):
         Documents(examiner, vetting.read(notifiers=frozenset)).refused(items)
+
+
+def test_what_was_judged_minutes_ago_is_written_without_being_computed_again(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    each = Examiner.each
+
+    def counting(examiner: Examiner, requests: Any) -> Any:
+        return each(examiner, (asked.append(item[0]) or item for item in requests))
+
+    monkeypatch.setattr(Examiner, "each", counting)
+    monkeypatch.setattr(documents, "_FRESH", 0.0)  # as after a minute
+    deployment.roll_out({"a.py": [dag("a")], "b.py": [dag("b")]}, "v1")
+    assert len(asked) == 2
+    monkeypatch.setattr(documents, "_CARRIED", 0.0)
+    deployment.roll_out({"a.py": [dag("a", doc_md="2")]}, "v2")
+    assert len(asked) == 4
 
 
 @pytest.mark.parametrize(

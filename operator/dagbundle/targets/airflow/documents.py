@@ -23,14 +23,17 @@ from dagbundle.targets.airflow.examining import Examiner
 Key = TypeVar("Key")
 
 _FRESH = 60.0
-"""Seconds for which the next run that was computed from a document counts."""
+"""Seconds for which the next run that was computed from a document counts, where another rollout is judged."""
+_CARRIED = 900.0
+"""Seconds for which it counts where what was judged is written. That happens in a transaction with locks on rows, which
+nothing is computed in: judging the largest rollout takes minutes."""
 _REMEMBERED = 10_000
 """Answers of the examiner that are remembered."""
 _HINT = "mend that DAG, or what it names in Airflow"
 
 
 class Documents:
-    """Checks documents, and remembers the answers for a minute: what is judged is written right after.
+    """Checks documents, and remembers the answers: what is judged is written right after.
 
     Args:
         examiner: Whose process decodes them.
@@ -65,7 +68,7 @@ class Documents:
                 yield item, item.content.sha256, document
 
         budget = _Budget(len(candidates))
-        for item, answer in self._examined(vetted()):
+        for item, answer in self._examined(vetted(), _FRESH):
             if isinstance(answer, DocumentError):
                 found[item.dag_id] = Problem("NotReadable", f"DAG {item.dag_id}: {answer.why}")
             budget.spend(f"DAG {item.dag_id}, file {item.path}", answer)
@@ -87,7 +90,8 @@ class Documents:
         documents = {dag.dag_id: self._document(dag, move, dags_folder) for dag in dags}
         answers: dict[str, Mapping[str, Any]] = {}
         budget = _Budget(len(dags))
-        for dag, answer in self._examined((dag, dag.content.sha256, documents[dag.dag_id]) for dag in dags):
+        asked = ((dag, dag.content.sha256, documents[dag.dag_id]) for dag in dags)
+        for dag, answer in self._examined(asked, _CARRIED):
             if isinstance(answer, DocumentError):
                 raise _named(dag, move, answer.why, _HINT, "NotReadable") from answer
             budget.spend(f"DAG {dag.dag_id}, file {dag.path}", answer)
@@ -98,7 +102,7 @@ class Documents:
         """Rebuild the serialized DAG, vetted, with the place where its file is in the image."""
         document: dict[str, Any] = content.join(dag.content)
         try:
-            if self._fresh(dag.content.sha256) is None:  # else it was vetted when it was judged, a moment ago
+            if self._known(dag.content.sha256, _CARRIED) is None:  # else it was vetted when it was judged, a moment ago
                 vetting.check(document, self._allowed)
             fileloc = posixpath.join(move.root, dag.relative_fileloc)
             if len(fileloc) > (most := vetting.LIMITS["dag.fileloc"]):
@@ -108,20 +112,20 @@ class Documents:
         content.place(document, root=move.root, dags_folder=dags_folder)
         return document
 
-    def _fresh(self, sha256: str) -> Mapping[str, Any] | None:
-        """Return what was answered in the last minute for a document that had passed its vetting."""
+    def _known(self, sha256: str, seconds: float) -> Mapping[str, Any] | None:
+        """Return what was answered so lately for a document that had passed its vetting."""
         then, answer = self._answers.get(sha256, (0.0, None))
-        return answer if time.monotonic() - then < _FRESH else None
+        return answer if time.monotonic() - then < seconds else None
 
     def _examined(
-        self, documents: Iterable[tuple[Key, str, Mapping[str, Any]]]
+        self, documents: Iterable[tuple[Key, str, Mapping[str, Any]]], seconds: float
     ) -> Iterator[tuple[Key, Mapping[str, Any] | DocumentError]]:
         """Return a key and an answer for each key, hash and document; what is remembered comes last."""
         known: list[tuple[Key, Mapping[str, Any]]] = []
 
         def unknown() -> Iterator[tuple[tuple[Key, str], Mapping[str, Any]]]:
             for key, sha256, document in documents:
-                answer = self._fresh(sha256)
+                answer = self._known(sha256, seconds)
                 if answer is None:
                     yield (key, sha256), document
                 else:
