@@ -20,6 +20,7 @@ from dagbundle import errors
 if TYPE_CHECKING:
     from dagbundle.resources import bundle as bundle_models
     from dagbundle.resources import grants as grant_models
+    from dagbundle.resources import manifest as manifests
     from dagbundle.rollout.model import BundleKey
 
 STDIN = "-"
@@ -143,12 +144,9 @@ def with_manifest(bundle: bundle_models.DagBundle, folder: pathlib.Path) -> bund
     Raises:
         ResourceError: There is a manifest and it is not valid.
     """
-    from dagbundle.resources import base, manifest
-
-    path = folder / manifest.FILE_NAME
-    if path.is_symlink() or not path.is_file():
+    found = manifest_of(folder)
+    if found is None:
         return bundle
-    found = base.validate(manifest.Manifest, _yaml(path, manifest.MAX_BYTES), what=f"manifest {path}")
     parser = bundle.spec.parser
     filled = parser.model_copy(
         update={
@@ -157,6 +155,21 @@ def with_manifest(bundle: bundle_models.DagBundle, folder: pathlib.Path) -> bund
         }
     )
     return bundle.model_copy(update={"spec": bundle.spec.model_copy(update={"parser": filled})})
+
+
+def manifest_of(folder: pathlib.Path) -> manifests.Manifest | None:
+    """Read the manifest in a bundle's root; None where there is none.
+
+    Raises:
+        ResourceError: It is not valid.
+    """
+    from dagbundle.resources import base
+    from dagbundle.resources import manifest as manifests
+
+    path = folder / manifests.FILE_NAME
+    if path.is_symlink() or not path.is_file():
+        return None
+    return base.validate(manifests.Manifest, _yaml(path, manifests.MAX_BYTES), what=f"manifest {path}")
 
 
 def bundle_key(text: str) -> BundleKey:

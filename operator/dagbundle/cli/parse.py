@@ -66,8 +66,11 @@ def _parsed(
     from dagbundle.rollout import plan  # noqa: PLC0415 - likewise
     from dagbundle.runtime.local import LocalRuntime  # noqa: PLC0415 - likewise
 
+    manifest = inputs.manifest_of(selected.root)
     settings = base.validate(
-        bundle_models.Parser, {"fileTimeout": file_timeout, "processes": processes}, what="the parser's settings"
+        bundle_models.Parser,
+        {"type": manifest and manifest.parser_type, "fileTimeout": file_timeout, "processes": processes},
+        what="the parser's settings",
     )
     sink = collecting.MemorySink()
     with progress.shown(quiet=quiet) as watch:

@@ -285,7 +285,8 @@ def _failure(
             return _Blocked(
                 "EmptyListing",
                 f"subdir {subdir} has no DAG files at all, but {len(losses)} of its DAGs are live "
-                f"({wording.names(losses)}): if that is meant, remove the subdir from the spec",
+                f"({wording.names(losses)}): if that is meant, "
+                + ("delete the DagBundle" if subdir == "." else "remove the subdir from the spec"),
             )
     if broken and policy.on_import_error == "Fail":
         return _Blocked(

@@ -58,6 +58,21 @@ def test_parse_shows_every_dag_with_airflows_hash_and_every_file_with_its_errors
     assert good["duration"] > 0
 
 
+@pytest.mark.parametrize(
+    ("text", "code", "told"),
+    [
+        ("version: v1\n", 2, "'v1' is not allowed"),
+        ("version: v1beta\nbundle_parser: SingelPass\n", 5, "there is no bundle parser 'SingelPass'"),
+    ],
+)
+def test_parse_refuses_a_manifest_that_an_apply_refuses(
+    command: Command, bundle: MakeBundle, text: str, code: int, told: str
+) -> None:
+    folder = bundle(one=PLAIN.format("one", "x"))
+    (folder / "dagbundle.yaml").write_text(text)
+    assert told in command("parse", str(folder), "--python", airflow.python(), code=code).err
+
+
 def test_parse_takes_single_files(command: Command, bundle: MakeBundle) -> None:
     folder = bundle(one=PLAIN.format("one", "x"), two=PLAIN.format("two", "x"), three=PLAIN.format("three", "x"))
     answer = command("parse", str(folder / "one.py"), str(folder / "two.py"), "--python", airflow.python())
