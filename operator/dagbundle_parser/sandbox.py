@@ -284,9 +284,9 @@ def _address_space() -> int:
 
 def open_to_others(path: str, _known: dict[str, bool] = {}) -> bool:  # noqa: B006 - a cache
     """Whether any user may read `path`: it, and every folder above it. What does not exist hides nothing."""
-    if not path:
+    path = os.path.realpath(path) if path else ""
+    if not path or not os.path.lexists(path):
         return True
-    path = os.path.realpath(path)
     parent = os.path.dirname(path)
     if parent not in _known:
         _known[parent] = all(_has(folder, stat.S_IXOTH) for folder in [parent, *(str(p) for p in _parents(parent))])

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from dagbundle_parser import sandbox
 from unit.parser.conftest import Report, run_stub, write_bundle
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes its user")
@@ -58,6 +59,13 @@ def test_the_right_to_read_stays_only_where_paths_are_closed_to_others(tmp_path:
     tmp_path.chmod(0o700)
     seen = look(tmp_path)
     assert seen["caps"] == seen["permitted"] == [f"{1 << 2:016x}"]
+
+
+@as_root
+def test_a_path_that_is_not_there_needs_no_right_to_read(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    assert not sandbox.open_to_others(str(tmp_path))
+    assert sandbox.open_to_others(str(tmp_path / "plugins"))
 
 
 @as_root
