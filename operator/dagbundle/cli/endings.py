@@ -121,6 +121,7 @@ def _ending_of_typer(error: SystemExit) -> Ending:
 def _show(error: BaseException, ending: Ending) -> None:
     if ending.code is Exit.INTERNAL:
         traceback.print_exception(error)
-    typer.secho(f"Error: {ending.message}", err=True, fg=typer.colors.RED)
+    # messages quote what tenants wrote
+    typer.secho(output.block(f"Error: {ending.message}", ""), err=True, fg=typer.colors.RED)
     if ending.hint:
-        typer.echo(f"Hint: {ending.hint}", err=True)
+        typer.echo(output.block(f"Hint: {ending.hint}", ""), err=True)

@@ -112,6 +112,13 @@ def test_a_tenants_text_cannot_drive_the_terminal() -> None:
     assert output.block("one\ntwo\x07", "  ") == "  one\n  two\\x07"
 
 
+def test_nor_can_it_where_an_error_quotes_it(call: Any, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "bundle.yaml").write_text('kind: DagBundle\n"\\u202e": 1\n')
+    code, _, err = call("apply", "--local", "-f", str(tmp_path / "bundle.yaml"), "--folder", str(tmp_path))
+    assert code == exits.Exit.USAGE
+    assert "\\u202e: unknown field" in err
+
+
 @pytest.mark.parametrize(
     ("text", "key"),
     [("team/sales", ("team", "sales")), ("team.sales", ("team", "sales")), ("sales", ("default", "sales"))],
