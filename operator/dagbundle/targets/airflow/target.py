@@ -177,11 +177,15 @@ class AirflowTarget:
 
     def _write(self, session: Session, move: Move, ran: Mapping[str, bool]) -> None:
         by_version: dict[str, list[WrittenDag]] = {}
-        owned = self._airflow.assets.decoded(move.assets)
         for dag in move.written:
             by_version.setdefault(dag.bundle_version, []).append(dag)
+        folder = self._airflow.dags_folder
+        documents = {version: self._documents.checked(dags, move, folder) for version, dags in by_version.items()}
+        owned = self._airflow.assets.decoded(
+            move.assets
+        )  # some are of these documents, and nothing is decoded unvetted
         for bundle_version, dags in by_version.items():
-            checked = self._documents.checked(dags, move, self._airflow.dags_folder)
+            checked = documents[bundle_version]
             sources = {
                 document["dag"]["fileloc"]: dag.source or NO_SOURCE
                 for dag, (document, _) in zip(dags, checked, strict=True)
