@@ -25,8 +25,8 @@ spec:
   source: {image: {reference: "registry.example/bench:1"}}
   parser: {type: SinglePass, processes: 2}
 """
-PARSING_DEPTH = 2
-"""Below `dagbundle` is the parser's warm parent, and below that the children that parse."""
+PARSING_DEPTH = 4
+"""Below `dagbundle` are two processes that look after the parser, then the warm parser, then the children that parse."""
 
 
 class DagBundleApply:
