@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ from dagbundle.store.database import Mode
 from dagbundle.store.following import Target
 from dagbundle.store.lookups import Lookup
 from dagbundle.store.reader import DagReader
+
+_log = logging.getLogger(__name__)
 
 MOST_REFUSED = 20
 """Bundles that may fail in one refresh before all of it has failed."""
@@ -158,10 +161,11 @@ class TargetedStore(DagReader):
         for step in self.db.read(lambda c: target.overdue(c, names.keys())):
             try:
                 self.db.write(step)
-            except errors.StoreUnavailableError:
+            except errors.StoreUnavailableError as error:
                 lost += 1
                 if lost > MOST_LOST:
                     raise
+                _log.warning("overdue dates of some DAGs were not computed, the next upkeep tries again: %s", error)
 
     def _refresh(self, target: Target, names: Mapping[str, BundleKey]) -> tuple[BundleKey, ...]:
         return self.db.write(lambda c: following.refresh(c, self.db.tables, target, names))
