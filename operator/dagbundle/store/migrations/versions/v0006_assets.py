@@ -125,11 +125,11 @@ def _assets(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _row(document: dict[str, Any]) -> dict[str, Any] | None:
-    name, uri, group = document.get("name"), document.get("uri"), document.get("group") or ""
+    name, uri, group = document.get("name"), document.get("uri"), document.get("group")
     extra, watchers = document.get("extra") or {}, document.get("watchers") or []
     if not isinstance(name, str) or not isinstance(uri, str):
         return None
-    if group in ("", "asset", "dataset", "model"):
+    if not isinstance(group, str) or group in {"", "asset", "dataset", "model"}:
         group = "asset"
         if not extra and not watchers:
             return None
