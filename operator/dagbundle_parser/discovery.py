@@ -79,9 +79,8 @@ class Lister:
         self._shard = (shard, shards)
         self._exclude = frozenset(exclude)
         self._folders = [("", [])]
-        while (
-            self._folders or self._links
-        ):  # links last, so that a folder is listed where it lies, not where it is linked
+        while self._folders or self._links:
+            # links last, so that a folder is listed where it lies, not where it is linked
             path, rules = self._folders.pop() if self._folders else self._links.pop(0)
             self._list(path, rules)
         return sorted(self._found.values(), key=lambda file: file.path)

@@ -155,9 +155,8 @@ def _mounted(covered: dict[str, str], shared: str, gid: int, spare: Collection[i
         raise OSError
     before = os.stat("/")
     _check(libc.unshare(_CLONE_NEWNS))
-    _check(
-        libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None)
-    )  # hear of what is unmounted, tell nothing
+    # this namespace follows what is mounted and unmounted in the machine's, and changes nothing there
+    _check(libc.mount(b"none", b"/", None, ctypes.c_ulong(_MS_REC | _MS_SLAVE), None))
     for place, folder in covered.items():
         os.mkdir(folder, 0o700)
         os.chown(folder, 0, gid)

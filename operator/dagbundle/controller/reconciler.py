@@ -208,9 +208,8 @@ class Reconciler:
 
     def _read(self, body: Mapping[str, Any]) -> tuple[bundle_models.DagBundle, policy.Policy]:
         name = f"DagBundle {_name(body)}"
-        policy.tenant_of(
-            name, str(body["metadata"]["namespace"]), self._settings.grants
-        )  # where none is, no spec is kept
+        # of a bundle that no tenant owns no spec is kept, so this comes before the spec is validated
+        policy.tenant_of(name, str(body["metadata"]["namespace"]), self._settings.grants)
         resource = base.validate(bundle_models.DagBundle, _known_part(body), what=name)
         return resource, policy.resolve(resource, self._settings.grants)
 

@@ -59,10 +59,11 @@ class DagStore(TargetedStore):
         Raises:
             NotFoundError: The bundle is not registered.
         """
-        names = {"version": version, "template_hash": template_hash}
         new = bundles.new_id()
         return self.db.write(
-            lambda c: bundles.start_rollout(c, self.db.tables, bundle, new, subdirs=subdirs, spec=spec, **names)
+            lambda c: bundles.start_rollout(
+                c, self.db.tables, bundle, new, version=version, template_hash=template_hash, subdirs=subdirs, spec=spec
+            )
         )
 
     def attach_version(self, rollout_id: str, version: str) -> None:

@@ -25,13 +25,19 @@ LIBRARY = (
 )
 
 
-def test_a_library_that_helpers_import_is_imported_once_for_all_files(
-    newest: Airflow, write: Write, tmp_path: Path
-) -> None:
-    log = tmp_path / "log"
-    log.touch()
-    log.chmod(0o666)
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """A file that every user may write, in which the library notes its imports."""
+    made = tmp_path / "log"
+    made.touch()
+    made.chmod(0o666)
     tmp_path.chmod(0o755)
+    return made
+
+
+def test_a_library_that_helpers_import_is_imported_once_for_all_files(
+    newest: Airflow, write: Write, tmp_path: Path, log: Path
+) -> None:
     site = write(tmp_path / "site-packages", {"heavy/__init__.py": LIBRARY, "heavy/hooks.py": LIBRARY})
     files: dict[str, str | bytes] = {f"flow_{n}.py": FLOW.format(n) for n in range(8)}
     files |= {"common.py": "from team.hooks import HOOK\nDEFAULTS = {'retries': 2}\n", "team/__init__.py": ""}
@@ -43,12 +49,8 @@ def test_a_library_that_helpers_import_is_imported_once_for_all_files(
 
 
 def test_an_operator_that_yaml_names_is_imported_once_for_all_files(
-    newest: Airflow, write: Write, tmp_path: Path
+    newest: Airflow, write: Write, tmp_path: Path, log: Path
 ) -> None:
-    log = tmp_path / "log"
-    log.touch()
-    log.chmod(0o666)
-    tmp_path.chmod(0o755)
     churn = "from airflow.sdk import BaseOperator\nclass Churn(BaseOperator): ...\n"
     site = write(tmp_path / "site-packages", {"heavy/__init__.py": LIBRARY, "heavy/operators.py": LIBRARY + churn})
     flow = "flow_{0}:\n  default_args: {{start_date: 2026-01-01}}\n  schedule: null\n  tasks:\n    - {{task_id: a, "

@@ -26,10 +26,9 @@ def refused(airflow: adapter.Adapter, connection: Connection, candidates: Sequen
     Args:
         airflow: The installed Airflow.
         connection: In a transaction; nothing is written.
-        candidates: The DAGs.
+        candidates: DAGs that have an `access_control`.
     """
-    given = [item for item in candidates if item.content.header["dag"].get("access_control")]
-    if not given or not airflow.has_fab_permissions:
+    if not airflow.has_fab_permissions:
         return {}
     found: dict[str, Problem] = {}
     with session_in(connection) as session:
@@ -39,7 +38,7 @@ def refused(airflow: adapter.Adapter, connection: Connection, candidates: Sequen
             return {}
         known = manager.RESOURCE_DETAILS_MAP
         roles = {role.name for role in manager.get_all_roles()}
-        for item in given:
+        for item in candidates:
             why = next(_unknown(airflow.decoded(item.content.header).access_control, roles, known), None)
             if why:
                 found[item.dag_id] = Problem(

@@ -90,8 +90,8 @@ class AirflowTarget:
 
     def forbidden(self, connection: Connection, candidates: Sequence[Candidate], /) -> Mapping[str, Problem]:
         """Return what the database has no place for of DAGs that were not refused. See `permissions.refused`."""
-        given = any(item.content.header["dag"].get("access_control") for item in candidates)
-        return permissions.refused(self._airflow, connection, candidates) if given else {}
+        given = [item for item in candidates if item.content.header["dag"].get("access_control")]
+        return permissions.refused(self._airflow, connection, given) if given else {}
 
     def owners(self, connection: Connection, dag_ids: Collection[str], /) -> Mapping[str, str]:
         """Return the bundles, by their names in Airflow, in which these DAGs are live, whether they are ours or not."""
@@ -181,9 +181,7 @@ class AirflowTarget:
             by_version.setdefault(dag.bundle_version, []).append(dag)
         folder = self._airflow.dags_folder
         documents = {version: self._documents.checked(dags, move, folder) for version, dags in by_version.items()}
-        owned = self._airflow.assets.decoded(
-            move.assets
-        )  # some are of these documents, and nothing is decoded unvetted
+        owned = self._airflow.assets.decoded(move.assets)  # after the checks: some are of these documents
         for bundle_version, dags in by_version.items():
             checked = documents[bundle_version]
             sources = {
