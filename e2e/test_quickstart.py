@@ -49,7 +49,7 @@ def own(cluster: AnyCluster, uv: pathlib.Path, database: Database, tenant_image:
 
 
 @pytest.fixture
-def place(operator: Installation, database: Database, kubectl: Kubectl) -> Iterator[None]:  # noqa: ARG001 - goes last
+def place(operator: Installation, database: Database, kubectl: Kubectl) -> Iterator[None]:  # noqa: ARG001 - outlives the bundle
     """A cluster without the operator of the other stories, which comes back at the end."""
     operator.uninstall()
     try:

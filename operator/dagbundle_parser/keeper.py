@@ -23,7 +23,7 @@ from dagbundle_parser.descent import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, end_desc
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT)
 _estate = -1
-"""Where the process that parses says what is to be removed after it."""
+"""The pipe into which the process that parses writes the folders that the keeper removes at the end."""
 
 
 def keep(parse: Callable[[], int], *, report: int) -> int:

@@ -1,9 +1,9 @@
-"""Which files of a loader that gives way are another loader's files to load.
+"""Which YAML files are left to the Python files that load them.
 
-dag-factory's own way is a Python file beside the YAML, which loads it with defaults of its own. Then the DAGs are that
-file's, as in stock Airflow, and the YAML is not loaded a second time. Neither is YAML that such a file does not read
-and that lies beside or below it: stock Airflow publishes nothing of that. Children tell what they opened; of files that
-are not parsed again, closures say it.
+With dag-factory, a Python file beside the YAML loads it with defaults of its own. The DAGs belong to the Python file
+then, as in stock Airflow, and the YAML loader does not load the YAML again. It does not load YAML either that lies
+beside or below such a file and that the file does not read: stock Airflow publishes none of it. Children report which
+files they opened. For files that are not parsed again, the stored closures say it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ READ_BY, BESIDE = "//read-by", "//beside"
 
 @dataclasses.dataclass(frozen=True)
 class Left:
-    """Whose a file is.
+    """To which file another one is left.
 
     Attributes:
         key: READ_BY or BESIDE.
@@ -35,7 +35,7 @@ class Left:
 
 
 def left_of(known: KnownFile | None) -> Left | None:
-    """Whom a file was left to when it was reported last."""
+    """Return to which file this one was left in its last report."""
     for key in (READ_BY, BESIDE):
         reader = known.closure.get(key) if known is not None else None
         if isinstance(reader, str):
@@ -44,7 +44,7 @@ def left_of(known: KnownFile | None) -> Left | None:
 
 
 class Readers:
-    """Knows who reads what.
+    """Knows which files read which.
 
     Args:
         root: the bundle's root.
@@ -77,9 +77,9 @@ class Readers:
             self._by_path = None
 
     def of(self, path: str) -> Left | None:
-        """Whose a file is; None where it is its own loader's.
+        """Return to which file this one is left; None where its own loader loads it.
 
-        For a file whose child died before it told anything, what was known counts.
+        Where the reader's process died before it reported, the stored closure counts.
         """
         by_path = self._index()
         if path in by_path:
@@ -95,7 +95,7 @@ class Readers:
         return None
 
     def _index(self) -> dict[str, str]:
-        """Who reads each file that is read, the first by path; likewise who reads YAML in each folder."""
+        """Return the reader of each file that is read (the first by path), and fill the readers by folder."""
         if self._by_path is None:
             self._by_path, self._by_folder = {}, {}
             for reader in sorted(self._others):

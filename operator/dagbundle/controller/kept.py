@@ -1,7 +1,8 @@
-"""What the controller keeps in memory of a DagBundle that a watch brings: what it reads of it.
+"""What the controller keeps in memory of a DagBundle that a watch brings: the parts that it reads.
 
-Labels, annotations and managed fields are not read. In a namespace that no tenant owns, neither is the spec: the status
-only says that the namespace is not enabled. Else whoever may write DagBundles anywhere could fill the memory.
+It reads no labels, no managed fields and one annotation. In a namespace that no tenant owns it does not read the spec
+either: the status only says that the namespace is not enabled. A user who may write DagBundles in any namespace could
+fill the controller's memory otherwise.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class AssetDefinition(NamedTuple):
 
 
 class AssetOwner(NamedTuple):
-    """Whose an asset is, and what it is."""
+    """An asset's owner and definition."""
 
     bundle: BundleKey
     digest: str

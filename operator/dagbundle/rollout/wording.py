@@ -18,7 +18,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def said(problems: Collection[FileProblem]) -> str:
-    """Quote the first errors, for who has nothing but the condition; the rest is in the store."""
+    """Quote the first errors, for readers who see only the condition; the store has all of them."""
     quoted = []
     for item in list(problems)[:_QUOTED]:
         kind, text = item.problem.kind, item.problem.message.strip().partition("\n")[0].strip()

@@ -1,8 +1,8 @@
-"""Whose an asset of Airflow's is: the first bundle that publishes a definition of it has it until its last one goes.
+"""The owners of Airflow's assets: the first bundle that publishes a definition, until its last definition goes.
 
-What a content says of assets is stored beside it (`asset`), so whoever still defines one is a query. `asset_owner` has
-one row for each asset that is somebody's; it is locked while a publish decides about it, so that two bundles cannot
-both take one.
+What a content says of assets is stored beside it (`asset`), so a query finds the bundles that define an asset.
+`asset_owner` has one row for each asset with an owner. A publish locks the row while it decides, so that two bundles
+cannot both take the asset.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def store(connection: Connection, tables: Tables, stored: Iterable[tuple[int, Da
 def owners(
     connection: Connection, tables: Tables, keys: Collection[str], *, share: bool = False
 ) -> dict[str, AssetOwner]:
-    """Return whose these assets are, by key, without those that are nobody's.
+    """Return the owners of these assets, by key, without assets that have no owner.
 
     Args:
         connection: In a transaction.
@@ -63,11 +63,11 @@ def owners(
 def refused(
     candidates: Collection[Candidate], found: Mapping[str, AssetOwner], mine: BundleKey
 ) -> tuple[list[FileProblem], list[Claim]]:
-    """Return what is wrong with DAGs that define assets of other bundles' otherwise, and what they wait for.
+    """Return what is wrong with DAGs that define another bundle's assets differently, and what they wait for.
 
     Args:
         candidates: DAGs that a publication would write.
-        found: Whose the assets are that they name.
+        found: The owners of the assets that they name.
         mine: The bundle's key.
     """
     problems: list[FileProblem] = []
@@ -93,7 +93,7 @@ def settle(
     *,
     enforce: bool,
 ) -> dict[str, Json]:
-    """Say whose assets are, now that the pointers have moved.
+    """Set the owners of assets, now that the pointers have moved.
 
     Args:
         connection: In the publishing transaction.
@@ -179,7 +179,7 @@ def _defined_in(
 
 
 def _held(connection: Connection, tables: Tables, keys: Collection[str]) -> dict[str, AnyRow]:
-    """Lock whose these assets are."""
+    """Lock and return the rows of these assets' owners."""
     table = tables.asset_owner
     rows = connection.execute(
         sa.select(table).where(bulk.is_in(connection, table.c.key, keys)).order_by(table.c.key).with_for_update()
@@ -206,7 +206,7 @@ def _refuse_owned(
 
 
 def handed_over(connection: Connection, tables: Tables) -> frozenset[str]:
-    """Return the claims of definitions of which the asset is nobody's, the claimant's, or defined so by now."""
+    """Return the claims that can be settled: the asset has no owner, is the claimant's, or has this definition now."""
     claim, table = tables.claim, tables.asset_owner
     key, digest = sa.func.substr(claim.c.dag_id, 7, 64), sa.func.substr(claim.c.dag_id, 72)
     rows = connection.execute(

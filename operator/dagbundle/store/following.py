@@ -50,7 +50,7 @@ class Target(Protocol):
 
     @property
     def owns_assets(self) -> bool:
-        """Whether an asset belongs to the bundle that defines it; False lets whoever writes last define it."""
+        """Whether an asset belongs to the bundle that defines it; False: the DAG that is written last defines it."""
         ...
 
     def move(self, connection: Connection, move: Move, /) -> None:

@@ -1,8 +1,8 @@
 """Which live DAGs give way to another bundle that defines them.
 
-A DAG is kept while its file is broken. Where all that is wrong with the file is that it waits for what another bundle
-owns, and the bundle defines the DAG nowhere any more, it is kept only until that wait ends. Two bundles that exchange
-dag_ids wait for each other's kept DAG: so such a one gives way.
+A DAG is kept while its file is broken. Where the file is broken only because it waits for something that another
+bundle owns, and the bundle defines the DAG nowhere any more, the DAG is kept until that wait ends. Two bundles that
+exchange dag_ids wait for each other's kept DAG. So a DAG that is kept for that reason gives way.
 """
 
 from __future__ import annotations

@@ -195,7 +195,10 @@ def _is_overdue(dag: sa.Table) -> sa.ColumnElement[bool]:
 
 
 def _overdue(dag: sa.Table, ours: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    """Find DAGs whose dates are overdue: of each bundle the most overdue ones first, so that none crowds others out."""
+    """Find DAGs whose dates are overdue: of each bundle the most overdue ones first.
+
+    Chance decides among bundles. In a fixed order the same bundles would take all places each time.
+    """
     turn = sa.func.row_number().over(partition_by=dag.c.bundle_name, order_by=dag.c.next_dagrun_create_after)
     ranked = sa.select(dag.c.dag_id, turn.label("turn")).where(ours, _is_overdue(dag)).subquery()
     return (

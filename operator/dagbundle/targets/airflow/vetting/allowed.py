@@ -44,8 +44,8 @@ class Allowed:
         executors: Names that a task may choose; None allows any, as for `pools` and `queues`.
         pools: Likewise.
         queues: Likewise.
-        shared_assets: Whether any bundle may define an asset that another one defines otherwise: whoever writes last
-            has it, as in stock Airflow.
+        shared_assets: Whether bundles may define one asset differently: the DAG that is written last counts, as in
+            stock Airflow.
         notifiers: Returns what `callbacks` None means. A function, since looking for it takes a moment.
     """
 
