@@ -26,7 +26,7 @@ spec:
   parser: {type: SinglePass, processes: 2}
 """
 PARSING_DEPTH = 4
-"""Below `dagbundle` are two processes that look after the parser, then the warm parser, then the children that parse."""
+"""Below `dagbundle` are two processes that look after the parser, then the warm parser, then its children."""
 
 
 class DagBundleApply:
