@@ -59,7 +59,10 @@ def _check_determinism(prepared: _Prepared, *, quiet: bool, out: output.Format) 
     from dagbundle.engine import determinism  # noqa: PLC0415 - likewise
 
     with progress.shown(quiet=quiet) as watch:
-        drifts = determinism.check(prepared.resource, prepared.runtime_with_seed, watch=watch)
+        try:
+            drifts = determinism.check(prepared.resource, prepared.runtime_with_seed, watch=watch)
+        except errors.RunError as error:
+            raise inputs.with_python_hint(error) from None
     report.drift(drifts, out)
     if drifts:
         raise typer.Exit(Exit.DIFFERENT)

@@ -20,9 +20,10 @@ class Exit(enum.IntEnum):
     KEPT_BACK = 3
     """Published, but something was kept back: broken files, or a subdir. `parse`, `diff`: there are broken files."""
     BLOCKED = 4
-    """Nothing was published: a guard, `onImportError: Fail`, a run that did not finish, a hold, `suspend`."""
+    """Nothing was published: a guard, `onImportError: Fail`, a hold, `suspend`, files that changed meanwhile."""
     FAILED = 5
-    """Not carried out: the parser, the database or the cluster said no, or you did; or the output cannot be written."""
+    """Not carried out: a run did not finish; the parser, the database, the target or the cluster said no, or you did;
+    or the output cannot be written."""
     INTERNAL = 70
     """A fault of dagbundle itself, with its traceback: please report it (70 is EX_SOFTWARE)."""
     RETRY = 75

@@ -43,6 +43,13 @@ PYTHON_HINT = (
 )
 
 
+def with_python_hint(error: errors.DagBundleError) -> errors.DagBundleError:
+    """Add to an error how to name the interpreter, where it says that the one that was taken has no Airflow."""
+    if "AirflowNotInstalled" in error.message:
+        error.hint = PYTHON_HINT
+    return error
+
+
 def resource(path: pathlib.Path, bundle: str | None = None) -> bundle_models.DagBundle:
     """Read and validate one DagBundle.
 

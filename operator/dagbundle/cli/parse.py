@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dagbundle import errors
 from dagbundle.cli import inputs, options, output, progress, roots
 from dagbundle.cli.exits import Exit
 from dagbundle.runtime.process import ParserProcess
@@ -83,8 +82,7 @@ def _parsed(
         )
     (run,) = sink.outcomes()
     if not run.closed:
-        hint = inputs.PYTHON_HINT if "AirflowNotInstalled" in run.failure else ""
-        raise errors.RunError(f"{selected.root} could not be parsed: {run.failure}", hint=hint)
+        raise inputs.with_python_hint(collecting.error_of(run, f"{selected.root} could not be parsed"))
     return sink
 
 

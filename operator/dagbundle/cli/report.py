@@ -14,7 +14,7 @@ import typer
 from dagbundle import errors, targets
 from dagbundle.cli import inputs, output
 from dagbundle.cli.exits import Exit
-from dagbundle.engine import changes, determinism
+from dagbundle.engine import changes, collecting, determinism
 from dagbundle.engine.applied import Applied
 from dagbundle.rollout import diff
 from dagbundle.rollout.model import Change, FileProblem, RunOutcome, Verdict, short_version
@@ -69,10 +69,21 @@ def opened_store(
         yield store
 
 
+_DECISIONS = frozenset(
+    {"EmptyListing", "Held", "ImportErrors", "SourceChanged", "Suspended", "TooManyImportErrors", "TooManyRemovedDags"}
+)
+"""Reasons of blocks that somebody or a guard decided. With every other reason something could not be carried out."""
+
+
 def exit_of(applied: Applied) -> Exit:
-    """Return the exit code that an apply, a dry run or a rollback ends with."""
+    """Return the exit code that an apply, a dry run or a rollback ends with.
+
+    What also ends as an error, in `parse` or a rollback, has the code of that error.
+    """
     if applied.judgement.verdict is Verdict.BLOCK:
-        return Exit.BLOCKED
+        if applied.judgement.reason in _DECISIONS:
+            return Exit.BLOCKED
+        return Exit.USAGE if any(collecting.is_manifest_invalid(run) for run in applied.runs) else Exit.FAILED
     return Exit.OK if applied.judgement.ready or applied.judgement.reason == "RolledBack" else Exit.KEPT_BACK
 
 
@@ -145,9 +156,9 @@ def differences(
         return ended
     _explained(found)
     _problems(problems)
-    if judgement and ended in {Exit.KEPT_BACK, Exit.BLOCKED}:
+    if judgement and ended not in {Exit.OK, Exit.DIFFERENT}:
         verb = "Blocked: " if judgement.verdict is Verdict.BLOCK else "Not all could be compared: "
-        colour = typer.colors.RED if ended is Exit.BLOCKED else typer.colors.YELLOW
+        colour = typer.colors.RED if judgement.verdict is Verdict.BLOCK else typer.colors.YELLOW
         typer.secho(f"{verb}{judgement.reason}: {output.printable(judgement.message)}", fg=colour)
         if compared and any("AirflowNotInstalled" in run.failure for run in compared.runs):
             typer.echo(f"Hint: {inputs.PYTHON_HINT}")

@@ -258,6 +258,22 @@ def known_document(known: Mapping[str, KnownFile]) -> dict[str, dict[str, Any]]:
     }
 
 
+def error_of(run: RunOutcome, what: str) -> errors.DagBundleError:
+    """Return the error of a run that did not finish, for who has nothing to say without it.
+
+    Args:
+        run: The run.
+        what: What could not be done.
+    """
+    kind = errors.ResourceError if is_manifest_invalid(run) else errors.RunError
+    return kind(f"{what}: {run.failure}")
+
+
+def is_manifest_invalid(run: RunOutcome) -> bool:
+    """Tell whether the parser refused the bundle's manifest, which this side looks at as far as it knows it."""
+    return run.failure.startswith("ManifestInvalid:")
+
+
 @dataclass(slots=True)
 class _Run:
     files: list[FileOutcome] = field(default_factory=list)

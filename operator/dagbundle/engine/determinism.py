@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dagbundle import errors
 from dagbundle.engine import collecting, events
 from dagbundle.engine.engine import airflow_name_of, key_of
 from dagbundle.resources import bundle as bundle_models
@@ -41,6 +40,7 @@ def check(
 
     Raises:
         RunError: A run did not finish.
+        ResourceError: The parser refused the bundle's manifest.
     """
     first, second = (_parse(resource, runtime(seed), watch) for seed in SEEDS)
     return tuple(
@@ -64,7 +64,7 @@ def _parse(
     )
     for run in sink.outcomes():
         if not run.closed:
-            raise errors.RunError(f"the run of subdir {run.subdir} did not finish: {run.failure}")
+            raise collecting.error_of(run, f"the run of subdir {run.subdir} did not finish")
     return {(path, content.dag_id): content for path, file in sorted(sink.files.items()) for content in file.contents}
 
 

@@ -121,7 +121,7 @@ def test_no_airflow_names_the_option_the_variable_and_the_project_file(
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
     (tmp_path / "pyproject.toml").write_text('[tool.dagbundle]\npython = "bare/bin/python"\n')
     refused = command("parse", str(folder), code=5)
-    applied = command("apply", "-f", "resource.yaml", "--local", "--folder", str(folder), code=4)
+    applied = command("apply", "-f", "resource.yaml", "--local", "--folder", str(folder), code=5)
     for said in (refused.err, applied.out):
         for word in ("--python", "DAGBUNDLE_PYTHON", "[tool.dagbundle]"):
             assert word in said
@@ -165,7 +165,7 @@ def test_an_environment_without_airflow_is_told_and_nothing_is_published(
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
     answer = command(
         "apply", "-f", str(folder.parent / "resource.yaml"), "--local", "--folder", str(folder),
-        "--python", str(tmp_path / "bare/bin/python"), code=4,
+        "--python", str(tmp_path / "bare/bin/python"), code=5,
     )  # fmt: skip
     assert "RunFailed" in answer.out
     assert "irflow" in answer.out
@@ -174,7 +174,7 @@ def test_an_environment_without_airflow_is_told_and_nothing_is_published(
 def test_a_manifest_chooses_the_parser_where_the_resource_does_not(command: Command, bundle: MakeBundle) -> None:
     folder = bundle(a=PLAIN.format("a", "x"))
     (folder / "dagbundle.yaml").write_text("version: v1beta\nbundle_parser: NoSuchBundleParser\n")
-    found = apply(command, folder, code=4)
+    found = apply(command, folder, code=5)
     assert found["reason"] == "RunFailed"
     assert "NoSuch" in str(found["message"])
     assert "SinglePass" in str(found["message"])

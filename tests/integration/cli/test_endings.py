@@ -82,17 +82,48 @@ def test_broken_files_are_no_difference_neither_where_their_dags_are_let_go(publ
 
 def test_a_misspelled_subdir_is_never_no_difference(published: Bundle) -> None:
     published.file.write_text(published.file.read_text().replace("}}}", "}}, subdirs: [{path: ingset}]}"))
-    found = published("diff", "--exit-code", code=4)
-    assert (found["outcome"], found["reason"]) == ("BLOCKED", "RunFailed")
+    found = published("diff", "--exit-code", code=5)
+    assert (found["outcome"], found["reason"]) == ("FAILED", "RunFailed")
     assert "ingset" in str(found["message"])
-    assert published("apply", "--local", "--dry-run", code=4)["outcome"] == "BLOCKED"
-    assert published.text("diff", "--exit-code", code=4).startswith("Blocked: RunFailed: ")
+    assert published("apply", "--local", "--dry-run", code=5)["outcome"] == "FAILED"
+    assert published.text("diff", "--exit-code", code=5).startswith("Blocked: RunFailed: ")
 
 
-def test_an_interpreter_without_airflow_is_never_no_difference(published: Bundle, tmp_path: pathlib.Path) -> None:
+PARSING = {
+    "apply": ["apply", "--local"],
+    "apply --dry-run": ["apply", "--local", "--dry-run"],
+    "apply --check-determinism": ["apply", "--local", "--check-determinism"],
+    "dags reserialize": ["dags", "reserialize"],
+    "diff": ["diff", "--exit-code"],
+    "parse": ["parse"],
+}
+"""Every command that parses a bundle's files."""
+MANIFEST = "version: v1beta\n"
+CAUSES = {
+    "no interpreter": ("", "no-such-python", 2, "no interpreter"),
+    "no Airflow": ("", "bare/bin/python", 5, "AirflowNotInstalled"),
+    "an invalid manifest": (f"{MANIFEST}nonsense: 1\n", "", 2, "nonsense"),
+    "a manifest that the parser refuses": (
+        f"{MANIFEST}bundle_config: {{loaders: {{nonsense: {{}}}}}}\n", "", 2, "ManifestInvalid",
+    ),
+    "an unknown parser": (f"{MANIFEST}bundle_parser: Nonsense\n", "", 5, "UnknownParser"),
+}  # fmt: skip
+"""What goes wrong: a manifest, an interpreter, the exit code, and a word of the message."""
+
+
+@pytest.mark.parametrize("name", PARSING)
+def test_one_cause_has_one_exit_code_in_every_command_that_parses(
+    command: Command, bundle: MakeBundle, tmp_path: pathlib.Path, name: str
+) -> None:
+    folder = bundle(a=PLAIN.format("a", "old"))
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
-    found = published("diff", "--exit-code", python=str(tmp_path / "bare/bin/python"), code=4)
-    assert (found["outcome"], found["reason"]) == ("BLOCKED", "RunFailed")
+    files = [str(folder)] if name == "parse" else ["-f", "resource.yaml", "--folder", str(folder)]
+    for cause, (manifest, python, code, word) in CAUSES.items():
+        (folder / "dagbundle.yaml").write_text(manifest or MANIFEST)
+        answer = command(*PARSING[name], *files, "--python", python or airflow.python(), "-o", "json", code=None)
+        assert answer.code == code, (cause, answer.out, answer.err)
+        assert answer.data["outcome"] == {2: "USAGE", 5: "FAILED"}[code], cause
+        assert word in str(answer.data.get("message") or answer.data["error"]["message"]), cause
 
 
 def test_a_suspended_bundle_is_never_no_difference(published: Bundle) -> None:

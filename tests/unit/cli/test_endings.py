@@ -18,8 +18,10 @@ import typer.main
 import yaml
 
 from dagbundle import errors
-from dagbundle.cli import endings, inputs, output, program
+from dagbundle.cli import endings, inputs, output, program, report
 from dagbundle.cli.exits import Exit
+from dagbundle.engine.applied import Applied
+from dagbundle.rollout.model import BundleKey, Judgement, RunOutcome, Verdict
 
 DOCUMENT = (pathlib.Path(__file__).parents[3] / "docs/cli.md").read_text()
 DAGBUNDLE = [sys.executable, "-m", "dagbundle.cli.main"]
@@ -105,6 +107,25 @@ def test_every_error_of_the_tree_is_in_the_table_with_its_outcome() -> None:
         "InternalError": "INTERNAL",
         "Interrupted": "INTERRUPTED",
     }
+
+
+@pytest.mark.parametrize("error", [errors.TargetError("x"), errors.ContentError("x"), errors.RunError("x")])
+def test_a_cause_that_blocks_an_apply_ends_it_as_the_error_ends_another_command(error: errors.DagBundleError) -> None:
+    reason = getattr(error, "reason", "RunFailed")
+    blocked = Judgement(Verdict.BLOCK, reason, "x", ready=False)
+    assert report.exit_of(Applied(BundleKey("team", "b"), "", blocked)) is endings.code_of(error)
+
+
+def test_every_reason_of_the_table_of_causes_ends_as_it_says() -> None:
+    table = DOCUMENT.partition("| cause | outcome |")[2].partition("What went wrong decides")[0]
+    rows = re.findall(r"^\| (.*) \| (\w+) \|$", table, re.MULTILINE)
+    told = {word: outcome for cause, outcome in rows for word in re.findall(r"`([A-Z][a-z]\w+)`", cause)}
+    kinds = {"ManifestInvalid", "AirflowNotInstalled", "UnknownParser"}
+    assert kinds < told.keys()
+    for word, outcome in told.items():
+        run = RunOutcome(".", closed=False, failure=f"{word}: x" if word in kinds else "x")
+        blocked = Judgement(Verdict.BLOCK, "RunFailed" if word in kinds else word, "x", ready=False)
+        assert report.exit_of(Applied(BundleKey("team", "b"), "", blocked, (run,))).name == outcome, word
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
