@@ -17,6 +17,9 @@ import typer
 
 from dagbundle.cli.exits import Exit
 
+_LAST_LINES, _LAST_WIDTH = 20, 200
+"""How many lines are shown of the end of a text, and how much of each."""
+
 
 class Format(enum.StrEnum):
     """How to show an answer."""
@@ -89,6 +92,15 @@ def block(text: str, indent: str) -> str:
     """Escape control characters but line ends and tabs, and indent every line."""
     lines = text.expandtabs(4).splitlines() or [""]
     return "\n".join(f"{indent}{printable(line)}" for line in lines)
+
+
+def end_of(text: str) -> str:
+    """Return the last lines of a long text, and say how many there were before."""
+    lines = text.rstrip().expandtabs(4).splitlines()
+    shown = lines[-_LAST_LINES:]
+    shown = [line if len(line) <= _LAST_WIDTH else f"{line[:_LAST_WIDTH]}…" for line in shown]
+    left_out = len(lines) - len(shown)
+    return "\n".join([f"… {counted(left_out, 'line')} before"] * bool(left_out) + shown)
 
 
 def counted(number: int, noun: str) -> str:

@@ -14,6 +14,7 @@ from dagbundle.runtime.process import ParserProcess
 
 if TYPE_CHECKING:
     from dagbundle.engine.collecting import MemorySink
+    from dagbundle.rollout.model import Problem
 
 
 def parse(
@@ -32,6 +33,9 @@ def parse(
     file_timeout: Annotated[
         str, typer.Option("--file-timeout", help="Longest time for one file: `30s`, `2m`.")
     ] = "30s",
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show what good files print, too, not only what broken ones do.")
+    ] = False,
     python: options.Python = None,
     quiet: options.Quiet = False,
     out: options.Output = output.Format.TEXT,
@@ -44,7 +48,7 @@ def parse(
     skipped = _skipped(sink)
     ended = Exit.KEPT_BACK if any(file.outcome.problems for file in sink.files.values()) else Exit.OK
     if out is output.Format.TEXT:
-        _show(sink, skipped)
+        _show(sink, skipped, verbose=verbose)
     else:
         output.document(_document(sink, skipped), out, ended)
     raise typer.Exit(ended)
@@ -101,7 +105,7 @@ def _skipped(sink: MemorySink) -> list[str]:
     return paths
 
 
-def _show(sink: MemorySink, skipped: Sequence[str]) -> None:
+def _show(sink: MemorySink, skipped: Sequence[str], *, verbose: bool) -> None:
     dags = broken = 0
     for path, file in sorted(sink.files.items()):
         outcome = file.outcome
@@ -120,11 +124,19 @@ def _show(sink: MemorySink, skipped: Sequence[str]) -> None:
         for warning in outcome.warnings:
             text = f"    {output.printable(warning.category)}: {output.printable(warning.message)}"
             typer.secho(text, fg=typer.colors.YELLOW)
+        if file.output.strip() and (outcome.problems or verbose) and not _is_quoted(outcome.problems):
+            typer.echo(f"    It printed {output.counted(file.printed, 'byte')}, last:")
+            typer.echo(output.block(output.end_of(file.output), "        "))
     for path in skipped:
         text = "skipped: .airflowignore names it, or it does not look like it holds DAGs"
         typer.echo(f"{output.printable(path)}  {text}")
     counts = ((len(sink.files), "file"), (dags, "DAG"), (broken, "broken file"))
     typer.echo(", ".join(output.counted(number, noun) for number, noun in counts))
+
+
+def _is_quoted(problems: Sequence[Problem]) -> bool:
+    """Tell whether an error quotes what the file printed, as that of a file whose process died does."""
+    return any("\nIt printed last:\n" in problem.message for problem in problems)
 
 
 def _document(sink: MemorySink, skipped: Sequence[str]) -> dict[str, Any]:
@@ -151,6 +163,7 @@ def _document(sink: MemorySink, skipped: Sequence[str]) -> dict[str, Any]:
                 "warnings": output.plain(file.outcome.warnings),
                 "loader": file.loader,
                 "memory": file.memory,
+                "output": {"bytes": file.printed, "text": file.output},
             }
             for path, file in sorted(sink.files.items())
         ],

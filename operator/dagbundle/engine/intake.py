@@ -21,6 +21,8 @@ from dagbundle.rollout.model import (
     StagedFile,
 )
 
+MAX_OUTPUT = 8 * 1024
+"""Characters that are kept of the end of what a file printed."""
 MAX_LINE = 2**31 - 1
 """The largest number of a line that a database's integer holds."""
 
@@ -55,6 +57,8 @@ def take(record: protocol.File, run: plan.RunPlan) -> StagedFile:
         sources={storable(path): storable(text, limit=None) for path, text in record.sources.items()},
         loader=storable(record.loader),
         memory=record.memory,
+        printed=record.output.bytes if record.output else 0,
+        output=storable(record.output.text[-MAX_OUTPUT:]) if record.output else "",
     )
 
 

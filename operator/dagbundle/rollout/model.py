@@ -321,3 +321,7 @@ class StagedFile:
     loader: str = "python"
     memory: int = 0
     """Peak resident bytes of the child that parsed it; 0 when unknown."""
+    printed: int = 0
+    """Bytes that it wrote to its standard output and error."""
+    output: str = ""
+    """The end of that. It is shown to authors and never stored."""

@@ -73,6 +73,36 @@ def test_parse_refuses_a_manifest_that_an_apply_refuses(
     assert told in command("parse", str(folder), "--python", airflow.python(), code=code).err
 
 
+def test_parse_shows_what_a_broken_file_printed_last_and_with_verbose_a_good_one_too(
+    command: Command, bundle: MakeBundle
+) -> None:
+    printing = (
+        "import sys\n{0}for n in range(30):\n    print('line', n, flush=True)\nprint('\\x1b[31mred', file=sys.stderr)\n"
+    )
+    folder = bundle(
+        bad=printing.format(DAG) + "1 / 0\n",
+        good=DAG + "print('all is well')\ndag = DAG('good')\n",
+        silent=PLAIN.format("silent", "x"),
+    )
+    arguments = ("parse", str(folder), "--python", airflow.python())
+    told = command(*arguments, code=3).out
+    assert "        line 29\n" in told
+    assert "line 5\n" not in told
+    assert "\\x1b[31mred" in told
+    assert "all is well" not in told
+    assert "    It printed 12 bytes, last:\n        all is well\n" in command(*arguments, "--verbose", code=3).out
+    files = {file["path"]: file["output"] for file in command(*arguments, "-o", "json", code=3).data["files"]}
+    assert files["good.py"] == {"bytes": 12, "text": "all is well\n"}
+    assert files["silent.py"] == {"bytes": 0, "text": ""}
+    assert "line 0\n" in files["bad.py"]["text"]
+
+
+def test_parse_says_once_what_a_file_printed_whose_process_died(command: Command, bundle: MakeBundle) -> None:
+    folder = bundle(dead=DAG + "import os\nprint('the last words', flush=True)\nos._exit(3)\n")
+    told = command("parse", str(folder), "--python", airflow.python(), "--verbose", code=3).out
+    assert told.count("the last words") == 1
+
+
 def test_parse_takes_single_files(command: Command, bundle: MakeBundle) -> None:
     folder = bundle(one=PLAIN.format("one", "x"), two=PLAIN.format("two", "x"), three=PLAIN.format("three", "x"))
     answer = command("parse", str(folder / "one.py"), str(folder / "two.py"), "--python", airflow.python())
