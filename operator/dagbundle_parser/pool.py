@@ -317,7 +317,9 @@ class Pool:
         path = assignment.file.path
         problem = self._diagnose(child, assignment)
         output = self._output(child, may_tell=True)
-        problem = dataclasses.replace(problem, message=problem.message + last_words(str(output["text"])))
+        problem = dataclasses.replace(
+            problem, message=problem.message + last_words(str(output["text"]), assignment.file)
+        )
         record = {
             "path": path,
             "status": "parsed",

@@ -134,9 +134,12 @@ def _show(sink: MemorySink, skipped: Sequence[str], *, verbose: bool) -> None:
     typer.echo(", ".join(output.counted(number, noun) for number, noun in counts))
 
 
+_QUOTED = ("\nIt printed last:\n", "\nIt was in, innermost call first:\n")
+
+
 def _is_quoted(problems: Sequence[Problem]) -> bool:
-    """Tell whether an error quotes what the file printed, as that of a file whose process died does."""
-    return any("\nIt printed last:\n" in problem.message for problem in problems)
+    """Tell whether an error says what was in the output, as that of a file whose process died does."""
+    return any(mark in problem.message for problem in problems for mark in _QUOTED)
 
 
 def _document(sink: MemorySink, skipped: Sequence[str]) -> dict[str, Any]:

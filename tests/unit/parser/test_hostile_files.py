@@ -29,6 +29,12 @@ HOSTILE: dict[str, str | bytes] = {
     "unprintable_error.py": "DAGS = {}\nclass Odd(Exception):\n    def __str__(self): raise ValueError\nraise Odd\n",
     "interrupt.py": "import os, signal\nDAGS = {}\nos.kill(os.getpid(), signal.SIGINT)\nwhile True: pass\n",
     "segfault.py": "import ctypes\nDAGS = {}\nctypes.string_at(0)\n",
+    "segfault_below.py": (
+        "import crashing\nDAGS = {}\nprint('the last words', flush=True)\ncrashing.deeper(1)\n"
+    ),
+    "crashing.py": (
+        "import ctypes\ndef deeper(n):\n    if n:\n        return deeper(n - 1)\n    ctypes.string_at(0)\nDAGS = {}\n"
+    ),
     "abort.py": "import os\nDAGS = {}\nos.abort()\n",
     "endless.py": "DAGS = {}\ndef spin():\n    while True:\n        pass\nspin()\n",
     "endless_catching.py": "DAGS = {}\nwhile True:\n    try:\n        while True: pass\n    except BaseException: pass\n",
@@ -166,12 +172,22 @@ def test_a_hostile_file_gets_one_error_that_says_what_happened(
     ("path", "text"),
     [
         ("says_and_dies.py", "It printed last:\n  the last words"),
+        ("segfault.py", "\nIt was in, innermost call first:\n  segfault.py, line 3, in <module>"),
+        ("segfault_below.py", "\n  crashing.py, line 5, in deeper\n  crashing.py, line 4, in deeper\n"),
+        ("segfault_below.py", "\nIt printed last:\n  the last words"),
         ("memory.py", "of which a file may use 512 MiB"),
         ("group.py", "\n  ValueError: first\n  ExceptionGroup: inner (1 sub-exception)\n    KeyError: 'second'"),
     ],
 )
 def test_an_error_says_what_its_author_needs(report: Report, path: str, text: str) -> None:
     assert text in report.error(path)["message"]
+
+
+def test_an_error_of_a_crash_has_no_line_of_the_dump_besides_the_places(report: Report) -> None:
+    for path in ("segfault.py", "segfault_below.py", "abort.py"):
+        message = report.error(path)["message"]
+        assert not any(word in message for word in ("Fatal Python error", "Extension modules", "dagbundle_parser"))
+        assert "/bundle/" not in message
 
 
 def test_a_timeouts_traceback_shows_where_the_file_hangs(report: Report) -> None:
