@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,6 +47,7 @@ def parse(
         selected = roots.select(paths, root)
         sink = _parsed(selected, python, parser, file_timeout=file_timeout, processes=processes, quiet=quiet)
     skipped = _skipped(sink)
+    _settle(sink)
     ended = Exit.KEPT_BACK if any(file.outcome.problems for file in sink.files.values()) else Exit.OK
     if out is output.Format.TEXT:
         _show(sink, skipped, verbose=verbose)
@@ -103,6 +105,24 @@ def _skipped(sink: MemorySink) -> list[str]:
     for path in paths:
         del sink.files[path]
     return paths
+
+
+def _settle(sink: MemorySink) -> None:
+    """Add what an apply would say of dag_ids that two files define."""
+    from dagbundle.rollout import duplicates, judge  # noqa: PLC0415 - loaded while the parser comes up
+    from dagbundle.rollout.model import BundleKey, Live, ParseWarning  # noqa: PLC0415 - likewise
+
+    files = {(".", path): file.outcome for path, file in sink.files.items()}
+    broken = {place: list(outcome.problems) for place, outcome in files.items() if outcome.problems}
+    _, twice = judge.settle(files, broken, Live(BundleKey("local", "parse")))
+    for (_, path), problems in broken.items():
+        outcome = sink.files[path].outcome._replace(problems=tuple(problems))
+        sink.files[path] = dataclasses.replace(sink.files[path], outcome=outcome)
+    for item in twice:
+        file = sink.files[item.loser]
+        message = f"{duplicates.problem(item).message}; an apply would publish this file without it"
+        warnings = (*file.outcome.warnings, ParseWarning("DuplicateDagId", message))
+        sink.files[item.loser] = dataclasses.replace(file, outcome=file.outcome._replace(warnings=warnings))
 
 
 def _show(sink: MemorySink, skipped: Sequence[str], *, verbose: bool) -> None:

@@ -150,7 +150,7 @@ def _draft(
                 )
         if problems:
             broken[subdir, path] = problems
-    definitions, twice = _settle(files, broken, live)
+    definitions, twice = settle(files, broken, live)
     changes = [*_defined(definitions, live), *_undefined(definitions, broken, live, policy, scope)]
     return _Draft(
         changes=tuple(sorted(changes, key=_dag_id)),
@@ -194,10 +194,19 @@ def _owned(dag_id: str, owner: BundleKey, mine: BundleKey) -> Problem:
     )
 
 
-def _settle(
+def settle(
     files: Mapping[Place, FileOutcome], broken: dict[Place, list[Problem]], live: Live
 ) -> tuple[dict[str, _Definition], Collection[duplicates.Twice]]:
-    """Give every dag_id one place; files that get none of theirs become broken (added to `broken`)."""
+    """Give every dag_id one place.
+
+    Args:
+        files: What was parsed.
+        broken: Problems of files that define nothing. Files that get none of their dag_ids are added.
+        live: Where a dag_id is live, it stays.
+
+    Returns:
+        Where each dag_id is defined, and what files do not get that are published with the rest.
+    """
     settled: dict[str, _Definition] = {}
     contested: dict[str, list[_Definition]] = {}
     for place, file in files.items():

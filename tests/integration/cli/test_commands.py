@@ -97,6 +97,25 @@ def test_parse_shows_what_a_broken_file_printed_last_and_with_verbose_a_good_one
     assert "line 0\n" in files["bad.py"]["text"]
 
 
+def test_parse_refuses_a_dag_id_of_two_files_as_an_apply_does(command: Command, bundle: MakeBundle) -> None:
+    one, two = (PLAIN.format(name, "x") for name in ("one", "two"))
+    folder = bundle(a=one, b=one, c=one + two)
+    arguments = ("parse", str(folder), "--python", airflow.python())
+    files = command(*arguments, "-o", "json", code=3).data["files"]
+    errors = {file["path"]: [error["message"] for error in file["errors"]] for file in files}
+    applied = apply(command, folder, code=3)
+    assert {item["path"]: [item["message"]] for item in applied["problems"]} == {  # type: ignore[attr-defined] # JSON
+        path: found for path, found in errors.items() if found
+    }
+    assert list(errors) == ["a.py", "b.py", "c.py"]
+    assert [bool(found) for found in errors.values()] == [False, True, False]
+    (warning,) = files[2]["warnings"]
+    assert warning["message"].startswith("dag_id 'one' is also defined in a.py, which comes first: rename one")
+    told = command(*arguments, code=3).out
+    assert "    DuplicateDagId\n        dag_id 'one' is also defined in a.py" in told
+    assert told.splitlines()[-1] == "3 files, 4 DAGs, 1 broken file"
+
+
 def test_parse_says_once_what_a_file_printed_whose_process_died(command: Command, bundle: MakeBundle) -> None:
     folder = bundle(dead=DAG + "import os\nprint('the last words', flush=True)\nos._exit(3)\n")
     told = command("parse", str(folder), "--python", airflow.python(), "--verbose", code=3).out
