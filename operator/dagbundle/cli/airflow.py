@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dagbundle import errors
-from dagbundle.cli import inputs, options, output
+from dagbundle.cli import naming, options, output
 from dagbundle.cli.exits import Exit
 
 app = typer.Typer(help="Look after the Airflow that is published into (docs/airflow.md).", no_args_is_help=True)
@@ -44,7 +44,7 @@ def sync(
     from dagbundle.cli import report  # noqa: PLC0415 - likewise
 
     with report.opened_store(database_url, target="airflow") as store:
-        keys = [inputs.bundle_key(bundle)] if bundle else list(store.bundles_known())
+        keys = [naming.bundle(store, bundle)] if bundle else list(store.bundles_known())
         told: list[dict[str, str | None]] = []
         ended = Exit.OK
         for key in keys:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dagbundle import errors
-from dagbundle.cli import headstart, inputs, options, output, progress
+from dagbundle.cli import headstart, inputs, naming, options, output, progress
 from dagbundle.cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -95,7 +95,13 @@ def diff(
     ] = None,
     file: Annotated[
         pathlib.Path | None,
-        typer.Option("--file", "-f", help="Compare what is live with this DagBundle's files; `-` is standard input."),
+        typer.Option(
+            "--file",
+            "-f",
+            help="Compare what is live with this DagBundle's files; `-` is standard input.",
+            parser=options.path,
+            metavar="PATH",
+        ),
     ] = None,
     chosen: options.Chosen = None,
     folder: options.Folder = None,
@@ -124,7 +130,7 @@ def diff(
             found = changes.of_judgement(store, applied.judgement, applied.contents)
             ended = report.differences(found, out, compared=applied, exit_code=exit_code)
         else:
-            key = inputs.bundle_key(bundle or "")
+            key = naming.bundle(store, bundle or "")
             found = changes.between(store, key, from_revision, to_revision)
             ended = report.differences(found, out, exit_code=exit_code)
     raise typer.Exit(ended)

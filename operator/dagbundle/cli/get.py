@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dagbundle.cli import inputs, options, output
+from dagbundle.cli import naming, options, output
 from dagbundle.rollout.model import short_version
 
 if TYPE_CHECKING:
@@ -56,9 +56,8 @@ def dags(
     out: options.Output = output.Format.TEXT,
 ) -> None:
     """List live DAGs."""
-    key = inputs.bundle_key(bundle) if bundle else None
     _list(
-        lambda store: store.list_dags(key, limit=limit, cursor=cursor),
+        lambda store: store.list_dags(naming.bundle(store, bundle) if bundle else None, limit=limit, cursor=cursor),
         ("dag_id", "bundle", "file", "version", "kept"),
         lambda row: (
             row.dag_id,
@@ -106,9 +105,8 @@ def errors(
     out: options.Output = output.Format.TEXT,
 ) -> None:
     """List the import errors that are visible now."""
-    key = inputs.bundle_key(bundle) if bundle else None
     _list(
-        lambda store: store.list_errors(key, limit=limit, cursor=cursor),
+        lambda store: store.list_errors(naming.bundle(store, bundle) if bundle else None, limit=limit, cursor=cursor),
         ("bundle", "file", "line", "error", "message"),
         lambda row: (
             f"{row.bundle.namespace}/{row.bundle.name}",

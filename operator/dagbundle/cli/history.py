@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dagbundle.cli import inputs, options, output
+from dagbundle.cli import naming, options, output
 from dagbundle.rollout.model import short_version
 
 
@@ -21,7 +21,7 @@ def history(
     from dagbundle.cli import report  # noqa: PLC0415 - usage errors answer before the store is loaded
 
     with report.opened_store(database_url) as store:
-        page = store.history(inputs.bundle_key(bundle), limit=limit, cursor=cursor)
+        page = store.history(naming.bundle(store, bundle), limit=limit, cursor=cursor)
     if out is not output.Format.TEXT:
         output.document(page, out)
         return
@@ -60,7 +60,7 @@ def rollback(
     from dagbundle.engine import engine  # noqa: PLC0415 - likewise
 
     with report.opened_store(database_url) as store:
-        applied = engine.Engine(store).rollback(inputs.bundle_key(bundle), to_revision=to_revision, reason=reason)
+        applied = engine.Engine(store).rollback(naming.bundle(store, bundle), to_revision=to_revision, reason=reason)
         report.applied(applied, store, out)
     raise typer.Exit(report.exit_of(applied))
 
@@ -75,7 +75,7 @@ def resume(
     from dagbundle.engine import engine  # noqa: PLC0415 - likewise
 
     with report.opened_store(database_url) as store:
-        holds = engine.Engine(store).resume(inputs.bundle_key(bundle))
+        holds = engine.Engine(store).resume(naming.bundle(store, bundle))
     if out is not output.Format.TEXT:
         output.document(holds, out)
         return

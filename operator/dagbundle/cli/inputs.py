@@ -12,7 +12,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dagbundle import errors
@@ -41,6 +41,11 @@ PYTHON_HINT = (
     "name the Python of an environment that has Airflow 3: --python, the environment variable DAGBUNDLE_PYTHON, "
     'or in pyproject.toml: [tool.dagbundle] python = ".venv/bin/python"'
 )
+
+
+_FILE_HINT = "-f names a file with a DagBundle, a folder of such files, or `-` for standard input"
+_PROJECT_HINT = 'the only key is `python`, as in: [tool.dagbundle] python = ".venv/bin/python"'
+_PROJECT_KEYS = frozenset({"python"})
 
 
 def with_python_hint(error: errors.DagBundleError) -> errors.DagBundleError:
@@ -72,14 +77,40 @@ def resource(path: pathlib.Path, bundle: str | None = None) -> bundle_models.Dag
     elif len(found) == 1:
         bundles = found  # the error names the fields that it lacks
     if len(bundles) != 1:
-        wanted = f"DagBundle {bundle}" if bundle else "DagBundle"
-        names = ", ".join(sorted("/".join(_name_of(item)) for _, item in bundles))
-        raise errors.ResourceError(
-            f"{path} holds {len(found)} documents and {len(bundles) or 'no'} {wanted}; exactly one is expected",
-            hint=f"choose one with --bundle: {names}" if names else "",
-        )
+        raise _not_one(path, found, bundle, is_ambiguous=bool(bundles))
     ((file, document),) = bundles
     return base.validate(bundle_models.DagBundle, document, what=f"DagBundle in {file}")
+
+
+def _not_one(
+    path: pathlib.Path, found: Sequence[tuple[pathlib.Path, Any]], wanted: str | None, *, is_ambiguous: bool
+) -> errors.ResourceError:
+    """Return the error of what holds no DagBundle, not the one that is wanted, or several."""
+    from dagbundle.cli import naming
+
+    there = sorted(("/".join(_name_of(item)), str(file)) for file, item in found if _is_bundle(item))
+    where = "standard input" if str(path) == STDIN else str(path)
+    named = ", ".join(name if file == str(path) else f"{name} ({file})" for name, file in there)
+    if not there:
+        kinds = sorted(
+            {str(item.get("kind", "no kind")) if isinstance(item, dict) else "no mapping" for _, item in found}
+        )
+        what = f"holds no DagBundle, but {', '.join(kinds)}" if found else "holds no YAML document"
+        return errors.ResourceError(
+            f"{where} {what}", hint="-f takes a file with a document of kind DagBundle; docs/manifest.md shows one"
+        )
+    if wanted is None:
+        return errors.ResourceError(
+            f"{where} holds {len(there)} DagBundles, and a command takes one: {named}",
+            hint=f"choose one, as in --bundle {there[0][0]}",
+        )
+    if is_ambiguous:
+        return errors.ResourceError(
+            f"{where} holds DagBundle {wanted} more than once: {named}", hint="remove all but one, or name one file"
+        )
+    return errors.ResourceError(
+        f"{where} holds no DagBundle {wanted}, but {named}", hint=naming.near(wanted, [name for name, _ in there])
+    )
 
 
 def subdirs_of_bundles_in(folder: pathlib.Path) -> Iterator[list[str]]:
@@ -127,11 +158,16 @@ def _project_python(path: pathlib.Path, data: bytes) -> str | None:
         settings = tomllib.loads(data.decode()).get("tool", {}).get("dagbundle", {})
         python = settings.get("python")
     except (ValueError, AttributeError) as error:
-        raise errors.UsageError(f"{path} cannot be read: {error}") from error
+        raise errors.UsageError(f"{path} cannot be read: {error}", hint=_PROJECT_HINT) from error
+    unknown = sorted(settings.keys() - _PROJECT_KEYS)
+    if unknown:
+        raise errors.UsageError(f"{path}: [tool.dagbundle] has the unknown key {unknown[0]!r}", hint=_PROJECT_HINT)
     if python is None:
         return None
     if not isinstance(python, str):
-        raise errors.UsageError(f"{path}: tool.dagbundle.python is no text")
+        raise errors.UsageError(
+            f"{path}: python of [tool.dagbundle] must be a text, and is {type(python).__name__}", hint=_PROJECT_HINT
+        )
     return str(path.parent / python) if "/" in python else python
 
 
@@ -214,7 +250,9 @@ def _resources(path: pathlib.Path) -> list[tuple[pathlib.Path, Any]]:
     if path.is_dir() and str(path) != STDIN:
         files = list(_yaml_files(path))
         if not files:
-            raise errors.ResourceError(f"the folder {path} holds no .yaml, .yml or .json file")
+            raise errors.ResourceError(f"the folder {path} holds no .yaml, .yml or .json file", hint=_FILE_HINT)
+    elif str(path) != STDIN and not path.exists():
+        raise errors.ResourceError(f"{path} is not there", hint=_FILE_HINT)
     return [(file, item) for file in files for item in _documents(file, MAX_RESOURCE_BYTES)]
 
 

@@ -9,6 +9,14 @@ import typer
 
 from dagbundle.cli import output
 
+
+def path(text: str) -> pathlib.Path:
+    """Read a path. An empty one, as of a variable that is not set, would be the current folder."""
+    if not text:
+        raise typer.BadParameter("the path is empty: is a variable not set?")
+    return pathlib.Path(text)
+
+
 Output = Annotated[output.Format, typer.Option("--output", "-o", help="How to show the answer.")]
 DatabaseUrl = Annotated[
     str | None,
@@ -24,6 +32,8 @@ File = Annotated[
         "--file",
         "-f",
         help="The DagBundle's YAML file; `-` is standard input, a folder all of its files.",
+        parser=path,
+        metavar="PATH",
         show_default=False,
     ),
 ]
@@ -36,7 +46,11 @@ Chosen = Annotated[
 Folder = Annotated[
     pathlib.Path | None,
     typer.Option(
-        "--folder", help="Take the bundle's files from this folder instead of its source.", show_default=False
+        "--folder",
+        help="Take the bundle's files from this folder instead of its source.",
+        parser=path,
+        metavar="PATH",
+        show_default=False,
     ),
 ]
 GrantsFile = Annotated[

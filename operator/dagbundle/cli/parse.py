@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dagbundle import errors
 from dagbundle.cli import inputs, options, output, progress, roots
 from dagbundle.cli.exits import Exit
 from dagbundle.runtime.process import ParserProcess
@@ -71,6 +72,13 @@ def _parsed(
     from dagbundle.rollout import plan  # noqa: PLC0415 - likewise
     from dagbundle.runtime.local import LocalRuntime  # noqa: PLC0415 - likewise
 
+    try:
+        base.validate(bundle_models.Parser, {"fileTimeout": file_timeout}, what="--file-timeout")
+    except errors.ResourceError:
+        raise errors.UsageError(
+            f"--file-timeout {file_timeout!r} is no time that a file can have",
+            hint="write it as 30s, 2m or 1h30m; the least is 1s",
+        ) from None
     manifest = inputs.manifest_of(selected.root)
     settings = base.validate(
         bundle_models.Parser,

@@ -48,7 +48,10 @@ def between(
     start = max(to - 1, 0) if from_revision is None else from_revision
     for revision in (start, to):
         if not 0 <= revision <= now.revision:
-            raise errors.NotFoundError(f"bundle {key.namespace}/{key.name} has no revision {revision}")
+            raise errors.NotFoundError(
+                f"bundle {key.namespace}/{key.name} has no revision {revision} (it is at revision {now.revision})",
+                hint=f"`dagbundle history {key.namespace}/{key.name}` lists its revisions",
+            )
     before = Live(key) if start == 0 else store.state_at(key, start)
     after = Live(key) if to == 0 else store.state_at(key, to)
     return _explain(store, judge.compare(before, after), {})

@@ -94,7 +94,7 @@ def judge(
     """
     for hold in live.holds:
         if hold.template_hash == changeset.template_hash:
-            return _block("Held", f"version {short_version(hold.version)} was rolled back and is held: {hold.reason}")
+            return _block("Held", wording.held(changeset.bundle, hold))
     named = {run.subdir for run in changeset.runs}
     gone = {dag.subdir for dag in live.dags.values()} - named
     blocked = {

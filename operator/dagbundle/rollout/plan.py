@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dagbundle.resources import bundle as bundle_models
-from dagbundle.rollout import content, model
+from dagbundle.rollout import content, wording
 from dagbundle.rollout.model import Live
 
 
@@ -51,11 +51,7 @@ def plan(resource: bundle_models.DagBundle, *, version: str, live: Live) -> Plan
         return Plan(template, reason="Suspended", message="spec.suspend is true: nothing is parsed or published")
     for hold in live.holds:
         if hold.template_hash == template:
-            return Plan(
-                template,
-                reason="Held",
-                message=f"version {model.short_version(hold.version)} was rolled back and is held: {hold.reason}",
-            )
+            return Plan(template, reason="Held", message=wording.held(live.bundle, hold))
     paths = [subdir.path for subdir in resource.spec.subdirs]
     return Plan(
         template,

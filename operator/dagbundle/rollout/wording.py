@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from dagbundle.rollout import policy as policies
-from dagbundle.rollout.model import FileProblem
+from dagbundle.rollout.model import BundleKey, FileProblem, Hold, short_version
 
 _QUOTED = 3
 """How many errors a judgement's message quotes, each with no more than so many characters of its first line."""
@@ -15,6 +15,14 @@ _QUOTED_LENGTH = 300
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun."""
     return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def held(bundle: BundleKey, hold: Hold) -> str:
+    """Say that a version is held, and what ends that."""
+    return (
+        f"version {short_version(hold.version)} was rolled back and is held: {hold.reason}. "
+        f"`dagbundle resume {bundle.namespace}/{bundle.name}` lifts the hold; another version is published without that"
+    )
 
 
 def said(problems: Collection[FileProblem]) -> str:

@@ -246,4 +246,4 @@ def source(connection: Connection, tables: Tables, dag_id: str) -> str:
 
 def no_dag(dag_id: str) -> errors.NotFoundError:
     """Say that nothing is live under a dag_id."""
-    return errors.NotFoundError(f"There is no live DAG {dag_id}")
+    return errors.NotFoundError(f"There is no live DAG {dag_id}", hint="`dagbundle get dags` lists the live DAGs")

@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from dagbundle.cli import exits, inputs, output
+from dagbundle.rollout.model import BundleKey
+from dagbundle.store.dagstore import DagStore
 
 
 @pytest.mark.parametrize(
@@ -17,12 +19,21 @@ from dagbundle.cli import exits, inputs, output
     [
         (["apply", "-f", "bundle.yaml"], "add --local"),
         (["apply", "-f", "bundle.yaml", "--local"], "name the folder that holds its files with --folder"),
-        (["apply", "-f", "missing.yaml", "--local", "--folder", "."], "missing.yaml cannot be read"),
+        (["apply", "-f", "missing.yaml", "--local", "--folder", "."], "missing.yaml is not there"),
+        (["apply", "-f", "missing.yaml", "--local", "--folder", "."], "or `-` for standard input"),
+        (["apply", "-f", "", "--local", "--folder", "."], "the path is empty"),
+        (["diff", "-f", ""], "the path is empty"),
+        (["apply", "-f", "bundle.yaml", "--local", "--folder", ""], "the path is empty"),
+        (["parse", ".", "--file-timeout", "abc"], "--file-timeout 'abc' is no time"),
+        (["parse", ".", "--file-timeout", "5"], "write it as 30s, 2m or 1h30m"),
+        (["parse", ".", "--file-timeout", "0s"], "the least is 1s"),
         (["apply", "-f", "bundle.yaml", "--local", "--folder", "nowhere"], "is no folder"),
         (["diff"], "either a BUNDLE or -f FILE"),
         (["parse", "nowhere.py"], "is not there"),
         (["history", "team/none"], "no bundle"),
-        (["rollback", "team/none"], "never published"),
+        (["rollback", "team/none"], "There is no bundle team/none"),
+        (["diff", "team/none"], "There is no bundle team/none"),
+        (["resume", "team/none"], "There is no bundle team/none"),
         (["rollback", "a/b/c"], "is no bundle"),
         (["get", "dags", "--bundle", "team/none"], "no bundle"),
         (["dags", "details", "none"], "none"),
@@ -41,11 +52,32 @@ def test_wrong_usage_ends_with_2_and_says_what_to_do(call: Any, arguments: list[
 
 
 @pytest.mark.parametrize(
+    "arguments", [["diff"], ["rollback"], ["history"], ["resume"], ["get", "dags", "-b"], ["get", "errors", "-b"]]
+)
+def test_a_mistyped_bundle_is_an_error_that_names_near_ones(
+    call: Any, tmp_path: pathlib.Path, arguments: list[str]
+) -> None:
+    with DagStore.open(f"sqlite:///{tmp_path / 'test.db'}", upgrade=True) as store:
+        for name in ("sales", "stock"):
+            store.register_bundle(BundleKey("team-sales", name), f"team-sales.{name}")
+    for typed, hint in (
+        ("team-sales/sale", "did you mean team-sales/sales?"),
+        ("stock", "did you mean team-sales/stock?"),
+        ("x/y", "`dagbundle get bundles` lists those that there are"),
+    ):
+        code, _, err = call(*arguments, typed)
+        assert code == exits.Exit.USAGE
+        assert "There is no bundle" in err
+        assert hint in err
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "holds 0 documents and no DagBundle"),
+        ("", "bundle.yaml holds no YAML document"),
+        ("# nothing but a comment\n", "-f takes a file with a document of kind DagBundle"),
         ("a: [", "is no YAML that can be read"),
-        ("a: 1\n---\nb: 2\n", "holds 2 documents and no DagBundle"),
+        ("kind: Role\n---\nb: 2\n", "bundle.yaml holds no DagBundle, but Role, no kind"),
         ("a: &x 1\nb: *x\n", "uses YAML aliases"),
         ("a: " + ":".join(["1"] * 50_000), "a number has more than 100 characters"),
         ("!!python/object/apply:os.system ['true']", "is no YAML that can be read"),

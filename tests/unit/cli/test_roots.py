@@ -94,11 +94,17 @@ def test_one_of_several_resources_is_chosen_by_its_name(tmp_path: pathlib.Path) 
     (tmp_path / "notes.txt").write_text("[")
     assert inputs.resource(tmp_path, "team/news").metadata.name == "news"
     assert inputs.resource(tmp_path / "a.yaml", "team/stock").metadata.name == "stock"
-    with pytest.raises(errors.ResourceError, match="3 documents and 3 DagBundle") as caught:
+    with pytest.raises(errors.ResourceError, match=r"3 DagBundles, .*team/news \(.*b.yml\), team/sales \(") as caught:
         inputs.resource(tmp_path)
-    assert caught.value.hint == "choose one with --bundle: team/news, team/sales, team/stock"
-    with pytest.raises(errors.ResourceError, match="no DagBundle team/none"):
+    assert caught.value.hint == "choose one, as in --bundle team/news"
+    with pytest.raises(errors.ResourceError, match="no DagBundle team/none, but team/news") as caught:
         inputs.resource(tmp_path, "team/none")
+    with pytest.raises(errors.ResourceError) as caught:
+        inputs.resource(tmp_path, "team/nws")
+    assert caught.value.hint == "did you mean team/news?"
+    (tmp_path / "c.yml").write_text(yaml.safe_dump(bundle("news")))
+    with pytest.raises(errors.ResourceError, match=r"holds DagBundle team/news more than once: .*b.yml\), .*c.yml"):
+        inputs.resource(tmp_path, "team/news")
 
 
 def test_a_folder_without_resources_is_told(tmp_path: pathlib.Path) -> None:
@@ -122,7 +128,9 @@ def test_the_interpreter_is_the_option_else_the_variable_else_the_project_files(
     assert inputs.interpreter("option") == "option"
 
 
-@pytest.mark.parametrize("text", ["[tool.dagbundle", "[tool.dagbundle]\npython = 3\n"])
+@pytest.mark.parametrize(
+    "text", ["[tool.dagbundle", "[tool.dagbundle]\npython = 3\n", "[tool.dagbundle]\npyton = 'x'\n"]
+)
 def test_a_project_file_that_cannot_be_used_is_told(
     repository: pathlib.Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:

@@ -331,7 +331,7 @@ def test_a_held_template_is_blocked() -> None:
     held = dataclasses.replace(live(), holds=(Hold("template-2", "v2", "bad numbers"),))
     found = decide(run(file("a.py", "a")), was=held)
     assert (found.verdict, found.reason) == (Verdict.BLOCK, "Held")
-    assert "bad numbers" in found.message
+    assert "bad numbers. `dagbundle resume team-sales/sales` lifts the hold" in found.message
 
 
 # --- Scope ----------------------------------------------------------------------------------------------------------

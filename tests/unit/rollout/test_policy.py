@@ -72,7 +72,9 @@ def test_a_suspended_bundle_plans_nothing() -> None:
 def test_a_held_template_plans_nothing_until_the_version_or_the_spec_changes() -> None:
     bundle_key = BundleKey("team-sales", "sales")
     held = Live(bundle_key, holds=(Hold(plan.template_hash(resource(), "v"), "v", "bad"),))
-    assert plan.plan(resource(), version="v", live=held).reason == "Held"
+    found = plan.plan(resource(), version="v", live=held)
+    assert found.reason == "Held"
+    assert "`dagbundle resume team-sales/sales`" in found.message
     assert plan.plan(resource(), version="v2", live=held).runs
     assert plan.plan(resource(subdirs=[{"path": "x"}]), version="v", live=held).runs
 
