@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import signal
@@ -45,6 +46,11 @@ def problem_of(error: BaseException, file: SourceFile, *, doing: str = "", dag_i
         doing: what was being done, when that was not importing the file.
         dag_id: of which DAG, where that is known.
     """
+    found = _problem_of(error, file, doing, dag_id)
+    return dataclasses.replace(found, message=_relative(found.message, file))
+
+
+def _problem_of(error: BaseException, file: SourceFile, doing: str, dag_id: str) -> FileProblem:
     line = _line_of(error, file)
     if isinstance(error, MemoryError):
         return FileProblem(
@@ -80,7 +86,13 @@ def problem_of_text(text: str, file: SourceFile) -> FileProblem:
     lines = [int(match["line"]) for match in _LINE.finditer(text) if match["file"] == file.absolute]
     kinds = [match["kind"] for match in _KIND.finditer(text)]
     kind = kinds[-1].rpartition(".")[2] if kinds else "ImportError"
-    return FileProblem(kind, text.strip(), lines[-1] if lines else None)
+    return FileProblem(kind, _relative(text.strip(), file), lines[-1] if lines else None)
+
+
+def _relative(text: str, file: SourceFile) -> str:
+    """Take the bundle's root out of the paths of a text: where the bundle lies is no part of what is wrong."""
+    root = file.root.rstrip("/")
+    return re.sub(rf"(?<![\w/.~-]){re.escape(root)}/", "", text) if root else text
 
 
 def _foreign(error: PermissionError) -> str:
@@ -159,8 +171,7 @@ def _with_trace(text: str, error: BaseException, file: SourceFile) -> str:
         own = [*own[: _FRAMES // 2], *own[-_FRAMES // 2 :]]
     if not own:
         return text
-    prefix = file.root.rstrip("/") + "/"
-    shown = "".join(traceback.format_list(own)).replace(prefix, "")
+    shown = "".join(traceback.format_list(own))
     return f"{text}\nTraceback (most recent call last):\n{shown}".rstrip()
 
 

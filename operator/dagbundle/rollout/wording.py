@@ -8,8 +8,9 @@ from dagbundle.rollout import policy as policies
 from dagbundle.rollout.model import BundleKey, FileProblem, Hold, short_version
 
 _QUOTED = 3
-"""How many errors a judgement's message quotes, each with no more than so many characters of its first line."""
-_QUOTED_LENGTH = 300
+"""How many errors a judgement's message quotes, each by its first line."""
+_QUOTED_LENGTH = 1_000
+"""Characters of a first line that is quoted whole; the status of a DagBundle holds 4,000 in all."""
 
 
 def counted(number: int, noun: str) -> str:
@@ -32,7 +33,8 @@ def said(problems: Collection[FileProblem]) -> str:
         kind, text = item.problem.kind, item.problem.message.strip().partition("\n")[0].strip()
         line = f", line {item.problem.line}" if item.problem.line else ""
         said = text if text.startswith(kind) else f"{kind}: {text}"
-        quoted.append(f"{item.path}{line}: {said[:_QUOTED_LENGTH]}")
+        cut = "…" if len(said) > _QUOTED_LENGTH else ""
+        quoted.append(f"{item.path}{line}: {said[:_QUOTED_LENGTH]}{cut}")
     return "".join(f"; {text}" for text in quoted)
 
 

@@ -29,6 +29,7 @@ HOSTILE: dict[str, str | bytes] = {
     "unprintable_error.py": "DAGS = {}\nclass Odd(Exception):\n    def __str__(self): raise ValueError\nraise Odd\n",
     "interrupt.py": "import os, signal\nDAGS = {}\nos.kill(os.getpid(), signal.SIGINT)\nwhile True: pass\n",
     "segfault.py": "import ctypes\nDAGS = {}\nctypes.string_at(0)\n",
+    "no_data.py": "import pathlib\nDAGS = {}\nopen(pathlib.Path(__file__).parent / 'data/no.csv')\n",
     "segfault_below.py": (
         "import crashing\nDAGS = {}\nprint('the last words', flush=True)\ncrashing.deeper(1)\n"
     ),
@@ -172,6 +173,7 @@ def test_a_hostile_file_gets_one_error_that_says_what_happened(
     ("path", "text"),
     [
         ("says_and_dies.py", "It printed last:\n  the last words"),
+        ("no_data.py", "FileNotFoundError: [Errno 2] No such file or directory: 'data/no.csv'\n"),
         ("segfault.py", "\nIt was in, innermost call first:\n  segfault.py, line 3, in <module>"),
         ("segfault_below.py", "\n  crashing.py, line 5, in deeper\n  crashing.py, line 4, in deeper\n"),
         ("segfault_below.py", "\nIt printed last:\n  the last words"),

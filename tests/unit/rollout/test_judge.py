@@ -118,7 +118,14 @@ def test_the_message_quotes_the_first_errors_and_no_more_of_them_than_a_conditio
     message = decide(run(*files), was=live(("old", "a.py"))).message
     assert "; a.py, line 3: ImportError: No module named 'pandas'" in message
     assert message.count("ImportError") == 3
-    assert len(message) < 1_500
+    assert message.count("x…") == 3
+    assert len(message) < 3_500
+
+
+def test_the_message_quotes_a_long_first_line_whole() -> None:
+    text = f"ValueError: {'word ' * 150}the end of the line"
+    broken = FileOutcome("a.py", problems=(Problem("ValueError", f"{text}\nTraceback …"),))
+    assert f"; a.py: {text}" in decide(run(broken)).message
 
 
 def test_a_file_with_problems_is_broken_as_a_whole_whatever_dags_it_yielded() -> None:
