@@ -261,9 +261,11 @@ def translate(error: BaseException, where: str) -> errors.DagBundleError:
     if _is_content(error):
         return errors.ContentError(f"A value cannot be stored: {_text_of(error)}")
     if is_missing_table(error):
+        text = _text_of(error)
+        is_ours = "dagbundle" in text  # our schema on PostgreSQL, our prefix on SQLite
         return errors.SchemaError(
-            f"{where} does not have the tables that this program needs: {_text_of(error)}",
-            hint="Run: dagbundle db upgrade",
+            f"{where} does not have the tables that this program needs: {text}",
+            hint="Run: dagbundle db upgrade" + ("" if is_ours else "; a table of Airflow's: airflow db migrate"),
         )
     if _is_unusable(error):
         return errors.StoreUnusableError(

@@ -53,6 +53,18 @@ def test_a_row_that_somebody_else_wrote_first_is_a_conflict() -> None:
     assert type(database.translate(error, "here")) is errors.ConflictError
 
 
+@pytest.mark.parametrize(
+    ("table", "hint"),
+    [
+        ("dagbundle_bundle", "Run: dagbundle db upgrade"),
+        ("dag_bundle", "Run: dagbundle db upgrade; a table of Airflow's: airflow db migrate"),
+    ],
+)
+def test_a_missing_table_names_the_command_that_makes_it(table: str, hint: str) -> None:
+    missing = sqlite3.OperationalError(f"no such table: {table}")
+    assert database.translate(exc.OperationalError("SELECT 1", None, missing), "here").hint == hint
+
+
 def test_a_statement_with_more_values_than_can_be_sent_is_a_content_error_and_no_absence() -> None:
     said = Exception("sending query failed: number of parameters must be between 0 and 65535")
     assert type(database.translate(exc.OperationalError("SELECT", None, said), "here")) is errors.ContentError
