@@ -51,7 +51,7 @@ def rollback(
             "--to-revision", help="Revision to go back to. Default: the newest of another version that is not held."
         ),
     ] = None,
-    reason: Annotated[str, typer.Option("--reason", help="Why, for whoever reads the hold.")] = "rolled back by hand",
+    reason: Annotated[str, typer.Option("--reason", help="Why; the hold shows it.")] = "rolled back by hand",
     database_url: options.DatabaseUrl = None,
     out: options.Output = output.Format.TEXT,
 ) -> None:
