@@ -292,7 +292,9 @@ class AirflowAdapter:
                 bag.bag_dag(dag)
             except Exception as error:  # noqa: BLE001 - cluster policies may raise anything
                 if type(error).__name__ != "AirflowClusterPolicySkipDag":
-                    result.errors.append(problem_of(error, file, doing=f"DAG {dag.dag_id!r} is refused"))
+                    problem = problem_of(error, file, doing=f"DAG {dag.dag_id!r} is refused")
+                    line = problem.line or line_defining(str(dag.dag_id), file)
+                    result.errors.append(dataclasses.replace(problem, line=line))
             else:
                 good.append(dag)
         self.add_dags(result, good, file, lambda _path: None)

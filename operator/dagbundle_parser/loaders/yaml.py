@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import importlib
 import importlib.util
 import logging
@@ -18,6 +19,7 @@ from dagbundle_parser.ignorefile import IgnoreRule, is_ignored, read_rules
 from dagbundle_parser.loaders.airflow import AirflowAdapter
 from dagbundle_parser.loaders.base import AbstractDagLoader, Candidate, LoadResult, SourceFile
 from dagbundle_parser.loaders.python import not_utf8
+from dagbundle_parser.loaders.yaml_places import blamed, line_of
 from dagbundle_parser.manifest import FILE_NAME, invalid
 from dagbundle_parser.problems import problem_of
 
@@ -176,7 +178,13 @@ def _problem(error: Exception, file: SourceFile) -> FileProblem:
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
         return FileProblem("YamlError", f"{file.path} is not valid YAML: {error}", mark.line + 1)
-    return problem_of(error, file, doing=f"dag-factory cannot build {file.path}")
+    dag_id, task_id = blamed(error)
+    doing = f"dag-factory cannot build {file.path}"
+    doing += f", DAG {dag_id!r}" * bool(dag_id) + f", task {task_id!r}" * bool(task_id)
+    problem = problem_of(error, file, doing=doing)
+    if problem.line is None and dag_id:
+        problem = dataclasses.replace(problem, line=line_of(dag_id, task_id, file))
+    return problem
 
 
 _TASK_KEYS = frozenset({"task_id", "operator", "decorator", "<<"})

@@ -138,6 +138,47 @@ def test_yaml_that_nests_too_deeply_breaks_with_a_line_and_nothing_else(
     assert dags(run) == {"flows/other.yml": ["other"]}
 
 
+FAULTS = {
+    "operator: no.such.Operator": "DAG 'bad', task 'second': ModuleNotFoundError: ",
+    f"operator: {BASH}, nonsense: 1": "DAG 'bad', task 'second': TypeError: ",
+    f"operator: {BASH}, bash_command: a, dependencies: [none]": "DAG 'bad', task 'second': KeyError: 'none'",
+    "retries: 1": "DAG 'bad', task 'second': DagFactoryConfigException: Tasks must define",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("shape", ["list", "mapping"])
+def test_an_error_of_dag_factory_names_the_dag_and_the_task_with_its_line(
+    newest: Airflow, tmp_path: Path, write: Callable[..., Path], fault: str, shape: str
+) -> None:
+    start, end = ("- {task_id: ", ", ") if shape == "list" else ("", ": {")
+    first, second = (f"    {start}{name}{end}" for name in ("first", "second"))
+    text = (
+        f"{milk()}\nbad:\n  schedule: null\n  tasks:\n{first}operator: {BASH}, bash_command: a}}\n{second}{fault}}}\n"
+    )
+    bundle = write(tmp_path / "bundle", {"defaults.yml": "default_args: {start_date: 2026-01-01}", "flows/a.yml": text})
+    (error,) = newest.parse(bundle)["files"]["flows/a.yml"]["errors"]
+    assert error["message"].startswith(f"dag-factory cannot build flows/a.yml, {FAULTS[fault]}")
+    assert error["line"] == text.splitlines().index(next(line for line in text.splitlines() if "second" in line)) + 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ("schedule: nonsense", "DAG 'bad' is refused: AirflowTimetableInvalid: "),
+        ("schedule: null, template_searchpath: 7", "flows/a.yml, DAG 'bad': DagFactoryException: template_searchpath"),
+    ],
+)
+def test_an_error_of_a_yaml_dag_names_the_dag_with_its_line(
+    newest: Airflow, tmp_path: Path, write: Callable[..., Path], fields: str, said: str
+) -> None:
+    text = f"{milk()}bad: {{{fields}, tasks: [{{task_id: a, operator: {BASH}, bash_command: b}}]}}\n"
+    bundle = write(tmp_path / "bundle", {"defaults.yml": "default_args: {start_date: 2026-01-01}", "flows/a.yml": text})
+    (error,) = newest.parse(bundle)["files"]["flows/a.yml"]["errors"]
+    assert said in error["message"]
+    assert error["line"] == 4
+
+
 def test_yaml_that_a_python_file_loads_is_not_loaded_again_and_both_are_skipped(
     newest: Airflow, tmp_path: Path, write: Callable[..., Path]
 ) -> None:
