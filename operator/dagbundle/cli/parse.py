@@ -16,7 +16,7 @@ from dagbundle.runtime.process import ParserProcess
 
 if TYPE_CHECKING:
     from dagbundle.engine.collecting import MemorySink
-    from dagbundle.rollout.model import Problem
+    from dagbundle.rollout.model import Problem, StagedFile
 
 
 def parse(
@@ -46,9 +46,15 @@ def parse(
     python = inputs.interpreter(python)
     with ParserProcess(python, ahead=True) as parser:  # nothing is remembered, so every file will be parsed
         selected = roots.select(paths, root)
-        sink = _parsed(selected, python, parser, file_timeout=file_timeout, processes=processes, quiet=quiet)
-    skipped = _skipped(sink)
-    _settle(sink)
+        whole = roots.needs_all_files(selected)
+        wanted = selected._replace(files=()) if whole else selected
+        sink = _parsed(wanted, python, parser, file_timeout=file_timeout, processes=processes, quiet=quiet)
+    if whole:
+        _settle(sink)
+        skipped = _narrowed(sink, selected.files)
+    else:
+        skipped = _skipped(sink)
+        _settle(sink)
     ended = Exit.KEPT_BACK if any(file.outcome.problems for file in sink.files.values()) else Exit.OK
     if out is output.Format.TEXT:
         _show(sink, skipped, verbose=verbose)
@@ -115,6 +121,20 @@ def _skipped(sink: MemorySink) -> list[str]:
     return paths
 
 
+def _narrowed(sink: MemorySink, wanted: Sequence[str]) -> list[str]:
+    """Take out all but the wanted files and those that load one of them; return the wanted files that are not there."""
+    kept = {path for path in wanted if path in sink.files}
+    kept |= {reader for path in kept if (reader := _reader_of(sink.files[path])) in sink.files}
+    for path in sink.files.keys() - kept:
+        del sink.files[path]
+    return sorted(set(wanted) - kept)
+
+
+def _reader_of(file: StagedFile) -> str:
+    """Return the Python file that loads a YAML file, and so has its DAGs; empty where none does."""
+    return str(file.closure.get("//read-by", ""))
+
+
 def _settle(sink: MemorySink) -> None:
     """Add what an apply would say of dag_ids that two files define."""
     from dagbundle.rollout import duplicates, judge  # noqa: PLC0415 - loaded while the parser comes up
@@ -138,6 +158,8 @@ def _show(sink: MemorySink, skipped: Sequence[str], *, verbose: bool) -> None:
     for path, file in sorted(sink.files.items()):
         outcome = file.outcome
         typer.secho(f"{output.printable(path)}  {outcome.duration:.3f} s", bold=True)
+        if reader := _reader_of(file):
+            typer.echo(f"    {output.printable(reader)} loads it, and has its DAGs")
         for content in file.contents:
             dags += 1
             typer.secho(
@@ -193,6 +215,7 @@ def _document(sink: MemorySink, skipped: Sequence[str]) -> dict[str, Any]:
                 "errors": output.plain(file.outcome.problems),
                 "warnings": output.plain(file.outcome.warnings),
                 "loader": file.loader,
+                "readBy": _reader_of(file) or None,
                 "memory": file.memory,
                 "output": {"bytes": file.printed, "text": file.output},
             }

@@ -13,6 +13,9 @@ from typing import NamedTuple
 from dagbundle import errors
 from dagbundle.cli import inputs
 
+_LOOKED_AT = 4 << 20
+"""Bytes of a YAML file that are looked at."""
+
 
 class Selection(NamedTuple):
     """What to parse."""
@@ -52,6 +55,23 @@ def select(paths: Sequence[pathlib.Path], root: pathlib.Path | None) -> Selectio
         return Selection(chosen, absolute[0].relative_to(chosen).as_posix(), ())
     files = sorted({file.relative_to(chosen).as_posix() for path in absolute for file in _files(path)})
     return Selection(chosen, ".", tuple(files))
+
+
+def needs_all_files(selected: Selection) -> bool:
+    """Tell whether the selected files can only be parsed with all others: a Python file may load a YAML file of them.
+
+    Which one does is known when all of them have run.
+    """
+    named = [selected.root / path for path in selected.files if path.endswith((".yaml", ".yml"))]
+    return any(map(_may_hold_dags, named)) and any(path.suffix == ".py" for path in _files(selected.root))
+
+
+def _may_hold_dags(path: pathlib.Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return b"tasks" in file.read(_LOOKED_AT)
+    except OSError:
+        return False
 
 
 def _absolute(path: pathlib.Path) -> pathlib.Path:

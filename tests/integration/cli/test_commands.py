@@ -116,6 +116,34 @@ def test_parse_refuses_a_dag_id_of_two_files_as_an_apply_does(command: Command, 
     assert told.splitlines()[-1] == "3 files, 4 DAGs, 1 broken file"
 
 
+def test_a_yaml_file_alone_is_parsed_as_with_its_folder(command: Command, bundle: MakeBundle) -> None:
+    loader = (
+        "from pathlib import Path\nfrom airflow.sdk import DAG  # so that the file is looked at\n"
+        "from dagfactory import load_yaml_dags\n"
+        "load_yaml_dags(globals(), config_filepath=str(Path(__file__).parent / 'flows/read.yml'))\n"
+    )
+    folder = bundle(load=loader, other=PLAIN.format("other", "x"))
+    (folder / "flows").mkdir()
+    task = "{task_id: a, operator: airflow.providers.standard.operators.bash.BashOperator, bash_command: a}"
+    for name in ("read", "beside"):
+        text = f"{name}:\n  default_args: {{start_date: 2026-01-01}}\n  schedule: null\n  tasks: [{task}]\n"
+        (folder / f"flows/{name}.yml").write_text(text)
+    (folder / "flows/values.yml").write_text("a: 1\n")
+    arguments = ("--root", str(folder), "--python", airflow.python(), "-o", "json")
+    whole = command("parse", str(folder), *arguments).data
+    files = [str(folder / f"flows/{name}.yml") for name in ("read", "beside", "values")]
+    alone = command("parse", *files, *arguments).data
+    assert alone["skipped"] == ["flows/values.yml"]
+    assert [file["path"] for file in alone["files"]] == ["flows/beside.yml", "flows/read.yml", "load.py"]
+    assert [file["readBy"] for file in alone["files"]] == [None, "load.py", None]
+    for found, said in zip(alone["files"], [f for f in whole["files"] if f["path"] != "other.py"], strict=True):
+        assert (found["errors"], found["warnings"]) == (said["errors"], said["warnings"])
+    assert alone["dags"] == [dag for dag in whole["dags"] if dag["dag_id"] != "other"]
+    assert [dag["dag_id"] for dag in alone["dags"]] == ["read"]
+    told = command("parse", files[0], "--root", str(folder), "--python", airflow.python()).out
+    assert "    load.py loads it, and has its DAGs\n" in told
+
+
 def test_parse_says_once_what_a_file_printed_whose_process_died(command: Command, bundle: MakeBundle) -> None:
     folder = bundle(dead=DAG + "import os\nprint('the last words', flush=True)\nos._exit(3)\n")
     told = command("parse", str(folder), "--python", airflow.python(), "--verbose", code=3).out
