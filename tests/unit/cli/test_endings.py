@@ -117,7 +117,7 @@ def test_a_cause_that_blocks_an_apply_ends_it_as_the_error_ends_another_command(
 
 
 def test_every_reason_of_the_table_of_causes_ends_as_it_says() -> None:
-    table = DOCUMENT.partition("| cause | outcome |")[2].partition("What went wrong decides")[0]
+    table = DOCUMENT.partition("| cause | outcome |")[2].partition("Each error has an outcome")[0]
     rows = re.findall(r"^\| (.*) \| (\w+) \|$", table, re.MULTILINE)
     told = {word: outcome for cause, outcome in rows for word in re.findall(r"`([A-Z][a-z]\w+)`", cause)}
     kinds = {"ManifestInvalid", "AirflowNotInstalled", "UnknownParser"}
