@@ -79,7 +79,10 @@ def next_execution(
             f"The schedule of DAG {dag_id} is not given to Airflow: {error.message}", hint=error.hint
         ) from error
     runtime = LocalRuntime(pathlib.Path(), python=inputs.interpreter(python))
-    answer = runtime.call("next-execution", json.dumps({"data": data, "count": count}))
+    try:
+        answer = runtime.call("next-execution", json.dumps({"data": data, "count": count}))
+    except errors.RunError as error:
+        raise inputs.with_python_hint(error) from None
     try:
         runs = json.loads(answer)["runs"]
         rows = [[run.get(name) or "" for name in _RUN_COLUMNS] for run in runs]

@@ -50,7 +50,7 @@ _PROJECT_KEYS = frozenset({"python"})
 
 def with_python_hint(error: errors.DagBundleError) -> errors.DagBundleError:
     """Add to an error how to name the interpreter, where it says that the one that was taken has no Airflow."""
-    if "AirflowNotInstalled" in error.message:
+    if "Airflow is not installed" in error.message:
         error.hint = PYTHON_HINT
     return error
 

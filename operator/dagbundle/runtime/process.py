@@ -137,7 +137,7 @@ def command(python: str | None) -> list[str]:
     if found is None:
         raise errors.UsageError(
             f"no interpreter {wanted!r}",
-            hint="--python, or DAGBUNDLE_PYTHON, names the Python of an environment that has Airflow",
+            hint="--python, DAGBUNDLE_PYTHON or pyproject.toml names the Python of an environment that has Airflow",
         )
     return [found, str(parser_home.unpacked(found))]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -44,6 +46,16 @@ def test_the_first_run_follows_the_dates_of_tasks(store_dag: Any, command: Comma
     store_dag(timetable=DAILY)
     (run,) = next_execution(command, minor).data["items"]
     assert run["run_after"] == "2020-01-01T00:00:00+00:00"
+
+
+def test_an_interpreter_without_airflow_ends_as_for_other_commands(
+    store_dag: Any, command: Command, tmp_path: pathlib.Path
+) -> None:
+    store_dag(timetable=DAILY)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
+    told = command("dags", "next-execution", "d", "--python", str(tmp_path / "bare/bin/python"), code=5).err
+    assert "Hint: name the Python of an environment that has Airflow 3: --python" in told
+    assert command("dags", "next-execution", "d", "--python", "no-such-python", code=2).err
 
 
 @pytest.mark.parametrize("minor", airflow.MINORS[1:])
