@@ -11,6 +11,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from dagbundle import errors
@@ -90,8 +91,29 @@ class Slots:
                 del self._taken[namespace]
 
 
+@dataclass(eq=False, slots=True)
+class Holding:
+    """What one report holds in memory.
+
+    Attributes:
+        namespace: Whose report it is.
+        give_way: Ends the report. It returns at once, and the report leaves the budget a moment later.
+        size: In bytes.
+        leaving: Whether it was told to end.
+    """
+
+    namespace: str
+    give_way: Callable[[], None]
+    size: int = 0
+    leaving: bool = False
+
+
 class Budget:
-    """Bounds the memory that reports take together. Whoever holds little is never refused.
+    """Bounds the memory that reports take together, and shares it by namespace.
+
+    One namespace may take all of it while no other needs any. Where it does not suffice, the largest report of the
+    namespace that holds most ends, and its parser sends it again later. So no namespace waits because of another that
+    holds more. A report that holds little never ends for this.
 
     Args:
         most: In bytes.
@@ -101,20 +123,49 @@ class Budget:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._held: dict[object, int] = {}
+        self._holdings: set[Holding] = set()
         self.total = 0
+        """How much all reports hold; other threads read it."""
 
-    def hold(self, owner: object, size: int) -> None:
+    @contextmanager
+    def one(self, namespace: str, give_way: Callable[[], None]) -> Iterator[Holding]:
+        """Count a report while the block runs."""
+        holding = Holding(namespace, give_way)
+        self._holdings.add(holding)
+        try:
+            yield holding
+        finally:
+            self._holdings.remove(holding)
+            self.total -= holding.size
+
+    def hold(self, holding: Holding, size: int) -> None:
         """Say how much a report holds now.
 
         Raises:
-            CallerError: `TooManyReports`: together they hold too much.
+            CallerError: `TooManyReports`: together they hold too much, and its namespace holds most.
         """
-        self.total += size - self._held.pop(owner, 0)
-        if size:
-            self._held[owner] = size
-        if self.total > self._most and size > self.SMALL:
-            raise errors.CallerError("TooManyReports", "the reports that are being taken fill the memory")
+        self.total += size - holding.size
+        holding.size = size
+        if holding.leaving:
+            raise given_way()
+        if size <= self.SMALL:
+            return
+        while sum(item.size for item in self._holdings if not item.leaving) > self._most:
+            large = [item for item in self._holdings if item.size > self.SMALL and not item.leaving]
+            held: Counter[str] = Counter()
+            for item in large:
+                held[item.namespace] += item.size
+            namespace, most = held.most_common(1)[0]
+            if held[holding.namespace] == most:
+                raise errors.CallerError("TooManyReports", "the reports that are being taken fill the memory")
+            largest = max((item for item in large if item.namespace == namespace), key=lambda item: item.size)
+            largest.leaving = True
+            largest.give_way()
+
+
+def given_way() -> errors.CallerError:
+    """Say why a report ends that another namespace's needs the memory of."""
+    return errors.CallerError("TooManyReports", "other namespaces need the memory that this namespace's reports fill")
 
 
 class Remembered(Generic[T]):

@@ -21,7 +21,7 @@ from dagbundle.resources import protocol
 from dagbundle.rollout import plan
 from dagbundle.rollout.model import KnownFile, StagedFile
 from dagbundle.server.access import Admitted
-from dagbundle.server.limits import Budget, Slots
+from dagbundle.server.limits import Budget, Holding, Slots, given_way
 from dagbundle.server.metrics import Metrics
 from dagbundle.server.settings import Settings
 from dagbundle.server.workers import Workers
@@ -152,14 +152,22 @@ class Reports:
             StoreUnavailableError: The database is away.
             Disconnected: It was cut.
         """
-        with self._slots.one(admitted.caller.namespace):
+        namespace, deadline = admitted.caller.namespace, asyncio.timeout(self._settings.stream_seconds)
+
+        def give_way() -> None:
+            with contextlib.suppress(RuntimeError):  # it ends already
+                deadline.reschedule(asyncio.get_running_loop().time())
+
+        with self._slots.one(namespace), self._budget.one(namespace, give_way) as holding:
             sink = _RunSink(self._store, admitted)
             taker = self._taker(admitted, sink)
             try:
-                async with asyncio.timeout(self._settings.stream_seconds):
-                    return await self._take(admitted, body, sink, taker)
+                async with deadline:
+                    return await self._take(body, sink, taker, holding)
             except TimeoutError as error:
                 await self._note_cut(sink, taker)
+                if holding.leaving:
+                    raise given_way() from error
                 seconds = self._settings.stream_seconds
                 raise errors.CallerError("Idle", f"the report took more than {seconds:g} s") from error
             except (errors.ProtocolError, errors.ContentError) as error:
@@ -169,17 +177,16 @@ class Reports:
                 await self._note_cut(sink, taker)
                 raise
             finally:
-                self._budget.hold(taker, 0)
                 self._metrics.report_bytes.inc(body.received)
                 for status, count in sink.files.items():
                     self._metrics.files.labels(status).inc(count)
 
-    async def _take(self, admitted: Admitted, body: Body, sink: _RunSink, taker: collecting.Taker) -> RunState:
-        namespace = admitted.caller.namespace
+    async def _take(self, body: Body, sink: _RunSink, taker: collecting.Taker, holding: Holding) -> RunState:
+        namespace = holding.namespace
         async for chunk in body.chunks(self._settings):
             if chunk:
                 await self._in_turn(namespace, functools.partial(self._feed, taker, sink, chunk))
-                self._budget.hold(taker, taker.held)
+                self._budget.hold(holding, taker.held)
         if not taker.ended:
             raise errors.CallerError("CutReport", "the report ended before its last record: nothing of it counts")
         await self._in_turn(namespace, functools.partial(_end, taker))

@@ -34,7 +34,7 @@ class Settings:
     record_values: int = 2_000_000
     """Commas and brackets of one record: they decide how much memory it takes, up to 100 bytes each."""
     held_bytes: int = 256 << 20
-    """How many bytes reports may take in memory at once, as values, in all; who comes on top is told to come back."""
+    """How many bytes reports may take in memory at once, as values, in all, shared by namespace."""
     reports: int = 64
     """How many reports are taken at once. A report lasts as long as its run parses, and mostly waits."""
     reports_per_namespace: int = 16

@@ -58,6 +58,15 @@ def wait_for(server: Process, name: str, value: float) -> None:
     raise AssertionError(f"{name} was never {value}")
 
 
+def wait_for_more(server: Process, name: str, value: float) -> None:
+    event = threading.Event()
+    for _ in range(400):
+        if metric(server, name) > value:
+            return
+        event.wait(0.05)
+    raise AssertionError(f"{name} was never more than {value}")
+
+
 def wait_until_cut(world: World, rollout_id: str) -> None:
     """Wait until the server has noted what a report was at when it was cut."""
     event = threading.Event()

@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from dagbundle.rollout.model import BundleKey
-from integration.server.conftest import Serve, World
-from integration.server.helpers import head, metric, opened, publish, raw, wait_for, wait_for_reports
+from integration.server.conftest import Caller, Serve, World
+from integration.server.helpers import head, metric, opened, publish, raw, wait_for, wait_for_more, wait_for_reports
 from support import reports
+from support.store_process import Process
 
 pytestmark = pytest.mark.postgres
 A = reports.parsed("a.py", "a")
@@ -162,16 +163,42 @@ def test_reports_together_hold_only_so_much_memory(world: World, serve: Serve) -
     server = serve(held_bytes=3 << 20)
     job = world.job()
     pods = [world.pod(job) for _ in range(3)]
-    lines = reports.lines(pods[0].request, [A])
-    half = lines[1][:-2].replace(b'"seq"', b'"x": "' + b"y" * (2 << 20) + b'", "seq"')
-    connection = raw(pods[0], server)
-    connection.sendall(head(pods[0], f"Content-Length: {100 << 20}") + lines[0] + half)
-    event = threading.Event()
-    for _ in range(400):
-        if metric(server, "dagbundle_server_held_bytes") > 2 << 20:
-            break
-        event.wait(0.05)
-    answer = pods[1].send(server, reports.lines(pods[1].request, [A])[0] + half)
+    connection = _half_sent(pods[0], server, 2 << 20)
+    wait_for_more(server, "dagbundle_server_held_bytes", 2 << 20)
+    answer = pods[1].send(server, _half(pods[1], 2 << 20))
     assert (answer.status, answer.reason) == (429, "TooManyReports")
     assert pods[2].report(server, A).status == 200
     connection.close()
+
+
+def test_reports_of_one_namespace_that_fill_the_memory_give_way_to_another_namespace(
+    world: World, serve: Serve
+) -> None:
+    server = serve(held_bytes=8 << 20)
+    sales, ops = world.job(), world.job(world.rollout(BundleKey("team-ops", "ops")))
+    held = [_half_sent(world.pod(sales), server, size << 20) for size in (2, 3, 2)]
+    wait_for_more(server, "dagbundle_server_held_bytes", 7 << 20)
+    large = {**reports.parsed("a.py", "a"), "sources": {"a.py": "x" * (3 << 20)}}
+    pod = world.pod(ops)
+    assert pod.send(server, b"".join(reports.lines(pod.request, [large]))).status == 200
+    held[1].settimeout(20)
+    said = b""
+    while not said.endswith(b"}"):
+        said += held[1].recv(10_000)
+    assert said.startswith(b"HTTP/1.1 429")
+    assert b"other namespaces need the memory" in said
+    wait_for_reports(server, 2)
+    for connection in held:
+        connection.close()
+
+
+def _half(pod: Caller, size: int) -> bytes:
+    """Return a report that ends in the midst of a record."""
+    opening, record, *_ = reports.lines(pod.request, [A])
+    return opening + record[:-2].replace(b'"seq"', b'"x": "' + b"y" * size + b'", "seq"')
+
+
+def _half_sent(pod: Caller, server: Process, size: int) -> ssl.SSLSocket:
+    connection = raw(pod, server)
+    connection.sendall(head(pod, f"Content-Length: {100 << 20}") + _half(pod, size))
+    return connection

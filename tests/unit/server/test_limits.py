@@ -85,12 +85,39 @@ def test_slots_are_bounded_in_all_and_for_each_and_given_back() -> None:
 
 def test_who_holds_little_is_never_refused() -> None:
     budget = Budget(10 << 20)
-    budget.hold("a", 9 << 20)
-    with pytest.raises(errors.CallerError) as caught:
-        budget.hold("b", 2 << 20)
-    assert caught.value.reason == "TooManyReports"
-    budget.hold("b", 0)
-    budget.hold("c", 1000)
-    budget.hold("a", 0)
-    budget.hold("c", 0)
+    with budget.one("a", _stay) as large, budget.one("a", _stay) as second, budget.one("a", _stay) as small:
+        budget.hold(large, 9 << 20)
+        with pytest.raises(errors.CallerError) as caught:
+            budget.hold(second, 2 << 20)
+        assert caught.value.reason == "TooManyReports"
+        budget.hold(small, 1 << 20)
     assert budget.total == 0
+
+
+def test_the_largest_report_of_the_namespace_that_holds_most_gives_way_to_another_namespace() -> None:
+    budget, ended = Budget(10 << 20), list[str]()
+    with (
+        budget.one("a", lambda: ended.append("small")) as small,
+        budget.one("a", lambda: ended.append("large")) as large,
+        budget.one("b", lambda: ended.append("other")) as other,
+    ):
+        budget.hold(small, 3 << 20)
+        budget.hold(large, 6 << 20)
+        budget.hold(other, 2 << 20)
+        assert ended == ["large"]
+        budget.hold(other, 4 << 20)  # what ends counts no more, though it is there still
+        assert ended == ["large"]
+        with pytest.raises(errors.CallerError, match="other namespaces need"):
+            budget.hold(large, 1)
+
+
+def test_a_namespace_that_holds_most_is_refused_before_another_gives_way() -> None:
+    budget = Budget(10 << 20)
+    with budget.one("a", _stay) as first, budget.one("b", _stay) as second:
+        budget.hold(first, 4 << 20)
+        with pytest.raises(errors.CallerError, match="fill the memory"):
+            budget.hold(second, 7 << 20)
+
+
+def _stay() -> None:
+    raise AssertionError("it was told to give way")
