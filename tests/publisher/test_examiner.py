@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import psutil
@@ -22,7 +22,7 @@ from dagbundle.rollout.moves import Candidate
 from dagbundle.targets.airflow import documents, limits, vetting
 from dagbundle.targets.airflow.child import DocumentError
 from dagbundle.targets.airflow.documents import Documents
-from dagbundle.targets.airflow.examining import Examiner
+from dagbundle.targets.airflow.examining import Examiner, on_behalf_of
 from publisher.conftest import Deployment, dag, document, installed
 
 PLUGIN = """
@@ -81,6 +81,7 @@ class Plugin(AirflowPlugin):
     timetables = [Plain, Greedy, Endless, Leaving, Crashing, Printing, Waiting, Busy]
 """
 
+PLUGINS = vetting.Allowed(classes=frozenset(f"plugin_of_tests.{name}" for name in ("Plain", "Endless", "Busy")))
 
 SECRETS = {
     "DAGBUNDLE_DATABASE_URL": "sqlite:////canary",
@@ -137,7 +138,7 @@ def test_an_answer_has_the_next_run_and_what_airflow_shows_of_the_timetable(exam
 
 def test_answers_come_in_order_though_one_document_never_ends(examiner: Examiner) -> None:
     requests = [(number, plain() if number != 40 else of_plugin("Endless")) for number in range(80)]
-    answers = list(examiner.each(requests))
+    answers = list(examiner.each(requests, None))
     assert [number for number, _ in answers] == list(range(80))
     failed = {number: answer for number, answer in answers if isinstance(answer, DocumentError)}
     assert failed.keys() == {40}
@@ -156,7 +157,7 @@ def test_answers_come_in_order_though_one_document_never_ends(examiner: Examiner
 def test_what_a_document_does_to_the_child_is_said_and_the_next_is_answered(
     examiner: Examiner, name: str, told: str, ended: bool
 ) -> None:
-    (_, refused), (_, answer) = examiner.each([("bad", of_plugin(name)), ("good", plain())])
+    (_, refused), (_, answer) = examiner.each([("bad", of_plugin(name)), ("good", plain())], None)
     assert isinstance(refused, DocumentError)
     assert (refused.why, refused.ended) == (told, ended)
     assert isinstance(answer, Mapping)
@@ -189,7 +190,7 @@ def test_a_field_of_a_task_that_takes_the_place_of_a_method_is_refused(examiner:
 def test_a_document_of_many_megabytes_goes_through_the_pipes(examiner: Examiner) -> None:
     found = plain()
     found["dag"]["doc_md"] = "é" * (4 << 20)
-    answers = dict(examiner.each((number, copy.deepcopy(found)) for number in range(4)))
+    answers = dict(examiner.each(((number, copy.deepcopy(found)) for number in range(4)), None))
     assert [answer["info"] is not None for answer in answers.values() if isinstance(answer, Mapping)] == [True] * 4
 
 
@@ -228,14 +229,13 @@ def test_a_child_that_does_not_start_says_what_it_printed(
 
 
 def test_a_rollouts_documents_are_looked_at_until_a_few_have_ended_the_child(
-    examiner: Examiner, monkeypatch: pytest.MonkeyPatch
+    examiner: Examiner,
 ) -> None:
-    monkeypatch.setattr(vetting, "check", lambda *_: None)  # what it does not know of
     items = [
         Candidate(f"d{number}", ".", f"d{number}.py", content.split(of_plugin("Endless", f"d{number}")))
         for number in range(6)
     ]
-    checking = Documents(examiner, vetting.read(notifiers=frozenset))
+    checking = Documents(examiner, PLUGINS)
     assert checking.refused(items[:2])["d1"].message == "DAG d1: computing from it takes more than 5 s of CPU time"
     with pytest.raises(
         errors.TargetError, match=r"not all of them were looked at\. The last one is DAG d3, file d3\.py"
@@ -246,13 +246,12 @@ def test_a_rollouts_documents_are_looked_at_until_a_few_have_ended_the_child(
 def test_a_rollouts_documents_are_looked_at_until_they_have_taken_their_time(
     examiner: Examiner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vetting, "check", lambda *_: None)
     monkeypatch.setattr(limits, "ROLLOUT_CPU_SECONDS", 1.5)
     items = [
         Candidate(f"d{number}", ".", "d.py", content.split(of_plugin("Busy", f"d{number}"))) for number in range(4)
     ]
     with pytest.raises(errors.TargetError, match="The last one is DAG d1"):
-        Documents(examiner, vetting.read(notifiers=frozenset)).refused(items)
+        Documents(examiner, PLUGINS).refused(items)
 
 
 def test_what_was_judged_minutes_ago_is_written_without_being_computed_again(
@@ -261,8 +260,8 @@ def test_what_was_judged_minutes_ago_is_written_without_being_computed_again(
     asked: list[object] = []
     each = Examiner.each
 
-    def counting(examiner: Examiner, requests: Any) -> Any:
-        return each(examiner, (asked.append(item[0]) or item for item in requests))
+    def counting(examiner: Examiner, requests: Any, allowed: vetting.Allowed) -> Any:
+        return each(examiner, (asked.append(item[0]) or item for item in requests), allowed)
 
     monkeypatch.setattr(Examiner, "each", counting)
     monkeypatch.setattr(documents, "_FRESH", 0.0)  # as after a minute
@@ -306,7 +305,7 @@ def test_several_threads_share_the_child(examiner: Examiner) -> None:
     found: dict[int, list[int]] = {}
 
     def ask(thread: int) -> None:
-        found[thread] = [key for key, _ in examiner.each((number, plain()) for number in range(50))]
+        found[thread] = [key for key, _ in examiner.each([(number, plain()) for number in range(50)], None)]
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(3)]
     for thread in threads:
@@ -314,3 +313,49 @@ def test_several_threads_share_the_child(examiner: Examiner) -> None:
     for thread in threads:
         thread.join()
     assert found == {thread: list(range(50)) for thread in range(3)}
+
+
+def test_a_namespace_with_many_slow_documents_gives_others_their_turn(examiner: Examiner) -> None:
+    examining, answered = threading.Event(), list[str]()
+
+    def slow() -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for _ in range(12):
+            yield "slow", of_plugin("Busy")
+            examining.set()
+
+    def ask(namespace: str, requests: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
+        with on_behalf_of(namespace):
+            for name, _ in examiner.each(requests, None):
+                answered.append(name)
+
+    busy = threading.Thread(target=ask, args=("team-sales", slow()))
+    busy.start()
+    assert examining.wait(60)
+    ask("team-ops", [("quick", plain())] * 50)
+    assert answered.count("slow") < 12
+    busy.join()
+    assert (answered.count("slow"), answered.count("quick")) == (12, 50)
+
+
+def test_a_document_is_vetted_where_it_can_be_ended_and_not_in_this_process(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vetting, "check", None)
+    bad = document(dag("bad"), "bad.py")
+    bad["dag"]["timetable"] = {"__type": "tenant.Evil", "__var": {}}
+    done = deployment.roll_out({"bad.py": [bad], "good.py": [dag("good")]}, "v1")
+    assert done.judgement.reason == "KeptLastGood"
+    ((text,),) = deployment.rows("SELECT stacktrace FROM import_error")
+    assert "no such class is allowed. Next: the platform team allows it by DAGBUNDLE_ALLOWED_CLASSES" in text
+
+
+def test_a_child_that_takes_anothers_place_knows_what_documents_may_name(examiner: Examiner) -> None:
+    requests = [(name, of_plugin(name)) for name in ("Plain", "Endless", "Plain")]
+    first, ended, last = (answer for _, answer in examiner.each(requests, PLUGINS))
+    assert isinstance(ended, DocumentError)
+    assert ended.ended
+    assert isinstance(first, Mapping)
+    assert isinstance(last, Mapping)
+    ((_, refused),) = examiner.each(requests[:1], vetting.Allowed())
+    assert isinstance(refused, DocumentError)
+    assert (refused.reason, refused.ended) == ("NotAllowed", False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dagbundle.rollout.model import BundleKey
-from publisher.conftest import SALES, Deployment, dag, installed
+from dagbundle.targets.airflow import limits, upkeep
+from publisher.conftest import OPS, SALES, Deployment, dag, installed
 
 HOUR = dt.timedelta(hours=1)
 
@@ -96,13 +98,56 @@ def test_while_an_overdue_date_is_computed_no_other_dag_is_locked(on_postgresql:
     target = on_postgresql.store.target
     assert target is not None
     with engine.begin() as connection:
-        steps = target.overdue(connection, [str(SALES)])
+        steps = target.overdue(connection, {str(SALES): SALES.namespace})
     for step in steps:
         with engine.begin() as connection, engine.begin() as other:
             step(connection)
             free = other.scalars(sa.select(table.c.dag_id).with_for_update(skip_locked=True)).all()
         assert free == ["b"]
     assert on_postgresql.rows("SELECT dag_id FROM dag WHERE next_dagrun_create_after > :start", start=start) != []
+
+
+def make_late(deployment: Deployment, bundles: Mapping[BundleKey, int]) -> None:
+    """Publish bundles with so many DAGs each, whose next runs were due days ago."""
+    start = dt.datetime.now(dt.UTC) - 48 * HOUR
+    for bundle, count in bundles.items():
+        names = [f"{bundle.namespace}.{bundle.name}.{number}" for number in range(count)]
+        made = [dag(name, schedule="@hourly", start_date=start, catchup=False) for name in names]
+        deployment.submit({f"{bundle.name}.py": made}, bundle=bundle)
+    table = installed().Dag.__table__
+    with deployment.store.db.engine.begin() as connection:
+        late = {"next_dagrun": start, "next_dagrun_create_after": start, "is_paused": True}
+        connection.execute(sa.update(table).values(**late))
+
+
+def moved(deployment: Deployment) -> set[str]:
+    """The DAGs whose next runs are not overdue any more."""
+    table = installed().Dag.__table__
+    soon = dt.datetime.now(dt.UTC) - HOUR
+    with deployment.store.db.engine.connect() as connection:
+        return set(connection.scalars(sa.select(table.c.dag_id).where(table.c.next_dagrun_create_after > soon)))
+
+
+def test_a_namespace_with_many_overdue_dags_leaves_others_their_places(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "MAX_OVERDUE", 4)
+    many = {BundleKey("team-sales", f"b{number}"): 2 for number in range(12)}
+    make_late(deployment, {**many, OPS: 1})
+    deployment.store.refresh()
+    assert len(moved(deployment)) == 4
+    assert "team-ops.ops.0" in moved(deployment)
+
+
+def test_a_namespace_whose_overdue_dags_take_all_the_time_leaves_others_their_first_ones(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(limits, "UPKEEP_CPU_SECONDS", 0.0)  # taken with the first DAG of all
+    make_late(deployment, {SALES: 30, OPS: 1})
+    deployment.store.refresh()
+    assert len(moved(deployment)) == 11
+    assert "team-ops.ops.0" in moved(deployment)
+    assert "20 of 31 DAGs' next runs were left for the next upkeep" in caplog.text
 
 
 @pytest.mark.parametrize("harm", ["DELETE FROM dag WHERE dag_id = 'a'", "UPDATE dag SET is_stale = true"])

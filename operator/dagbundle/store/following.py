@@ -61,8 +61,8 @@ class Target(Protocol):
         """Begin what `refused` and `move` will need and what takes a while. Returns at once."""
         ...
 
-    def refused(self, candidates: Sequence[Candidate], /) -> Mapping[str, Problem]:
-        """Return what is wrong with DAGs that a publication would write, by dag_id: their files are broken then.
+    def refused(self, candidates: Sequence[Candidate], bundle: BundleKey, /) -> Mapping[str, Problem]:
+        """Return what is wrong with DAGs that a bundle's publication would write, by dag_id: their files are broken.
 
         Raises:
             TargetError: There is too much wrong to look at it all.
@@ -81,8 +81,11 @@ class Target(Protocol):
         """Refresh what nobody else does, for bundles by their names in the target."""
         ...
 
-    def overdue(self, connection: Connection, names: Collection[str], /) -> Iterator[Callable[[Connection], None]]:
-        """Return steps that compute what has become due, each for a transaction of its own, and taken in this order."""
+    def overdue(self, connection: Connection, names: Mapping[str, str], /) -> Iterator[Callable[[Connection], None]]:
+        """Return steps that compute what has become due, each for a transaction of its own, and taken in this order.
+
+        Bundles are given by their names in the target, each with its namespace: namespaces have equal shares.
+        """
         ...
 
     def missing(self, connection: Connection, live: Mapping[str, Collection[str]], /) -> set[str]:

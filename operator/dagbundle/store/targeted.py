@@ -81,7 +81,7 @@ class TargetedStore(DagReader):
         wanted, given = following.written(judgement), contents or {}
         known = {**self.contents(wanted - given.keys()), **given} if wanted - given.keys() else given
         candidates = following.candidates(judgement, known)
-        found = dict(target.refused(candidates)) if candidates else {}
+        found = dict(target.refused(candidates, bundle)) if candidates else {}
         if vetted := [item for item in candidates if item.dag_id not in found]:
             found |= self.db.read(lambda c: target.forbidden(c, vetted))
         problems = [
@@ -158,7 +158,8 @@ class TargetedStore(DagReader):
     def _compute_overdue(self, target: Target, names: Mapping[str, BundleKey]) -> None:
         """Take each of the target's steps; one that loses its connection, by waiting too long, ends no other."""
         lost = 0
-        for step in self.db.read(lambda c: target.overdue(c, names.keys())):
+        namespaces = {name: bundle.namespace for name, bundle in names.items()}
+        for step in self.db.read(lambda c: target.overdue(c, namespaces)):
             try:
                 self.db.write(step)
             except errors.StoreUnavailableError as error:

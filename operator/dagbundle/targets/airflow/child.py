@@ -35,13 +35,19 @@ class DocumentError(Exception):
         why: As above.
         ended: Whether it ended the child.
         cpu: Seconds of CPU time that it took; 0 where the child ended by itself.
+        reason: As an error of a target has it.
+        hint: What to do next, where that is not to mend the document.
     """
 
-    def __init__(self, why: str, *, ended: bool = False, cpu: float = 0.0) -> None:
+    def __init__(
+        self, why: str, *, ended: bool = False, cpu: float = 0.0, reason: str = "NotReadable", hint: str = ""
+    ) -> None:
         super().__init__(why)
         self.why = why
         self.ended = ended
         self.cpu = cpu
+        self.reason = reason
+        self.hint = hint
 
 
 class Child:

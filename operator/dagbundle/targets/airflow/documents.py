@@ -1,15 +1,16 @@
 """Checks the documents of a rollout, before they are published and again when they are written.
 
-First what they name and how large it is (`vetting`), in this process; then whether Airflow can read them and compute
-from them, in the examiner's.
+What they name and how large it is (`vetting`), then whether Airflow can read them and compute from them. All of it is
+done in the examiner's process, within what one document and one rollout may take of it.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import posixpath
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from dagbundle import errors
@@ -52,26 +53,20 @@ class Documents:
             TargetError: They take more than a rollout may take.
         """
         found: dict[str, Problem] = {}
+        budget = _Budget(len(candidates))
 
-        def vetted() -> Iterator[tuple[Candidate, str, Mapping[str, Any]]]:
+        def documents() -> Iterator[tuple[Candidate, str, Mapping[str, Any]]]:
             for item in candidates:
                 document: dict[str, Any] = content.join(item.content)
-                try:
-                    vetting.check(document, self._allowed)
-                except errors.TargetError as error:
-                    message = f"DAG {item.dag_id}: {error.message}"
-                    found[item.dag_id] = Problem(
-                        error.reason, message + (f". Next: {error.hint}" if error.hint else "")
-                    )
-                    continue
                 document["dag"]["fileloc"] = f"/{item.content.relative_fileloc or item.path}"
                 yield item, item.content.sha256, document
 
-        budget = _Budget(len(candidates))
-        for item, answer in self._examined(vetted(), _FRESH):
-            if isinstance(answer, DocumentError):
-                found[item.dag_id] = Problem("NotReadable", f"DAG {item.dag_id}: {answer.why}")
-            budget.spend(f"DAG {item.dag_id}, file {item.path}", answer)
+        with contextlib.closing(self._examined(documents(), _FRESH)) as answers:
+            for item, answer in answers:
+                if isinstance(answer, DocumentError):
+                    hint = f". Next: {answer.hint}" if answer.hint else ""
+                    found[item.dag_id] = Problem(answer.reason, f"DAG {item.dag_id}: {answer.why}{hint}")
+                budget.spend(f"DAG {item.dag_id}, file {item.path}", answer)
         return found
 
     def checked(
@@ -91,35 +86,35 @@ class Documents:
         answers: dict[str, Mapping[str, Any]] = {}
         budget = _Budget(len(dags))
         asked = ((dag, dag.content.sha256, documents[dag.dag_id]) for dag in dags)
-        for dag, answer in self._examined(asked, _CARRIED):
-            if isinstance(answer, DocumentError):
-                raise _named(dag, move, answer.why, _HINT, "NotReadable") from answer
-            budget.spend(f"DAG {dag.dag_id}, file {dag.path}", answer)
-            answers[dag.dag_id] = answer
+        with contextlib.closing(self._examined(asked, _CARRIED)) as examined:
+            for dag, answer in examined:
+                if isinstance(answer, DocumentError):
+                    hint = answer.hint or (_HINT if answer.reason == "NotReadable" else "")
+                    raise _named(dag, move, answer.why, hint, answer.reason) from answer
+                budget.spend(f"DAG {dag.dag_id}, file {dag.path}", answer)
+                answers[dag.dag_id] = answer
         return [(documents[dag.dag_id], answers[dag.dag_id]) for dag in dags]
 
     def _document(self, dag: WrittenDag, move: Move, dags_folder: str) -> dict[str, Any]:
-        """Rebuild the serialized DAG, vetted, with the place where its file is in the image."""
+        """Rebuild the serialized DAG, with the place where its file is in the image."""
         document: dict[str, Any] = content.join(dag.content)
-        try:
-            if self._known(dag.content.sha256, _CARRIED) is None:  # else it was vetted when it was judged, a moment ago
-                vetting.check(document, self._allowed)
-            fileloc = posixpath.join(move.root, dag.relative_fileloc)
-            if len(fileloc) > (most := vetting.LIMITS["dag.fileloc"]):
+        fileloc = posixpath.join(move.root, dag.relative_fileloc)
+        if len(fileloc) > (most := vetting.LIMITS["dag.fileloc"]):
+            try:
                 vetting.refuse("the path of its file", fileloc, f"Airflow's column holds {most:,}")
-        except errors.TargetError as error:
-            raise _named(dag, move, error.message, error.hint, error.reason) from error
+            except errors.TargetError as error:
+                raise _named(dag, move, error.message, error.hint, error.reason) from error
         content.place(document, root=move.root, dags_folder=dags_folder)
         return document
 
     def _known(self, sha256: str, seconds: float) -> Mapping[str, Any] | None:
-        """Return what was answered so lately for a document that had passed its vetting."""
+        """Return what was answered so lately."""
         then, answer = self._answers.get(sha256, (0.0, None))
         return answer if time.monotonic() - then < seconds else None
 
     def _examined(
         self, documents: Iterable[tuple[Key, str, Mapping[str, Any]]], seconds: float
-    ) -> Iterator[tuple[Key, Mapping[str, Any] | DocumentError]]:
+    ) -> Generator[tuple[Key, Mapping[str, Any] | DocumentError]]:
         """Return a key and an answer for each key, hash and document; what is remembered comes last."""
         known: list[tuple[Key, Mapping[str, Any]]] = []
 
@@ -131,13 +126,14 @@ class Documents:
                 else:
                     known.append((key, {**answer, "cpu": 0.0}))
 
-        for (key, sha256), answer in self._examiner.each(unknown()):
-            if not isinstance(answer, DocumentError):
-                self._answers[sha256] = (time.monotonic(), answer)
-                self._answers.move_to_end(sha256)
-                while len(self._answers) > _REMEMBERED:
-                    self._answers.popitem(last=False)
-            yield key, answer
+        with contextlib.closing(self._examiner.each(unknown(), self._allowed)) as answers:
+            for (key, sha256), answer in answers:
+                if not isinstance(answer, DocumentError):
+                    self._answers[sha256] = (time.monotonic(), answer)
+                    self._answers.move_to_end(sha256)
+                    while len(self._answers) > _REMEMBERED:
+                        self._answers.popitem(last=False)
+                yield key, answer
         yield from known
 
 

@@ -3,10 +3,13 @@
 The kernel ends this process when a document has used up its CPU time, in C code too; a document that fills its memory
 gets a MemoryError. It has no database and no key. It reads requests from standard input until that ends:
 
-    {"document": …, "last": null | …}      a whole document, and the run after which the next one is computed
+    {"allowed": {…}}                       what documents may name from now on
+    {"document": …, "last": null | …}      a whole document, and the run after which the next one is computed;
+                                           with "vet": true it is vetted before
 
-and answers each on standard output with `{"info": …, "description": …, "partition_key": …, "cpu": seconds}`, or
-`{"refused": "why", "cpu": …}`. With `"rest": true` in an answer it ends, and answers no request that follows.
+and answers each document on standard output with `{"info": …, "description": …, "partition_key": …, "cpu": seconds}`,
+or `{"refused": "why", "reason": …, "hint": …, "cpu": …}`. With `"rest": true` in an answer it ends, and answers no
+request that follows.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
-from dagbundle.targets.airflow import limits, wire
+from dagbundle import errors
+from dagbundle.targets.airflow import installed, limits, vetting, wire
 from dagbundle.targets.airflow.adapter import Adapter
 from dagbundle.targets.airflow.vetting import LIMITS
 
@@ -35,7 +39,8 @@ def main() -> None:
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     with contextlib.suppress(OSError):  # where memory runs out all the same, this process goes and not its parent
         pathlib.Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    adapter = Adapter()
+    adapter, allowed = Adapter(), vetting.Allowed()
+    installed.notifiers()  # imports what the first deadline would be charged for
     start = _address_space()
     resource.setrlimit(resource.RLIMIT_AS, (start + limits.MEMORY_BYTES,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -48,7 +53,10 @@ def main() -> None:
             request = wire.read(requests)
             if request is None:
                 break
-            answer = _answer(adapter, request)
+            if "allowed" in request:
+                allowed = wire.allowed_of(request["allowed"])
+                continue
+            answer = _answer(adapter, request, allowed)
         except MemoryError:
             answer = {"refused": f"it takes more than {limits.MEMORY_BYTES:,} bytes of memory", "rest": True}
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -83,11 +91,15 @@ def _address_space() -> int:
     return int(_STATM.read_text(encoding="ascii").split()[0]) * resource.getpagesize()
 
 
-def _answer(adapter: Adapter, request: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(adapter: Adapter, request: Mapping[str, Any], allowed: vetting.Allowed) -> dict[str, Any]:
     try:
+        if request["vet"]:
+            vetting.check(request["document"], allowed)
         found = adapter.examine(request["document"], request["last"])
     except MemoryError:
         raise
+    except errors.TargetError as error:
+        return {"refused": error.message, "reason": error.reason, "hint": error.hint}
     except Exception as error:
         if any(isinstance(cause, MemoryError) for cause in causes(error)):
             raise MemoryError from error

@@ -1,48 +1,63 @@
-"""Has a child decode documents and compute from them, so that none of them can keep this process busy, or fill it.
+"""Has a child vet documents, decode them and compute from them: none of them can keep this process busy, or fill it.
 
 Vetting bounds what it knows of. What is left, and what plugins bring, ends with the child: by its CPU time, its memory
 or the clock. One child serves all documents until one of them ends it; starting the next takes as long as importing
-Airflow. While the child computes from one document, this process prepares the next.
+Airflow. While the child computes from one document, this process prepares the next. Namespaces have the child in turn,
+each for a few seconds.
 """
 
 from __future__ import annotations
 
 import collections
-import threading
-from collections.abc import Iterable, Iterator, Mapping
+import contextlib
+import contextvars
+import itertools
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from dagbundle.targets.airflow import wire
+from dagbundle.targets.airflow import limits, wire
 from dagbundle.targets.airflow.child import Child, DocumentError
+from dagbundle.targets.airflow.turns import Turns
+from dagbundle.targets.airflow.vetting import Allowed
 
 Key = TypeVar("Key")
+_Answer = Mapping[str, Any] | DocumentError
 
 _AHEAD = 3
 """Requests that a child has at a time: the one it computes, and what is in its pipe."""
-_BATCH = 32
-"""Requests after which another thread may have its turn."""
+_namespace: contextvars.ContextVar[str] = contextvars.ContextVar("namespace", default="")
+
+
+@contextlib.contextmanager
+def on_behalf_of(namespace: str) -> Iterator[None]:
+    """Have what this thread asks the examiner in the block count as a namespace's."""
+    token = _namespace.set(namespace)
+    try:
+        yield
+    finally:
+        _namespace.reset(token)
 
 
 class Examiner:
     """One child, started when it is needed. Its methods may be called from several threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._turns = Turns()
         self._child: Child | None = None
+        self._told: Allowed | None = None
+        """What the child knows that documents may name."""
 
     def prepare(self) -> None:
         """Start the child, so that it is there when it is needed. Returns at once."""
-        if self._lock.acquire(blocking=False):  # else it is at work
-            try:
+        with self._turns.free() as mine:
+            if mine:  # else it is at work
                 self._running()
-            finally:
-                self._lock.release()
 
     def examine(self, document: Mapping[str, Any], last: Any = None) -> Mapping[str, Any]:
         """Decode a document, and compute its next run.
 
         Args:
-            document: A vetted one.
+            document: One that was vetted when it was published.
             last: The run after which the next one is computed, as `wire` writes it; None for the first.
 
         Returns:
@@ -51,71 +66,83 @@ class Examiner:
         Raises:
             DocumentError: Airflow cannot read it, or it takes too long or too much.
         """
-        with self._lock:
-            ((_, answer),) = self._batch(iter([(None, document)]), last)
+        with self._turns.one(_namespace.get()):
+            ((_, answer),) = self._turn(iter([(None, document)]), last, None)
         if isinstance(answer, DocumentError):
             raise answer
         return answer
 
     def each(
-        self, requests: Iterable[tuple[Key, Mapping[str, Any]]]
-    ) -> Iterator[tuple[Key, Mapping[str, Any] | DocumentError]]:
+        self, requests: Iterable[tuple[Key, Mapping[str, Any]]], allowed: Allowed | None
+    ) -> Generator[tuple[Key, _Answer]]:
         """Do that for many, each for its first run; the next ones are drawn from the iterable while the child computes.
 
         Args:
-            requests: A key and a vetted document each. Drawing one must not ask this examiner.
+            requests: A key and a document each. Drawing one must not ask this examiner.
+            allowed: What they may name; None for documents that were vetted.
 
         Returns:
             Key and answer, or why there is none, in the same order.
         """
-        waiting = iter(requests)
-        while True:
-            with self._lock:
-                answers = self._batch(waiting, None)
-            if not answers:
-                return
+        waiting, namespace = iter(requests), _namespace.get()
+        for first in waiting:  # where there is none, nobody waits for a turn
+            with self._turns.one(namespace):
+                answers = self._turn(itertools.chain([first], waiting), None, allowed)
             yield from answers
 
     def close(self) -> None:
         """End the child."""
-        with self._lock:
+        with self._turns.one(""):
             self._end()
 
-    def _batch(
-        self, requests: Iterator[tuple[Key, Mapping[str, Any]]], last: Any
-    ) -> list[tuple[Key, Mapping[str, Any] | DocumentError]]:
-        answers: list[tuple[Key, Mapping[str, Any] | DocumentError]] = []
+    def _turn(
+        self, requests: Iterator[tuple[Key, Mapping[str, Any]]], last: Any, allowed: Allowed | None
+    ) -> list[tuple[Key, _Answer]]:
+        """Examine documents until the turn is over, or there are no more."""
+        answers: list[tuple[Key, _Answer]] = []
         asked: collections.deque[tuple[Key, bytes]] = collections.deque()
-        drawn, again = 0, False
+        again, left, ahead = False, limits.TURN_CPU_SECONDS, 1
         while True:
-            while drawn < _BATCH and len(asked) < _AHEAD and (request := next(requests, None)) is not None:
-                drawn += 1
-                asked.append((request[0], wire.encode({"document": request[1], "last": last})))
-                self._running().send(asked[-1][1])
+            while left > 0 and len(asked) < ahead and (request := next(requests, None)) is not None:
+                message = {"document": request[1], "last": last, "vet": allowed is not None}
+                asked.append((request[0], wire.encode(message)))
+                self._send(asked[-1][1], allowed)
             if not asked:
                 return answers
             rest, answer = self._answer()
             again = isinstance(answer, DocumentError) and answer.ended and not answer.cpu and not again
             if not again:  # else the machine may have ended the child, and not this document
                 answers.append((asked.popleft()[0], answer))
+                cpu = answer.cpu if isinstance(answer, DocumentError) else answer["cpu"]
+                left -= cpu
+                ahead = _AHEAD if cpu < limits.SLOW_CPU_SECONDS else 1
             if rest:
                 self._end()
-                for _, message in asked:
-                    self._running().send(message)
+                for _, unanswered in asked:
+                    self._send(unanswered, allowed)
 
-    def _answer(self) -> tuple[bool, Mapping[str, Any] | DocumentError]:
+    def _send(self, message: bytes, allowed: Allowed | None) -> None:
+        child = self._running()
+        if allowed is not None and allowed is not self._told:
+            child.send(wire.encode({"allowed": wire.allowed_to_json(allowed)}))
+            self._told = allowed
+        child.send(message)
+
+    def _answer(self) -> tuple[bool, _Answer]:
         """Return whether the child has ended, or will, and its answer to the first request."""
         try:
             answer = self._running().answer()
         except DocumentError as error:
             return True, error
-        refused = answer.get("refused")
-        found = answer if refused is None else DocumentError(str(refused), cpu=float(answer["cpu"]))
+        found: _Answer = answer
+        if "refused" in answer:
+            reason, hint = answer.get("reason", "NotReadable"), answer.get("hint", "")
+            found = DocumentError(str(answer["refused"]), cpu=float(answer["cpu"]), reason=reason, hint=hint)
         return bool(answer.get("rest")), found
 
     def _running(self) -> Child:
         if self._child is None:
-            self._child = Child()
+            self._child, self._told = Child(), None
         return self._child
 
     def _end(self) -> None:

@@ -8,8 +8,14 @@ ROLLOUT_CPU_SECONDS = 60.0
 """CPU time for the documents of one rollout, besides the next one."""
 DOCUMENT_CPU_SECONDS = 0.1
 """What each document of a rollout adds to that: many times what an ordinary one takes."""
+TURN_CPU_SECONDS = 2.0
+"""CPU time after which another namespace's documents have their turn, once the document at hand is done."""
+SLOW_CPU_SECONDS = 0.1
+"""A document that takes so much is followed by one at a time, so that few of them are at hand when a turn is over."""
 UPKEEP_CPU_SECONDS = 20.0
-"""CPU time for the next runs of all bundles in one upkeep."""
+"""CPU time for the next runs of all bundles in one upkeep, besides the first ones of each namespace."""
+UPKEEP_NAMESPACE_CPU_SECONDS = 10.0
+"""What one namespace may take of that."""
 UPKEEP_BUNDLE_CPU_SECONDS = 5.0
 """What one bundle may take of that."""
 WALL_SECONDS = 90.0

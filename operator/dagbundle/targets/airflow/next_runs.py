@@ -5,11 +5,10 @@ Airflow's timetables compute it from what a tenant wrote, when a DAG is publishe
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import contextvars
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from dagbundle.targets.airflow import limits, wire
@@ -20,20 +19,38 @@ _log = logging.getLogger(__name__)
 
 
 class Spent:
-    """CPU time that one upkeep took of the examiner, which serves all bundles."""
+    """CPU time that one upkeep took of the examiner, which serves all bundles.
 
-    def __init__(self) -> None:
-        self._seconds: collections.Counter[str] = collections.Counter()
+    Args:
+        namespaces: The namespace of each bundle, by its name in Airflow.
+    """
+
+    def __init__(self, namespaces: Mapping[str, str]) -> None:
+        self._namespaces = namespaces
+        self._bundles: dict[str, float] = {}
+        self._shares: dict[str, float] = {}
+
+    def namespace(self, bundle: str) -> str:
+        """Return a bundle's namespace."""
+        return self._namespaces[bundle]
 
     def add(self, bundle: str, seconds: float) -> None:
         """Count what a document took."""
-        self._seconds[bundle] += seconds  # type: ignore[assignment] # a Counter counts seconds as well
+        namespace = self._namespaces[bundle]
+        self._bundles[bundle] = self._bundles.get(bundle, 0.0) + seconds
+        self._shares[namespace] = self.of(namespace) + seconds
+
+    def of(self, namespace: str) -> float:
+        """Return what a namespace's documents took."""
+        return self._shares.get(namespace, 0.0)
 
     def allows(self, bundle: str) -> bool:
-        """Tell whether there is time for another document of a bundle."""
-        return (
-            self._seconds[bundle] < limits.UPKEEP_BUNDLE_CPU_SECONDS
-            and sum(self._seconds.values()) < limits.UPKEEP_CPU_SECONDS
+        """Tell whether there is time for more documents of a bundle. For a namespace's first ones there always is."""
+        namespace = self._namespaces[bundle]
+        return namespace not in self._shares or (
+            self._bundles.get(bundle, 0.0) < limits.UPKEEP_BUNDLE_CPU_SECONDS
+            and self._shares[namespace] < limits.UPKEEP_NAMESPACE_CPU_SECONDS
+            and sum(self._shares.values()) < limits.UPKEEP_CPU_SECONDS
         )
 
 

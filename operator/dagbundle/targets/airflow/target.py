@@ -18,11 +18,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from dagbundle import errors
-from dagbundle.rollout.model import LookupKind, LookupValue, Problem
+from dagbundle.rollout.model import BundleKey, LookupKind, LookupValue, Problem
 from dagbundle.rollout.moves import Candidate, Move, Symptom, WrittenDag
 from dagbundle.targets.airflow import adapter, check, installed, permissions, upkeep, values, vetting
 from dagbundle.targets.airflow.documents import Documents
-from dagbundle.targets.airflow.examining import Examiner
+from dagbundle.targets.airflow.examining import Examiner, on_behalf_of
 from dagbundle.targets.airflow.sessions import session_in
 
 NO_SOURCE = "# Its source was not submitted.\n"
@@ -70,7 +70,7 @@ class AirflowTarget:
             TargetError: Airflow cannot take a DAG; the message names it.
         """
         self._refuse_newer(move)
-        with session_in(connection) as session:
+        with on_behalf_of(move.bundle.namespace), session_in(connection) as session:
             ran = self._take(session, move)
             self._bundle(session, move)
             self._write(session, move, ran)
@@ -84,9 +84,10 @@ class AirflowTarget:
         """Start the process that examines documents."""
         self._examiner.prepare()
 
-    def refused(self, candidates: Sequence[Candidate], /) -> Mapping[str, Problem]:
+    def refused(self, candidates: Sequence[Candidate], bundle: BundleKey, /) -> Mapping[str, Problem]:
         """Return what is wrong with DAGs that a publication would write, by dag_id. See `documents.Documents`."""
-        return self._documents.refused(candidates)
+        with on_behalf_of(bundle.namespace):
+            return self._documents.refused(candidates)
 
     def forbidden(self, connection: Connection, candidates: Sequence[Candidate], /) -> Mapping[str, Problem]:
         """Return what the database has no place for of DAGs that were not refused. See `permissions.refused`."""
@@ -130,7 +131,7 @@ class AirflowTarget:
         """Refresh what nobody else does. See `upkeep.refresh`."""
         upkeep.refresh(self._airflow, connection, names)
 
-    def overdue(self, connection: Connection, names: Collection[str], /) -> Iterator[Callable[[Connection], None]]:
+    def overdue(self, connection: Connection, names: Mapping[str, str], /) -> Iterator[Callable[[Connection], None]]:
         """Return what moves overdue dates. See `upkeep.overdue`."""
         return upkeep.overdue(self._airflow, connection, names)
 

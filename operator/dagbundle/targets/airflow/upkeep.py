@@ -19,7 +19,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import OperationalError
 
-from dagbundle.targets.airflow import adapter
+from dagbundle.targets.airflow import adapter, shares
+from dagbundle.targets.airflow.examining import on_behalf_of
 from dagbundle.targets.airflow.next_runs import Spent
 from dagbundle.targets.airflow.sessions import session_in
 
@@ -30,7 +31,7 @@ MARK = "dagbundle"
 OVERDUE = dt.timedelta(minutes=1)
 """How long after its next run was due a DAG's dates are looked at: the scheduler makes it in seconds."""
 MAX_OVERDUE = 500
-"""DAGs whose dates are computed in one refresh."""
+"""DAGs whose dates are computed in one refresh; namespaces have them in turn, and in each its bundles."""
 _AT_ONCE = 10
 """DAGs of a bundle between two looks at what it has taken of the examiner."""
 
@@ -121,26 +122,42 @@ def refresh(airflow: adapter.Adapter, connection: Connection, names: Collection[
         airflow.clear_triggers(session)  # whose DAGs somebody deleted in Airflow: no publication speaks of those
 
 
-def overdue(airflow: adapter.Adapter, connection: Connection, names: Collection[str]) -> Iterator[Step]:
+def overdue(airflow: adapter.Adapter, connection: Connection, names: Mapping[str, str]) -> Iterator[Step]:
     """Return what computes the overdue dates of DAGs, a few DAGs at a time.
 
     Each step is taken in a transaction of its own: it waits for the examiner, and other DAGs' rows are not locked then.
+
+    Args:
+        airflow: The installed Airflow.
+        connection: In a transaction.
+        names: Our bundles by their names in Airflow, each with its namespace.
     """
     dag = airflow.Dag.__table__
-    ours = _ours(dag, names)
+    late = sa.and_(_ours(dag, list(names)), _is_overdue(dag))
+    counted = sa.select(dag.c.bundle_name, sa.func.count()).where(late).group_by(dag.c.bundle_name)
+    counts = {row[0]: row[1] for row in connection.execute(counted)}
+    places = shares.places(counts, names, MAX_OVERDUE)
     groups: dict[_Group, list[str]] = {}
-    for row in connection.execute(_overdue(dag, ours)).all():
+    for row in connection.execute(_most_overdue(dag, late, places)).all() if places else ():
         groups.setdefault((row.bundle_name, row.bundle_version, row.last_parse_duration), []).append(row.dag_id)
     parts = [
         (key, dag_ids[i : i + _AT_ONCE]) for key, dag_ids in groups.items() for i in range(0, len(dag_ids), _AT_ONCE)
     ]
     random.shuffle(parts)  # where there is not enough time for all, those that were left come first some other time
-    return _steps(airflow, parts)
+    return _steps(airflow, parts, names)
 
 
-def _steps(airflow: adapter.Adapter, parts: Collection[tuple[_Group, list[str]]]) -> Iterator[Step]:
-    spent, left = Spent(), 0
-    for group, dag_ids in parts:
+def _steps(airflow: adapter.Adapter, parts: list[tuple[_Group, list[str]]], names: Mapping[str, str]) -> Iterator[Step]:
+    """Return steps, each for the namespace whose DAGs have taken the least time so far."""
+    spent, left = Spent(names), 0
+    waiting: dict[str, list[tuple[_Group, list[str]]]] = {}
+    for part in parts:
+        waiting.setdefault(names[part[0][0]], []).append(part)
+    while waiting:
+        namespace = min(waiting, key=spent.of)
+        group, dag_ids = waiting[namespace].pop()
+        if not waiting[namespace]:
+            del waiting[namespace]
         if spent.allows(group[0]):
             yield functools.partial(_move, airflow, group=group, dag_ids=dag_ids, spent=spent)
         else:
@@ -164,7 +181,7 @@ def _compute(airflow: adapter.Adapter, connection: Connection, group: _Group, da
     """Compute DAGs' next runs, one by one where they cannot be computed together."""
     name, version, duration = group
     try:
-        with session_in(connection) as session:
+        with on_behalf_of(spent.namespace(name)), session_in(connection) as session:
             airflow.refresh(session, name, version, dag_ids, duration=duration, spent=spent)
     except OperationalError:  # the database is gone, or somebody else has the rows
         raise
@@ -194,18 +211,20 @@ def _is_overdue(dag: sa.Table) -> sa.ColumnElement[bool]:
     )
 
 
-def _overdue(dag: sa.Table, ours: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    """Find DAGs whose dates are overdue: of each bundle the most overdue ones first.
-
-    Chance decides among bundles. In a fixed order the same bundles would take all places each time.
-    """
+def _most_overdue(dag: sa.Table, late: sa.ColumnElement[bool], places: Mapping[str, int]) -> sa.Select[Any]:
+    """Find the most overdue DAGs of bundles, of each so many."""
+    by_count: dict[int, list[str]] = {}
+    for bundle, count in places.items():
+        by_count.setdefault(count, []).append(bundle)
     turn = sa.func.row_number().over(partition_by=dag.c.bundle_name, order_by=dag.c.next_dagrun_create_after)
-    ranked = sa.select(dag.c.dag_id, turn.label("turn")).where(ours, _is_overdue(dag)).subquery()
+    ranked = sa.select(dag.c.dag_id, turn.label("turn")).where(late, dag.c.bundle_name.in_(list(places))).subquery()
+    placed = [
+        sa.and_(dag.c.bundle_name.in_(bundles), ranked.c.turn <= count) for count, bundles in sorted(by_count.items())
+    ]
     return (
         sa.select(dag.c.dag_id, dag.c.bundle_name, dag.c.bundle_version, dag.c.last_parse_duration)
         .join(ranked, ranked.c.dag_id == dag.c.dag_id)
-        .order_by(ranked.c.turn, sa.func.random())
-        .limit(MAX_OVERDUE)
+        .where(sa.or_(*placed))
     )
 
 

@@ -8,7 +8,11 @@ from __future__ import annotations
 import datetime as dt
 import json
 import struct
+from collections.abc import Mapping
 from typing import Any, BinaryIO
+
+from dagbundle.targets.airflow import installed
+from dagbundle.targets.airflow.vetting import Allowed
 
 HEADER = struct.Struct("!I")
 """The length of a message, in bytes."""
@@ -66,3 +70,26 @@ def info_to_json(info: Any) -> dict[str, Any] | None:
 def moment(text: str | None) -> dt.datetime | None:
     """Read a time."""
     return None if text is None else dt.datetime.fromisoformat(text)
+
+
+def allowed_to_json(allowed: Allowed) -> dict[str, Any]:
+    """Write what documents may name. Notifiers of the installed providers are left to be found on the other side."""
+    callbacks = allowed.callbacks
+    if callbacks is None and allowed.notifiers is not installed.notifiers:
+        callbacks = allowed.notifiers()
+    sets = {
+        "classes": allowed.classes,
+        "triggers": allowed.triggers,
+        "callbacks": callbacks,
+        "callback_executors": allowed.callback_executors,
+        "executors": allowed.executors,
+        "pools": allowed.pools,
+        "queues": allowed.queues,
+    }
+    return {name: None if found is None else sorted(found) for name, found in sets.items()}
+
+
+def allowed_of(found: Mapping[str, Any]) -> Allowed:
+    """Return what `allowed_to_json` wrote."""
+    sets = {name: None if listed is None else frozenset(listed) for name, listed in found.items()}
+    return Allowed(**sets, notifiers=installed.notifiers)  # type: ignore[arg-type] # None where it may be

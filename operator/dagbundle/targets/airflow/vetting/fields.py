@@ -6,8 +6,9 @@ does not expect there can end it.
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -96,19 +97,13 @@ def task(path: str, body: Mapping[str, Any], allowed: Allowed, *, starts: bool) 
         allowed: What the deployment allows.
         starts: Whether a task with these fields may start from its trigger.
     """
-    for name, most in _TASK_TEXTS.items():
-        if body.get(name) is not None:
-            walk.text(f"{path}.{name}", body[name], most)
-    for name, least in _TASK_COUNTS.items():
-        if body.get(name) is not None:
-            walk.integer(f"{path}.{name}", body[name], least=least)
-    for name in _TASK_TIMES:
-        _time(f"{path}.{name}", body.get(name))
-    for name in _TASK_FLAGS:
-        _flag(f"{path}.{name}", body.get(name))
+    for name, value in body.items():
+        if value is not None and name in _TASK_CHECKS:
+            _TASK_CHECKS[name](f"{path}.{name}", value)
     _rules(path, body)
     for name in ("inlets", "outlets"):
-        _assets(f"{path}.{name}", body.get(name))
+        if body.get(name):
+            _assets(f"{path}.{name}", body[name])
     for name, chosen in (("executor", allowed.executors), ("pool", allowed.pools), ("queue", allowed.queues)):
         value = body.get(name)
         if value is not None and chosen is not None and not walk.is_one_of(value, chosen):
@@ -121,6 +116,11 @@ def _assets(path: str, found: object) -> None:
     for index, item in enumerate(found if isinstance(found, list) else ()):
         if isinstance(item, Mapping) and not isinstance(item.get("__type"), str):
             walk.refuse(f"{path}[{index}]", item, "it does not say what it is")
+
+
+def _flag(path: str, value: object) -> None:
+    if value is not None and not isinstance(value, bool):
+        walk.refuse(path, value, "true or false is expected")
 
 
 def _time(path: str, value: object) -> None:
@@ -138,6 +138,15 @@ def _rules(path: str, body: Mapping[str, Any]) -> None:
     backoff = body.get("retry_exponential_backoff")
     if backoff is not None and not isinstance(backoff, bool):
         walk.number(f"{path}.retry_exponential_backoff", backoff, least=0, most=1_000)
+
+
+_TASK_CHECKS: Mapping[str, Callable[[str, object], object]] = {
+    **{name: functools.partial(walk.text, most=most) for name, most in _TASK_TEXTS.items()},
+    **{name: functools.partial(walk.integer, least=least) for name, least in _TASK_COUNTS.items()},
+    **dict.fromkeys(_TASK_TIMES, _time),
+    **dict.fromkeys(_TASK_FLAGS, _flag),
+}
+"""What looks at a field of a task, by its name."""
 
 
 def owners(dag: Mapping[str, Any]) -> None:
@@ -188,16 +197,11 @@ def _asset_key(identity: object) -> str:
     """Return name and URI of a key as Airflow writes it: a JSON object of the two."""
     try:
         found = json.loads(identity) if isinstance(identity, str) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     if not isinstance(found, dict) or found.keys() != {"name", "uri"}:
         return ""
     return f"{found['name']}\0{found['uri']}"
-
-
-def _flag(path: str, value: object) -> None:
-    if value is not None and not isinstance(value, bool):
-        walk.refuse(path, value, "true or false is expected")
 
 
 def _tags(found: object) -> None:

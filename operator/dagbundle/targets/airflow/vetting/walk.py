@@ -91,20 +91,33 @@ def only(path: str, value: Mapping[str, Any], allowed: frozenset[str]) -> None:
             refuse(f"{path}.{name:.60}", value[name], "there is no such field")
 
 
-def objects(value: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Walk a document and return every object in it, with its path.
+def objects(value: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Walk a document and return every object in it, with its path, in order.
 
     Raises:
         TargetError: It is nested too deeply.
     """
-    if depth > MAX_DEPTH:
-        refuse(path, "…", f"it is nested more than {MAX_DEPTH} levels deep")
-    if isinstance(value, Mapping):
-        yield path, value
-        for name, item in value.items():
-            if isinstance(item, Mapping | list):
-                yield from objects(item, f"{path}.{name:.60}" if path else name, depth + 1)
-    elif isinstance(value, list):
+    yield "", value
+    pending = [_inside("", value)]  # no recursion: each level of generators would be passed once for each object
+    while pending:
+        path, item = next(pending[-1], ("", None))
+        if item is None:
+            pending.pop()
+            continue
+        if len(pending) > MAX_DEPTH:
+            refuse(path, "…", f"it is nested more than {MAX_DEPTH} levels deep")
+        if isinstance(item, dict):
+            yield path, item
+        pending.append(_inside(path, item))
+
+
+def _inside(path: str, value: Mapping[str, Any] | list[Any]) -> Iterator[tuple[str, dict[str, Any] | list[Any]]]:
+    """Return the objects and lists in one, with their paths."""
+    if isinstance(value, list):
         for index, item in enumerate(value):
-            if isinstance(item, Mapping | list):
-                yield from objects(item, f"{path}[{index}]", depth + 1)
+            if isinstance(item, dict | list):
+                yield f"{path}[{index}]", item
+    else:
+        for name, item in value.items():
+            if isinstance(item, dict | list):
+                yield f"{path}.{name:.60}" if path else name, item
