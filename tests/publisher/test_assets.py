@@ -12,8 +12,10 @@ import pytest
 
 from dagbundle import errors
 from dagbundle.engine import engine
-from dagbundle.rollout.model import BundleKey
+from dagbundle.rollout import assets
+from dagbundle.rollout.model import BundleKey, Verdict
 from dagbundle.store.dagstore import DagStore
+from dagbundle.targets.airflow import assets as targets
 from dagbundle.targets.airflow import vetting
 from dagbundle.targets.airflow.target import AirflowTarget
 from publisher.conftest import OPS, SALES, Deployment, dag, installed, opened
@@ -209,3 +211,53 @@ def test_of_two_publishes_at_the_same_instant_one_gets_the_asset(on_postgresql: 
     (winner,) = on_postgresql.live()
     assert known(on_postgresql) == [("asset", {"of": {"a": "sales", "b": "ops"}[winner]}, None)]
     assert [kind for _, kind in told(on_postgresql)] == ["AssetOwned"]
+
+
+def many(dag_id: str, count: int, named: str = "") -> Any:
+    """A DAG with a task that writes many assets."""
+    from airflow.providers.standard.operators.empty import EmptyOperator  # noqa: PLC0415 - likewise
+    from airflow.sdk import Asset  # noqa: PLC0415 - likewise
+
+    made = dag(dag_id, tasks=())
+    EmptyOperator(
+        task_id="write", outlets=[Asset(f"{named or dag_id}{n}", f"x://{named or dag_id}/{n}") for n in range(count)],
+        dag=made,
+    )  # fmt: skip
+    return made
+
+
+def test_files_by_which_a_bundle_names_too_many_assets_break_and_the_others_are_published(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assets, "FEW_NAMED", 0)
+    monkeypatch.setattr(assets, "MOST_NAMED", 10)
+    files = {"a.py": [many("a", 4)], "b.py": [many("b", 5)], "c.py": [many("c", 6)]}
+    done = deployment.roll_out(files, "v1")
+    assert (done.judgement.verdict, done.judgement.reason) == (Verdict.PUBLISH, "KeptLastGood")
+    assert deployment.live() == {"a": "v1", "b": "v1"}
+    assert told(deployment) == [("c.py", "TooManyAssets")]
+    again = deployment.roll_out({**files, "d.py": [many("d", 2)]}, "v2")  # with what is live already
+    assert again.judgement.reason == "KeptLastGood"
+    assert deployment.live() == {"a": "v2", "b": "v2"}
+    assert told(deployment) == [("c.py", "TooManyAssets"), ("d.py", "TooManyAssets")]
+    fewer = deployment.roll_out({**files, "b.py": [many("b", 1)], "c.py": [many("c", 6, "a")]}, "v3")
+    assert fewer.judgement.reason == "Published"
+    assert deployment.live() == {"a": "v3", "b": "v3", "c": "v3"}
+
+
+def test_a_bundle_that_names_more_assets_than_one_statement_takes_is_written_in_parts(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment.submit({f"{name}.py": [many(name, 3)] for name in "abcd"})
+    monkeypatch.setattr(targets, "MOST_AT_ONCE", 7)
+    deployment.execute("UPDATE dag SET is_stale = true")
+    deployment.execute("DELETE FROM task_outlet_asset_reference")
+    deployment.store.follow(SALES)
+    assert deployment.live() == dict.fromkeys("abcd", "v1")
+    assert deployment.rows("SELECT count(*) FROM task_outlet_asset_reference") == [(12,)]
+
+
+def test_more_assets_than_postgresql_compares_in_one_statement_are_published(on_postgresql: Deployment) -> None:
+    done = on_postgresql.roll_out({"a.py": [many("a", 4_900)], "b.py": [many("b", 4_900)]}, "v1")
+    assert done.judgement.reason == "Published"
+    assert on_postgresql.rows("SELECT count(*) FROM task_outlet_asset_reference") == [(9_800,)]

@@ -8,15 +8,31 @@ This module finds what a content says, without I/O. `store/assets` keeps the own
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from dagbundle.rollout import content as contents
-from dagbundle.rollout.model import BundleKey, DagContent, Json, Problem
+from dagbundle.rollout.model import BundleKey, DagContent, FileProblem, Json, Problem
+from dagbundle.rollout.moves import Candidate
 
 _DEFAULT_GROUPS = frozenset({"", "asset", "dataset", "model"})
 """What Airflow's own classes set where an author says nothing."""
 _PORTS = ("inlets", "outlets")
+_KINDS = frozenset({"asset", "asset_alias", "asset_ref"})
+MOST_NAMED = 20_000
+"""Assets, aliases and references that a bundle's DAGs may name. Airflow writes them one by one, in the transaction
+that publishes."""
+FEW_NAMED = 1_000
+"""A publication that names no more than these is not counted together with what its bundle names already."""
+
+
+class Mention(NamedTuple):
+    """An asset, an alias or a reference, as a content names it."""
+
+    kind: str
+    """`asset`, `asset_alias` or `asset_ref`."""
+    name: str
+    uri: str
 
 
 class AssetDefinition(NamedTuple):
@@ -56,12 +72,52 @@ def named(content: DagContent) -> dict[str, AssetDefinition | None]:
     Of two definitions the last one counts, as in Airflow: those of the schedule, then those of each task.
     """
     found: dict[str, AssetDefinition | None] = {}
-    for document in _documents(content):
+    for kind, document in _documents(content):
         name, uri = document.get("name"), document.get("uri")
-        if isinstance(name, str) and isinstance(uri, str):  # else vetting refuses it, or there is no target
+        if kind == "asset" and isinstance(name, str) and isinstance(uri, str):  # else vetting refuses it
             key = key_of(name, uri)
             found[key] = _definition(key, name, uri, document) or found.get(key)
     return found
+
+
+def mentioned(content: DagContent) -> frozenset[Mention]:
+    """Return the assets, aliases and references that a content names."""
+    return frozenset(
+        Mention(kind, str(document.get("name")), str(document.get("uri"))) for kind, document in _documents(content)
+    )
+
+
+def too_many(candidates: Iterable[Candidate], standing: Callable[[], Collection[Mention]]) -> list[FileProblem]:
+    """Return what is wrong with files by which a bundle would name more than `MOST_NAMED` assets.
+
+    Files that name few come first: one that names many breaks before it keeps others out.
+
+    Args:
+        candidates: DAGs that a publication would write.
+        standing: Returns what the bundle's other DAGs name. A publication that names few does not ask.
+    """
+    files: dict[tuple[str, str], dict[str, frozenset[Mention]]] = {}
+    for item in candidates:
+        files.setdefault((item.subdir, item.path), {})[item.dag_id] = mentioned(item.content)
+    of_file = {place: frozenset[Mention]().union(*dags.values()) for place, dags in files.items()}
+    if len(frozenset[Mention]().union(*of_file.values())) <= FEW_NAMED:
+        return []
+    problems: list[FileProblem] = []
+    total = set(standing())
+    for subdir, path in sorted(files, key=lambda place: (len(of_file[place]), place)):
+        more = of_file[subdir, path] - total
+        if not more or len(total) + len(more) <= MOST_NAMED:
+            total |= more
+            continue
+        dags = files[subdir, path]
+        largest = max(sorted(dags), key=lambda dag_id: len(dags[dag_id]))
+        message = (
+            f"DAG {largest!r} names {len(dags[largest]):,} assets, aliases and references, and all DAGs of file "
+            f"{path!r:.200} name {len(of_file[subdir, path]):,}: the DAGs of a bundle name at most {MOST_NAMED:,}, and "
+            f"its other files name {len(total):,}. Name fewer, or divide the DAGs among bundles"
+        )
+        problems.append(FileProblem(subdir, path, Problem("TooManyAssets", message)))
+    return problems
 
 
 def subject(definition: AssetDefinition) -> str:
@@ -93,8 +149,8 @@ def _definition(key: str, name: str, uri: str, document: Json) -> AssetDefinitio
     return AssetDefinition(key, contents.sha256_of(what), owns, {"name": name, "uri": uri, **what})
 
 
-def _documents(content: DagContent) -> Iterator[Json]:
-    """Return every asset's document in the order in which Airflow collects them."""
+def _documents(content: DagContent) -> Iterator[tuple[str, Json]]:
+    """Return kind and document of every asset, alias and reference, in the order in which Airflow collects them."""
     yield from _assets(content.header.get("dag", {}).get("timetable"))
     for task in content.tasks:
         body = task.data.get("__var")
@@ -107,7 +163,7 @@ def _documents(content: DagContent) -> Iterator[Json]:
                     yield from _assets(place[port])
 
 
-def _assets(value: Any) -> Iterator[Json]:
+def _assets(value: Any) -> Iterator[tuple[str, Json]]:
     """Walk a value, which may be deep, in order."""
     pending = [value]
     while pending:
@@ -115,9 +171,10 @@ def _assets(value: Any) -> Iterator[Json]:
         if isinstance(item, list):
             pending.extend(reversed(item))
         elif isinstance(item, dict):
-            if item.get("__type") == "asset":
+            kind = item.get("__type")
+            if isinstance(kind, str) and kind in _KINDS:
                 inner = item.get("__var", item)
                 if isinstance(inner, dict):
-                    yield inner
+                    yield kind, inner
             else:
                 pending.extend(reversed(list(item.values())))

@@ -73,6 +73,10 @@ class Target(Protocol):
         """Return likewise what is wrong by what the target has in its database, of DAGs that were not refused."""
         ...
 
+    def named(self, connection: Connection, dag_ids: Collection[str], /) -> Collection[rollout_assets.Mention]:
+        """Return the assets that DAGs name which it has."""
+        ...
+
     def owners(self, connection: Connection, dag_ids: Collection[str], /) -> Mapping[str, str]:
         """Return the target's names of the bundles that have live DAGs of these names, whether they are ours or not."""
         ...

@@ -9,7 +9,16 @@ from typing import Any
 
 from dagbundle import errors
 from dagbundle.rollout import assets as rollout_assets
-from dagbundle.rollout.model import BundleKey, Claim, DagContent, FileProblem, Judgement, LookupKind, LookupValue
+from dagbundle.rollout.model import (
+    BundleKey,
+    Change,
+    Claim,
+    DagContent,
+    FileProblem,
+    Judgement,
+    LookupKind,
+    LookupValue,
+)
 from dagbundle.rollout.moves import Symptom
 from dagbundle.store import assets, following, lookups
 from dagbundle.store.database import Mode
@@ -87,12 +96,17 @@ class TargetedStore(DagReader):
         problems = [
             FileProblem(item.subdir, item.path, found[item.dag_id]) for item in candidates if item.dag_id in found
         ]
+        others = {item.dag_id for item in judgement.changes if item.change in {Change.UNCHANGED, Change.KEPT}}
+        problems += rollout_assets.too_many(
+            [item for item in candidates if item.dag_id not in found],
+            lambda: self.db.read(lambda c: target.named(c, others)),
+        )
         named = {key for item in candidates for key in rollout_assets.named(item.content)}
         if not named or not target.owns_assets:
             return tuple(problems), ()
         owners = self.db.read(lambda c: assets.owners(c, self.db.tables, named))
-        others, claims = assets.refused(candidates, owners, bundle)
-        return (*problems, *others), tuple(claims)
+        owned, claims = assets.refused(candidates, owners, bundle)
+        return (*problems, *owned), tuple(claims)
 
     def handed_over(self) -> frozenset[str]:
         """Return the claims of assets that are nobody's any more, or the claimant's, or defined as it does."""

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from dagbundle.rollout import assets, content
-from dagbundle.rollout.assets import AssetDefinition
+from dagbundle.rollout.assets import AssetDefinition, Mention
+from dagbundle.rollout.moves import Candidate
 from support import serialized
 
 
@@ -79,3 +80,54 @@ def test_of_two_definitions_the_last_counts_and_a_name_alone_takes_nothing_back(
 )
 def test_what_is_no_asset_is_passed_over(port: Any) -> None:
     assert named(port) == {}
+
+
+def candidate(path: str, dag_id: str, *names: str, **more: Any) -> Candidate:
+    task = serialized.task("one", outlets=[asset(name) for name in names], **more)
+    return Candidate(dag_id, ".", path, content.split(serialized.dag(dag_id, [task])))
+
+
+def some(letter: str, count: int) -> list[str]:
+    return [f"{letter}{number}" for number in range(count)]
+
+
+def mentions(*names: str) -> set[Mention]:
+    return {Mention("asset", name, f"s3://{name}") for name in names}
+
+
+def test_assets_aliases_and_references_are_mentioned() -> None:
+    alias = {"__type": "asset_alias", "name": "y", "group": "asset"}
+    reference = {"__type": "asset_ref", "__var": {"name": "z"}}
+    task = serialized.task("one", outlets=[asset(), alias], inlets=[asset()])
+    found = content.split(serialized.dag("a", [task], timetable=scheduled(reference)))
+    assert assets.mentioned(found) == {
+        ("asset", "x", "s3://x"), ("asset_alias", "y", "None"), ("asset_ref", "z", "None")
+    }  # fmt: skip
+
+
+def test_the_file_that_names_most_assets_breaks_where_a_bundle_names_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assets, "FEW_NAMED", 0)
+    monkeypatch.setattr(assets, "MOST_NAMED", 10)
+    items = [
+        candidate("large.py", "large", *some("l", 7)),
+        candidate("large.py", "other", *some("l", 2)),
+        candidate("small.py", "small", *some("s", 2)),
+        candidate("same.py", "same", *some("s", 2)),
+    ]
+    assert assets.too_many(items, lambda: mentions("t0")) == []
+    (found,) = assets.too_many(items, lambda: mentions("t0", "t1"))
+    assert (found.path, found.problem.kind) == ("large.py", "TooManyAssets")
+    assert "DAG 'large' names 7 assets" in found.problem.message
+    assert "all DAGs of file 'large.py' name 7: the DAGs of a bundle name at most 10" in found.problem.message
+
+
+def test_assets_that_a_bundle_names_already_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assets, "FEW_NAMED", 0)
+    monkeypatch.setattr(assets, "MOST_NAMED", 3)
+    known = mentions("a", "b", "c", "d")
+    assert assets.too_many([candidate("a.py", "a", "a", "b")], lambda: known) == []
+    assert len(assets.too_many([candidate("a.py", "a", "a", "e")], lambda: known)) == 1
+
+
+def test_a_publication_that_names_few_assets_does_not_ask_what_its_bundle_names() -> None:
+    assert assets.too_many([candidate("a.py", "a", "x")], lambda: pytest.fail("it asked")) == []

@@ -120,7 +120,7 @@ class Adapter:
         self._runs = NextRuns(self.minor, base, pendulum.instance, self.examiner)
         self.dags_folder = str(settings.DAGS_FOLDER)
         self._operation = collection.DagModelOperation
-        self.assets = assets.Assets(collection, asset.AssetModel, serialized_objects.BaseSerialization.deserialize)
+        self.assets = assets.Assets(collection, asset, serialized_objects.BaseSerialization.deserialize)
         self._assets = self.assets.operation
         self.Job = job.Job
         self.ParsingRequest = dagbag.DagPriorityParsingRequest
@@ -307,7 +307,8 @@ class Adapter:
         by_id = {dag.dag_id: dag for dag in dags}
         found = self._assets.collect(by_id)
         if any((found.assets, found.asset_aliases, *found[2:4])):
-            self._bulk_write(bundle, bundle_version, dags, None, session=session)
+            for some in self.assets.portions(dags, found):
+                self._bulk_write(bundle, bundle_version, some, None, session=session)
             return
         # most DAGs have none, and then all that the function does between these steps is to look at rows once more
         operation = self._operation(bundle_name=bundle, bundle_version=bundle_version, dags=by_id)

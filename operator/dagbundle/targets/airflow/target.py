@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from dagbundle import errors
+from dagbundle.rollout.assets import Mention
 from dagbundle.rollout.model import BundleKey, LookupKind, LookupValue, Problem
 from dagbundle.rollout.moves import Candidate, Move, Symptom, WrittenDag
 from dagbundle.targets.airflow import adapter, check, installed, permissions, upkeep, values, vetting
@@ -93,6 +94,13 @@ class AirflowTarget:
         """Return what the database has no place for of DAGs that were not refused. See `permissions.refused`."""
         given = [item for item in candidates if item.content.header["dag"].get("access_control")]
         return permissions.refused(self._airflow, connection, given) if given else {}
+
+    def named(self, connection: Connection, dag_ids: Collection[str], /) -> Collection[Mention]:
+        """Return the assets that DAGs name which Airflow has."""
+        found: set[Mention] = set()
+        for some in _chunks(dag_ids):
+            found |= self._airflow.assets.named(connection, some)
+        return found
 
     def owners(self, connection: Connection, dag_ids: Collection[str], /) -> Mapping[str, str]:
         """Return the bundles, by their names in Airflow, in which these DAGs are live, whether they are ours or not."""

@@ -31,7 +31,7 @@ __all__ = ["DEFAULT_EXECUTOR", "LIMITS", "MAX_DEPTH", "Allowed", "check", "read"
 _TOP = frozenset({"__version", "dag", "client_defaults"})
 _ASSETS = frozenset({"asset", "asset_alias", "asset_ref"})
 MAX_ASSETS = 5_000
-"""Assets that a DAG may name: Airflow writes all of a bundle's by one statement."""
+"""Assets, aliases and references that a DAG may name: Airflow writes all of them by one statement."""
 
 
 def check(document: Mapping[str, Any], allowed: Allowed) -> None:
@@ -48,19 +48,19 @@ def check(document: Mapping[str, Any], allowed: Allowed) -> None:
     dag = walk.mapping("dag", document.get("dag"))
     schedules.check("dag.timetable", dag.get("timetable"), allowed.classes)
     fields.header(dag, allowed)
-    assets: set[tuple[str, str]] = set()
-    aliases: set[str] = set()
+    found: dict[str, set[tuple[str, str]]] = {kind: set() for kind in _ASSETS}
     # all of it: what stands beside the DAG (`client_defaults`) is merged into its tasks when it is decoded
     for path, value in walk.objects(document):
         _object(path, value, allowed)
         if value.get("__type") in _ASSETS:
-            _asset(path, value, allowed, assets, aliases)
+            _asset(path, value, allowed, found)
     params.check("dag.params", dag.get("params"))
     starts = _client_defaults(document.get("client_defaults"), allowed)
     for index, item in enumerate(walk.items("dag.tasks", dag.get("tasks", []), 100_000)):
         _task(f"dag.tasks[{index}]", walk.mapping(f"dag.tasks[{index}]", item), allowed, starts=starts)
     fields.owners(dag)
-    fields.dependencies(dag.get("dag_dependencies"), frozenset(assets), frozenset(aliases))
+    aliases = frozenset(name for name, _ in found["asset_alias"])
+    fields.dependencies(dag.get("dag_dependencies"), frozenset(found["asset"]), aliases)
 
 
 def _task(path: str, item: Mapping[str, Any], allowed: Allowed, *, starts: bool) -> None:
@@ -116,9 +116,8 @@ def _object(path: str, value: Mapping[str, Any], allowed: Allowed) -> None:
 _SERDE = names.VALUES | names.ASYNC_CALLBACKS | names.SYNC_CALLBACKS | names.VARIABLE_INTERVALS
 
 
-def _asset(
-    path: str, value: Mapping[str, Any], allowed: Allowed, assets: set[tuple[str, str]], aliases: set[str]
-) -> None:
+def _asset(path: str, value: Mapping[str, Any], allowed: Allowed, found: Mapping[str, set[tuple[str, str]]]) -> None:
+    """Look at an asset, an alias or a reference, and add it to those that were found."""
     kind = value["__type"]
     body = walk.mapping(f"{path}.__var", value.get("__var", value), "an asset is an object")
     wanted = {"asset": ("name", "uri", "group"), "asset_alias": ("name", "group"), "asset_ref": ()}[kind]
@@ -126,11 +125,10 @@ def _asset(
         text, limit = body.get(name), LIMITS[f"asset.{name}"]
         if (text is not None or name in wanted) and (not isinstance(text, str) or len(text) > limit):
             walk.refuse(f"{path}.{name}", text, f"an asset's {name} is a text of at most {limit} characters")
+    found[kind].add((body.get("name") or "", body.get("uri") or ""))
+    if sum(len(some) for some in found.values()) > MAX_ASSETS:
+        shown = body.get("name") or body.get("uri") or ""
+        walk.refuse(path, shown, f"a DAG names at most {MAX_ASSETS:,} assets, aliases and references")
     if kind == "asset":
         walk.mapping(f"{path}.extra", body.get("extra"))
-        assets.add((body["name"], body["uri"]))
-        if len(assets) > MAX_ASSETS:
-            walk.refuse(path, body["name"], f"a DAG names at most {MAX_ASSETS:,} assets")
         calls.watchers(f"{path}.watchers", body.get("watchers") or [], allowed)
-    elif kind == "asset_alias":
-        aliases.add(body["name"])
