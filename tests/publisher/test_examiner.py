@@ -359,3 +359,15 @@ def test_a_child_that_takes_anothers_place_knows_what_documents_may_name(examine
     ((_, refused),) = examiner.each(requests[:1], vetting.Allowed())
     assert isinstance(refused, DocumentError)
     assert (refused.reason, refused.ended) == ("NotAllowed", False)
+
+
+def test_a_document_that_was_stored_before_its_nesting_was_bounded_is_refused_and_the_next_is_answered(
+    examiner: Examiner,
+) -> None:
+    deep = plain()
+    for _ in range(10_000):
+        deep["dag"]["params"] = [deep["dag"].get("params")]
+    (_, refused), (_, answer) = examiner.each([("deep", deep), ("good", plain())], PLUGINS)
+    assert isinstance(refused, DocumentError)
+    assert (refused.reason, refused.why) == ("NotAllowed", "it is nested more than 100 levels deep")
+    assert isinstance(answer, Mapping)

@@ -28,6 +28,8 @@ MAX_CONTENT_BYTES = 64 * 1024 * 1024
 """Bytes of one DAG's canonical JSON."""
 MAX_MESSAGE = 64 * 1024
 """Characters of one message that are kept; the middle of a longer one is left out."""
+MAX_DEPTH = 100
+"""Levels of objects and lists below a serialized DAG: Airflow's decoders recurse, and so do JSON's encoders."""
 MAX_TASKS = 100_000
 MAX_EDGES = 1_000_000
 MAX_INTEGER_DIGITS = 4_300
@@ -76,6 +78,8 @@ def split(data: Mapping[str, Any], *, dag_hash: str = "") -> DagContent:
     Raises:
         ContentError: It is not such a document, or a value in it cannot be stored. The message names the JSON path.
     """
+    if _is_deep(data):
+        raise errors.ContentError(f"it is nested more than {MAX_DEPTH} levels deep")
     dag = _mapping(data.get("dag"), "dag")
     if not isinstance(data.get("__version"), int):
         raise errors.ContentError("__version is missing or no integer: this is not a serialized DAG")
@@ -294,6 +298,21 @@ def _check_graph(dag_id: str, tasks: Sequence[Task], edges: Sequence[Edge]) -> N
     if done != len(tasks):
         stuck = min(task_id for task_id, count in waiting.items() if count)
         raise errors.ContentError(f"DAG {dag_id} has a cycle through task {stuck!r}")
+
+
+def _is_deep(value: object) -> bool:
+    """Tell whether objects and lists are nested more than `MAX_DEPTH` levels deep, without recursion."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            inner
+            for item in level
+            for inner in (item.values() if isinstance(item, dict) else item)  # type: ignore[attr-defined] # or a list
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _mapping(value: object, where: str) -> Mapping[str, Any]:

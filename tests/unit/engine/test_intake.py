@@ -40,6 +40,17 @@ def test_one_bad_dag_breaks_its_file_with_a_message_that_names_dag_and_place() -
     assert "$.dag.params.x is NaN" in problem.message
 
 
+def test_a_dag_that_is_nested_too_deeply_breaks_its_file() -> None:
+    deep: Any = []
+    for _ in range(900):
+        deep = [deep]
+    taken = intake.take(record(dags=[dag(), dag("e", params=deep)]), WHOLE)
+    assert taken.contents == ()
+    (problem,) = taken.outcome.problems
+    assert problem.kind == "InvalidContent"
+    assert problem.message == "DAG e cannot be stored: it is nested more than 100 levels deep"
+
+
 @pytest.mark.parametrize(
     "lie",
     [

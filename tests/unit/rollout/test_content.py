@@ -160,12 +160,18 @@ def test_astral_characters_are_stored() -> None:
     assert content.split(serialized.dag("d", doc_md="🜁")).dag_id == "d"
 
 
-def test_too_deep_nesting_is_refused() -> None:
-    deep: list[Any] = []
-    for _ in range(100_000):
-        deep = [deep]
-    with pytest.raises(errors.ContentError, match="nested too deeply"):
-        content.split(serialized.dag("d", params=deep))
+def nested(levels: int) -> Any:
+    """A document with so many levels below it."""
+    value: Any = []
+    for _ in range(levels - 3):
+        value = [value]
+    return serialized.dag("d", params=[value])
+
+
+@pytest.mark.parametrize("levels", [content.MAX_DEPTH + 1, 900, 100_000])
+def test_too_deep_nesting_is_refused(levels: int) -> None:
+    with pytest.raises(errors.ContentError, match="nested more than 100 levels deep"):
+        content.split(nested(levels))
 
 
 @pytest.mark.parametrize(

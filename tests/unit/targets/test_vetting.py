@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dagbundle import errors
+from dagbundle.rollout import content
 from dagbundle.targets.airflow import vetting
 from support import serialized
 
@@ -129,12 +130,16 @@ def test_a_task_chooses_among_what_is_allowed(field: str, allowed: vetting.Allow
         vetting.check(document(serialized.task("one", _is_mapped=True, partial_kwargs={field: "other"})), allowed)
 
 
-def test_a_document_that_is_nested_too_deeply_is_refused() -> None:
-    nested: Any = "x"
-    for _ in range(200):
-        nested = [nested]
-    with pytest.raises(errors.TargetError, match="levels deep"):
-        vetting.check(document(default_args=nested), ANY)
+def test_a_document_is_nested_as_deeply_as_can_be_stored_and_no_deeper() -> None:
+    value: Any = []
+    for _ in range(98):  # besides those of the document, its DAG and the innermost
+        value = [value]
+    vetting.check(document(default_args=value), ANY)
+    content.split(document(default_args=value))
+    with pytest.raises(errors.TargetError, match="nested more than 100 levels deep"):
+        vetting.check(document(default_args=[value]), ANY)
+    with pytest.raises(errors.ContentError, match="nested more than 100 levels deep"):
+        content.split(document(default_args=[value]))
 
 
 def test_a_dag_names_so_many_assets_at_most() -> None:
@@ -144,6 +149,9 @@ def test_a_dag_names_so_many_assets_at_most() -> None:
     vetting.check(document(serialized.task("one", outlets=named[1:])), ANY)
     with pytest.raises(errors.TargetError, match="at most 5,000 assets"):
         vetting.check(document(serialized.task("one", outlets=named)), ANY)
+    others = [{"__type": "asset_alias", "name": "n0", "group": "asset"}, {"__type": "asset_ref", "name": "n0"}]
+    with pytest.raises(errors.TargetError, match="at most 5,000 assets, aliases and references"):
+        vetting.check(document(serialized.task("one", outlets=[*named[2:], *others])), ANY)
 
 
 def test_what_a_deployment_allows_comes_from_its_environment() -> None:

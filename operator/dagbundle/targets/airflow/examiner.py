@@ -6,6 +6,7 @@ gets a MemoryError. It has no database and no key. It reads requests from standa
     {"allowed": {…}}                       what documents may name from now on
     {"document": …, "last": null | …}      a whole document, and the run after which the next one is computed;
                                            with "vet": true it is vetted before
+    {"refused": "why"}                     a document that cannot be written, in its turn
 
 and answers each document on standard output with `{"info": …, "description": …, "partition_key": …, "cpu": seconds}`,
 or `{"refused": "why", "reason": …, "hint": …, "cpu": …}`. With `"rest": true` in an answer it ends, and answers no
@@ -92,6 +93,8 @@ def _address_space() -> int:
 
 
 def _answer(adapter: Adapter, request: Mapping[str, Any], allowed: vetting.Allowed) -> dict[str, Any]:
+    if "refused" in request:
+        return {"refused": request["refused"], "reason": "NotAllowed", "hint": ""}
     try:
         if request["vet"]:
             vetting.check(request["document"], allowed)

@@ -104,8 +104,7 @@ class Examiner:
         again, left, ahead = False, limits.TURN_CPU_SECONDS, 1
         while True:
             while left > 0 and len(asked) < ahead and (request := next(requests, None)) is not None:
-                message = {"document": request[1], "last": last, "vet": allowed is not None}
-                asked.append((request[0], wire.encode(message)))
+                asked.append((request[0], wire.examination(request[1], last, vet=allowed is not None)))
                 self._send(asked[-1][1], allowed)
             if not asked:
                 return answers

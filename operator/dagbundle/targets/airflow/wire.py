@@ -11,6 +11,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
+from dagbundle.rollout.content import MAX_DEPTH
 from dagbundle.targets.airflow import installed
 from dagbundle.targets.airflow.vetting import Allowed
 
@@ -23,6 +24,14 @@ def encode(message: object) -> bytes:
     """Return a message as it is written."""
     data = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
     return HEADER.pack(len(data)) + data
+
+
+def examination(document: Mapping[str, Any], last: Any, *, vet: bool) -> bytes:
+    """Return the message that asks the child to examine a document."""
+    try:
+        return encode({"document": document, "last": last, "vet": vet})
+    except RecursionError:  # one that was stored before intake bounded it
+        return encode({"refused": f"it is nested more than {MAX_DEPTH} levels deep"})
 
 
 def decode(data: bytes | bytearray) -> Any:

@@ -24,9 +24,9 @@ from typing import Any
 from dagbundle.targets.airflow.vetting import calls, fields, names, params, schedule, schedules, walk
 from dagbundle.targets.airflow.vetting.allowed import DEFAULT_EXECUTOR, Allowed, read
 from dagbundle.targets.airflow.vetting.columns import LIMITS
-from dagbundle.targets.airflow.vetting.walk import MAX_DEPTH, refuse
+from dagbundle.targets.airflow.vetting.walk import refuse
 
-__all__ = ["DEFAULT_EXECUTOR", "LIMITS", "MAX_DEPTH", "Allowed", "check", "read", "refuse", "schedule"]
+__all__ = ["DEFAULT_EXECUTOR", "LIMITS", "Allowed", "check", "read", "refuse", "schedule"]
 
 _TOP = frozenset({"__version", "dag", "client_defaults"})
 _ASSETS = frozenset({"asset", "asset_alias", "asset_ref"})

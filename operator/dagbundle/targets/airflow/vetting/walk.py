@@ -6,9 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NoReturn
 
 from dagbundle import errors
+from dagbundle.rollout.content import MAX_DEPTH
 
-MAX_DEPTH = 100
-"""Levels of nesting in a document; Airflow's decoders recurse."""
 INT32 = 2**31 - 1
 """The largest value of an Integer column."""
 _SHOWN = 200
