@@ -21,8 +21,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
+from dagbundle_parser import looks
 from dagbundle_parser.ahead import MAX_TOLD_BYTES
 from dagbundle_parser.closure import RECORDER
 from dagbundle_parser.errors import FileProblem, FileTimeout, bounded
@@ -135,7 +136,7 @@ class _Child:
         self._pid, self._own, self._exit = os.getpid, os.getpid(), os._exit
         self._stand_down = faulthandler.cancel_dump_traceback_later
         self._recorder = RECORDER
-        self._environ: dict[bytes, bytes] = cast("Any", os.environ)._data  # noqa: SLF001 - tells nobody that it was read, see looks.py
+        self._variables = looks.variables
         self._traces: tuple[object, ...] = ()
 
     def handle(self, place: int, assignment: Assignment, *, shared: bool) -> bool:
@@ -144,7 +145,7 @@ class _Child:
         started, before = self._clock(), self._usage(self._self).ru_maxrss
         if shared and place == 0:
             self._traces = loader.traces()
-        environ = self._environ.copy()
+        environ = () if shared else self._variables()
         VALUES.begin()
         self._recorder.start()
         result = _told(self._load(file, loader, shared=shared), file)
@@ -152,7 +153,7 @@ class _Child:
         closure, dynamic = self._finish_recording(is_broken=bool(result.errors))
         if not shared and self._work.watched:
             self._tell(OPENED, place, lambda: self._recorder.opened(self._work.watched))
-        if not shared and environ == self._environ:  # else they may be as only this file wants them
+        if not shared and environ == self._variables():  # else they may be as only this file wants them
             self._tell(IMPORTED, place, self._recorder.imported)
         if shared:
             traces, before_traces = loader.traces(), self._traces

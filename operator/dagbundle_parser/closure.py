@@ -58,20 +58,20 @@ _DYNAMIC = {
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _UNSEEN = ("/dev/null", "/dev/urandom", "/dev/random")
 _NOT_SHARED = ("/dev/", "/proc/", "/sys/")
-_CONFIGURATION = b"AIRFLOW__"
-"""Airflow looks for each of its settings among the variables, many times for each file; the fingerprint has them."""
 _COUNTED_VARIABLES = ("AIRFLOW", "_AIRFLOW", "PYTHON", "LC_")
 """Prefixes of variables that the fingerprint covers, where Airflow or Python read them."""
 _OF_THE_MACHINE = frozenset(
     {"HOME", "PATH", "TMPDIR", "TEMP", "TMP", "USER", "LOGNAME", "LNAME", "USERNAME", "PWD", "HOSTNAME"}
 )
 """Variables that libraries look at while they are loaded, and no DAG depends on that."""
-_TELLS_PLACE = re.compile(
-    rb"__file__|__path__|__spec__|__loader__|__cached__|cwd|fileloc|filepath|\.folder|inspect|sys\.path|sys\.argv|_getframe"
-    rb"|abspath|realpath|absolute|traceback|tb_frame|co_filename|getsource|AIRFLOW_HOME|DAGS_FOLDER|dags_folder"
-    rb"|airflow\.(configuration|settings)|airflow import [^\n]*(conf|settings)"
-)
-"""What Python code that learns where it lies, or where AIRFLOW_HOME does, cannot do without."""
+_WORDS_OF_PLACE = (
+    b"__file__", b"__path__", b"__spec__", b"__loader__", b"__cached__", b"cwd", b"fileloc", b"filepath", b".folder",
+    b"inspect", b"sys.path", b"sys.argv", b"_getframe", b"abspath", b"realpath", b"absolute", b"traceback", b"tb_frame",
+    b"co_filename", b"getsource", b"AIRFLOW_HOME", b"DAGS_FOLDER", b"dags_folder", b"airflow.configuration",
+    b"airflow.settings",
+)  # fmt: skip
+"""What Python code that learns where it lies, or where AIRFLOW_HOME does, cannot do without, but for the next ones."""
+_SETTINGS = re.compile(rb"airflow import [^\n]*(conf|settings)")
 
 
 def loaded_after(last: str) -> list[str]:
@@ -100,6 +100,8 @@ class Recorder:
         self._samplers: set[CodeType] = set()
         self._dynamic: set[str] = set()
         self._last_module = ""
+        self._before: tuple[object, ...] = ()
+        self._telling: dict[str, bool] = {}
         self._shared: dict[str, str] = {}
         self._has_shared = False
         self._is_placed = False
@@ -125,6 +127,8 @@ class Recorder:
 
     def start(self) -> None:
         """Forget what was recorded and record."""
+        if not self._before:  # a child that frees what its parent recorded copies the memory that it lies in
+            self._before = (self._opened, self._listed, self._looks)
         self._opened, self._listed, self._looks = set(), set(), set()
         self._variables, self._dynamic, self._is_placed = set(), set(), False
         self._last_module = next(reversed(sys.modules))
@@ -229,9 +233,14 @@ class Recorder:
         for key, word in found.items():
             if word in {None, "absent"} or "//" in key.lstrip("/") or key.startswith(VARIABLE) or key.endswith("/"):
                 continue
-            path = self._prober.places.path(key)
-            if path.endswith(".zip") or (path.endswith(".py") and _TELLS_PLACE.search(_read(path))):
+            if key.endswith(".zip"):
                 return True
+            if key.endswith(".py"):
+                content = str(word)
+                if content not in self._telling:
+                    self._telling[content] = _tells_place(_read(self._prober.places.path(key)))
+                if self._telling[content]:
+                    return True
         return False
 
     def _is_covered(self, path: str) -> bool:
@@ -253,6 +262,8 @@ class Recorder:
         if isinstance(path, int) or path is None:
             self._dynamic.add("status of a descriptor")
             return
+        if type(path) is str and self._is_never_kept(path):
+            return
         _, who, only_kind = looks.asker()
         is_library = who is None or self.is_library(who.f_code.co_filename)
         if is_library and not self._has_shared:
@@ -266,9 +277,15 @@ class Recorder:
         except (TypeError, ValueError):
             return  # what the original refuses
 
+    def _is_never_kept(self, path: str) -> bool:
+        """Whether `_entries` would pass a path over, seen without looking for the asker, which is slow."""
+        if "/../" in path or "//" in path or path.endswith("/.."):
+            return False
+        return self._is_covered(path) or (path in self._above and looks.is_kind_asked())
+
     def variable(self, name: bytes | None) -> None:
         """A variable was read; None is all of them."""
-        if not self._active or (name is not None and name.startswith(_CONFIGURATION)):
+        if not self._active:
             return
         _, who, _ = looks.asker()
         module = "" if who is None else str(who.f_globals.get("__name__"))
@@ -339,13 +356,19 @@ class Recorder:
         self._opened.add(name)
 
     def _absolute(self, path: Any) -> str:
-        name = self._fsdecode(self._fspath(path))
+        name = path if type(path) is str else self._fsdecode(self._fspath(path))
         if not name.startswith("/"):
             try:
                 name = f"{self._getcwd()}/{name}"
             except OSError:
                 self._dynamic.add("no working directory")
         return os.path.normpath(name) if "/." in name or "//" in name or name.endswith("/") else name
+
+
+def _tells_place(source: bytes) -> bool:
+    return any(word in source for word in _WORDS_OF_PLACE) or bool(
+        b"airflow import " in source and _SETTINGS.search(source)
+    )
 
 
 def _up(folder: str) -> list[str]:

@@ -15,7 +15,7 @@ import functools
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any, Protocol
 
@@ -36,6 +36,8 @@ _ASK_FOR_KIND = frozenset(
 )  # fmt: skip
 """Their functions whose answer depends on no more than what is there."""
 _LOOK_UP = {"stat": STATUS, "lstat": OWN_STATUS, "access": MODE, "readlink": LINK}
+_CONFIGURATION = b"AIRFLOW__"
+"""Airflow looks for each of its settings among the variables, many times for each file; the fingerprint has them."""
 _OF_THE_PROCESS = ("getuid", "geteuid", "getgid", "getegid", "getgroups", "getlogin", "uname", "fstat", "statvfs")
 
 
@@ -74,6 +76,12 @@ def asker() -> tuple[FrameType | None, FrameType | None, bool]:
         only_kind = only_kind or frame.f_code.co_name in _ASK_FOR_KIND
         frame = frame.f_back
     return first, frame, only_kind
+
+
+def is_kind_asked() -> bool:
+    """Whether the function that called the original, two calls up from the caller, asks only what is there."""
+    frame = sys._getframe(4)  # noqa: SLF001 - there is no other way to a frame
+    return frame.f_code.co_name in _ASK_FOR_KIND and frame.f_globals.get("__name__") in _HELPERS
 
 
 def _install(done: list[bool] = []) -> None:  # noqa: B006 - remembers that it was done
@@ -121,12 +129,23 @@ def _identifying(original: Callable[..., Any], name: str) -> Callable[..., Any]:
     return watched
 
 
+def variables() -> tuple[tuple[bytes, bytes], ...]:
+    """The environment as it is now; nobody is told that it was read."""
+    return tuple(_ITEMS(os.environ._data))  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other way
+
+
+_ITEM: Callable[[dict[bytes, bytes], bytes], bytes] = dict.__getitem__
+_ITEMS: Callable[[dict[bytes, bytes]], Iterable[tuple[bytes, bytes]]] = dict.items
+"""Copying a mapping that overrides how it is read asks it for each of its items."""
+
+
 class _Variables(dict[bytes, bytes]):
     """The environment, which tells what is read of it."""
 
     def __getitem__(self, name: bytes) -> bytes:
-        self._tell(name)
-        return super().__getitem__(name)
+        if name[:9] != _CONFIGURATION:
+            self._tell(name)
+        return _ITEM(self, name)
 
     def __contains__(self, name: object) -> bool:
         self._tell(name if isinstance(name, bytes) else None)
@@ -162,5 +181,5 @@ class _Variables(dict[bytes, bytes]):
 
     @staticmethod
     def _tell(name: bytes | None) -> None:
-        if _recorder:
+        if _recorder and not (name is not None and name.startswith(_CONFIGURATION)):
             _recorder[0].variable(name)

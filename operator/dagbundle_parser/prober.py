@@ -8,6 +8,7 @@ The same words are written when a file has been parsed and compared before the n
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import stat
@@ -51,10 +52,10 @@ class Places:
         """What a closure calls an absolute path."""
         if path == self.root:
             return "."
-        for folder, prefix in self._prefixes():
-            if path.startswith(folder + "/"):
-                return prefix + path[len(folder) + 1 :]
-            if path == folder:
+        for inside, prefix in self._prefixes:
+            if path.startswith(inside):
+                return prefix + path[len(inside) :]
+            if path == inside[:-1]:
                 return prefix[:-1]
         return path
 
@@ -62,19 +63,22 @@ class Places:
         """The absolute path that a closure's key stands for."""
         if not key.startswith("/"):
             return self.root if key == "." else f"{self.root}/{key}"
-        for folder, prefix in self._prefixes()[1:]:
+        for inside, prefix in self._prefixes[1:]:
             if key.startswith(prefix):
-                return f"{folder}/{key[len(prefix) :]}"
+                return inside + key[len(prefix) :]
             if key == prefix[:-1]:
-                return folder
+                return inside[:-1]
         return key
 
+    @functools.cached_property
     def _prefixes(self) -> list[tuple[str, str]]:
-        found = [(self.root, "")]
+        """Folders, each with a trailing slash, and what a closure calls them."""
+        found = [(f"{self.root}/", "")]
         found += sorted(
-            ((folder, f"{LIBRARY}{number}/") for number, folder in enumerate(self.libraries)), key=lambda x: -len(x[0])
+            ((f"{folder}/", f"{LIBRARY}{number}/") for number, folder in enumerate(self.libraries)),
+            key=lambda named: -len(named[0]),
         )
-        return [*found, (self.home, HOME)] if self.home else found
+        return [*found, (f"{self.home}/", HOME)] if self.home else found
 
 
 class Prober:

@@ -22,6 +22,8 @@ import time
 import warnings
 from typing import Any
 
+from dagbundle_parser import looks
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
 
 
@@ -49,7 +51,6 @@ class Tracer:
     def __init__(self, classes: tuple[Any, ...], contexts: tuple[Any, ...]) -> None:
         self._namespaces = [vars(owner) for owner in (*classes, builtins, json, json.encoder, json.decoder)]
         self._contexts = contexts
-        self._environ: Any = os.environ
         self._tops = frozenset(name.partition(".")[0] for name in sys.modules) | sys.stdlib_module_names
 
     def snapshot(self) -> tuple[object, ...]:
@@ -57,7 +58,7 @@ class Tracer:
         return (
             tuple(_Identities(namespace.values()) for namespace in self._namespaces),
             tuple(len(context) for context in self._contexts),
-            dict.copy(self._environ._data),  # noqa: SLF001 - tells nobody that it was read, see looks.py
+            looks.variables(),
             tuple(sys.path),
             tuple(map(id, sys.meta_path)),
             tuple(map(id, sys.path_hooks)),
