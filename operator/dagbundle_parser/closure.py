@@ -55,6 +55,11 @@ _DYNAMIC = {
     "shutil": "writing",
     "tempfile": "writing",
 }
+_FREQUENT = frozenset(
+    {"builtins.id", "object.__getattr__", "object.__setattr__", "object.__delattr__", "sys._getframe", "compile",
+     "exec", "import", "marshal.loads", "code.__new__"}
+)  # fmt: skip
+"""Events that nothing depends on; imports make tens of thousands of them."""
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _UNSEEN = ("/dev/null", "/dev/urandom", "/dev/random")
 _NOT_SHARED = ("/dev/", "/proc/", "/sys/")
@@ -262,7 +267,7 @@ class Recorder:
         if isinstance(path, int) or path is None:
             self._dynamic.add("status of a descriptor")
             return
-        if type(path) is str and self._is_never_kept(path):
+        if self._is_installed(path) or (type(path) is str and path in self._above and looks.is_kind_asked()):
             return
         _, who, only_kind = looks.asker()
         is_library = who is None or self.is_library(who.f_code.co_filename)
@@ -277,11 +282,9 @@ class Recorder:
         except (TypeError, ValueError):
             return  # what the original refuses
 
-    def _is_never_kept(self, path: str) -> bool:
+    def _is_installed(self, path: Any) -> bool:
         """Whether `_entries` would pass a path over, seen without looking for the asker, which is slow."""
-        if "/../" in path or "//" in path or path.endswith("/.."):
-            return False
-        return self._is_covered(path) or (path in self._above and looks.is_kind_asked())
+        return type(path) is str and self._is_covered(path) and os.path.normpath(path) == path
 
     def variable(self, name: bytes | None) -> None:
         """A variable was read; None is all of them."""
@@ -312,10 +315,10 @@ class Recorder:
                 self._dynamic.add(function)
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if not self._active:
+        if event in _FREQUENT or not self._active:
             return
         if event == "open":
-            if self._counts():
+            if not self._is_installed(arguments[0]) and self._counts():
                 self._open(*arguments)
         elif event in {"os.listdir", "os.scandir"}:
             if self._counts():
