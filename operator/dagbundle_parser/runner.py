@@ -39,7 +39,8 @@ from dagbundle_parser.store_client import DagStoreClient
 from dagbundle_parser.values import VALUES, Line, LookupFailed
 from dagbundle_parser.warmup import installed_directories, no_garbage_collection, quiet_descriptors
 
-_SHARED_BATCH = 100
+_SHARED_BATCH = 64
+"""More save a little time, since the first file of a child is slow, and take memory, since Python keeps what files made."""
 
 
 def carry_out(request: RunRequest, writer: ReportWriter, surroundings: Surroundings, line: Line | None = None) -> None:
