@@ -40,7 +40,7 @@ from dagbundle_parser.values import VALUES, Line, LookupFailed
 from dagbundle_parser.warmup import installed_directories, no_garbage_collection, quiet_descriptors
 
 _SHARED_BATCH = 64
-"""More save a little time, since the first file of a child is slow, and take memory, since Python keeps what files made."""
+"""More files save time, because the first of a child is slow, and take memory, because what files make stays."""
 
 
 def carry_out(request: RunRequest, writer: ReportWriter, surroundings: Surroundings, line: Line | None = None) -> None:
