@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dagbundle import errors
-from dagbundle.cli import headstart, inputs, naming, options, output, progress
+from dagbundle.cli import accounts, headstart, inputs, naming, options, output, progress
 from dagbundle.cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ class _Prepared:
         from dagbundle.rollout import policy as policies  # noqa: PLC0415 - usage errors answer before this is loaded
 
         resource = inputs.resource(file, chosen)
+        accounts.check(resource)
         if folder is None:
             raise errors.UsageError(
                 f"DagBundle {resource.metadata.namespace}/{resource.metadata.name} takes its files from "
