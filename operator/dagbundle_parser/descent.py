@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS = 1, 4, 8
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 _PATIENCE_SECONDS = 10.0
 """How long a process that was killed may take to go: one that waits for a dead disk never does."""

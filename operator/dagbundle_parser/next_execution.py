@@ -18,7 +18,7 @@ from typing import Any
 
 from dagbundle_parser.errors import RunError, bounded
 from dagbundle_parser.loaders.airflow import AirflowAdapter
-from dagbundle_parser.sandbox import Sandbox
+from dagbundle_parser.sandbox import Sandbox, Shared
 from dagbundle_parser.warmup import quiet_descriptors
 
 _MAX_COUNT = 1000
@@ -43,10 +43,14 @@ def main() -> int:
     try:
         with quiet_descriptors():
             adapter = AirflowAdapter.get()
+            shared = Shared("")
             sandbox = Sandbox(
-                run_as_user=None, memory_bytes=_MEMORY_BYTES, processes=_PROCESSES, slots=1, needed=sys.path
+                run_as_user=None, memory_bytes=_MEMORY_BYTES, processes=_PROCESSES, slots=1, shared=shared
             )
-            answer = _in_child(sandbox, lambda: adapter.next_runs(data, max(1, min(count, _MAX_COUNT))))
+            try:
+                answer = _in_child(sandbox, lambda: adapter.next_runs(data, max(1, min(count, _MAX_COUNT))))
+            finally:
+                shared.remove()
     except RunError as error:
         print(f"dagbundle_parser: {error}", file=sys.stderr)
         return 1
@@ -63,6 +67,7 @@ def _in_child(sandbox: Sandbox, compute: Callable[[], list[Any]]) -> dict[str, A
     pid = os.fork()
     if pid == 0:
         try:
+            sandbox.enter_view()
             sandbox.enter(0)
             signal.signal(signal.SIGPROF, signal.SIG_DFL)
             signal.setitimer(signal.ITIMER_PROF, _CPU_SECONDS)

@@ -6,6 +6,8 @@ import dataclasses
 import os
 import re
 import signal
+import stat
+import sys
 import traceback
 from typing import TYPE_CHECKING
 
@@ -71,7 +73,9 @@ def _problem_of(error: BaseException, file: SourceFile, doing: str, dag_id: str)
     kind = type(error).__name__
     text = _text_of(error)
     if isinstance(error, PermissionError):
-        text += _foreign(error)
+        text += _foreign(error.filename)
+    elif isinstance(error, ModuleNotFoundError):
+        text += _out_of_reach()
     if isinstance(error, (SyntaxError, UnicodeDecodeError)) or (isinstance(error, ValueError) and "null byte" in text):
         return FileProblem(kind, f"{file.path} is not valid Python: {text}", line)
     text += _members(error)
@@ -95,15 +99,22 @@ def _relative(text: str, file: SourceFile) -> str:
     return re.sub(rf"(?<![\w/.~-]){re.escape(root)}/", "", text) if root else text
 
 
-def _foreign(error: PermissionError) -> str:
+def _foreign(place: object) -> str:
     """What to add where a file is of another user than the one that this process is, who are both no root."""
     try:
-        path = os.path.abspath(os.fsdecode(error.filename))  # noqa: PTH100 - a text, perhaps of bytes
+        path = os.path.realpath(os.fsdecode(place))  # type: ignore[arg-type]  # what else it may be is caught
         while not os.path.lexists(path):
-            path = os.path.dirname(path)  # noqa: PTH120 - likewise
-        owner, own = os.lstat(path).st_uid, os.geteuid()
+            path = os.path.dirname(path)  # noqa: PTH120 - a text
+        status, own = os.lstat(path), os.geteuid()
+        owner = status.st_uid
     except (OSError, TypeError, ValueError):
         return ""
+    if owner != own and _is_closed(status):
+        whose = "root" if owner == 0 else f"user {owner}"
+        return (
+            f" ({path} is closed to user {own}: it belongs to {whose}, its mode is {stat.S_IMODE(status.st_mode):04o}. "
+            f"Open it (chmod o+rX {path}), or set the subdir's runAsUser to a user that may read it)"
+        )
     if owner == 0 and own in SPARE_UIDS:
         return (
             f" ({path} belongs to root, and this file is parsed as user {own}: where the parser is root, files are "
@@ -115,6 +126,27 @@ def _foreign(error: PermissionError) -> str:
         f" ({path} belongs to user {owner}, and this file is parsed as user {own}: where the parser is root, each file "
         "has a spare user. Set the subdir's runAsUser, and all its files are parsed as that one)"
     )
+
+
+def _is_closed(status: os.stat_result) -> bool:
+    if stat.S_ISDIR(status.st_mode):
+        return status.st_mode & 0o005 != 0o005  # noqa: PLR2004 - o+rx
+    return not status.st_mode & stat.S_IROTH
+
+
+def _out_of_reach() -> str:
+    """What to add where a module is not found, and a folder of `sys.path` cannot be read."""
+    return next((words for words in map(_out_of_reach_in, sys.path) if words), "")
+
+
+def _out_of_reach_in(folder: str) -> str:
+    try:
+        os.close(os.open(folder, os.O_RDONLY))
+    except PermissionError:
+        return _foreign(folder)
+    except (OSError, TypeError, ValueError):  # it is not there, or a file made it no path
+        return ""
+    return ""
 
 
 def _members(error: BaseException, indent: str = "  ", most: int = _MEMBERS) -> str:

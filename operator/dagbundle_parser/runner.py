@@ -10,7 +10,6 @@ import dataclasses
 import importlib
 import os
 import platform
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,6 +138,7 @@ class Run:
         )
         self._prober = self._make_prober({file.path: file.digest for file in files if file.digest})
         self._readers = Readers(self._request.root, self._request.known, files)
+        self._shared.listed = [(file.path, file.open_to_others) for file in files]
         wanted = self._only_requested(files) if self._request.files else files
         if self._readers.watched:
             first = [file for file in wanted if not self._readers.gives_way(file.path)]
@@ -217,7 +217,7 @@ class Run:
         RECORDER.bind(self._prober)
         self._share()
         lessons = Lessons(self._import_ahead)
-        work = dataclasses.replace(self._work(files, len(assignments)), watched=watched)
+        work = dataclasses.replace(self._work(len(assignments)), watched=watched)
         processes = self._processes(len(assignments))
         pool = Pool(work, processes, lessons, hear_opened=self._readers.hear, begun=self._begun)
         yield from pool.run(self._batches(assignments))
@@ -242,16 +242,13 @@ class Run:
     def _processes(self, files: int) -> int:
         return min(self._request.processes, files)
 
-    def _work(self, files: Sequence[ListedFile], count: int) -> Work:
+    def _work(self, count: int) -> Work:
         limits = self._request.limits
-        needed = [self._request.root, *sys.path, sys.executable, os.__file__]
-        needed += [f"{self._request.root}/{file.path}" for file in files if not file.open_to_others]
         sandbox = Sandbox(
             run_as_user=self._request.run_as_user,
             memory_bytes=limits.file_memory_bytes,
             processes=limits.processes_per_file,
             slots=self._processes(count),
-            needed=needed,
             shared=self._shared,
         )
         return Work(limits, sandbox, self._fingerprint, self._line)

@@ -10,39 +10,27 @@ the parent's process tree hold them.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import pwd
 import resource
 import signal
 import socket
-import stat
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
-from dagbundle_parser import descent, keeper, scratch
+from dagbundle_parser import descent, handing, keeper, scratch
 from dagbundle_parser.descent import prctl
 from dagbundle_parser.errors import RunError
 from dagbundle_parser.scratch import Scratch
 
 SPARE_UIDS = range(60_578, 61_184)  # what systemd's table of UID ranges gives to nobody
 _NOBODY = 65_534
-_CAP_DAC_READ_SEARCH = 2
-_CAPABILITY_VERSION_3 = 0x2008_0522
-
-
-class _CapHeader(ctypes.Structure):
-    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
-
-
-class _CapData(ctypes.Structure):
-    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
 class Shared:
     """What the spare users of a run share from the first of its sandboxes on.
 
     Args:
-        root: the bundle's root.
+        root: the bundle's root; empty where there is none.
     """
 
     def __init__(self, root: str) -> None:
@@ -50,19 +38,36 @@ class Shared:
         self._scratch: Scratch | None = None
         self._claims: list[socket.socket] = []
         self._is_made = False
+        self.listed: Sequence[tuple[str, bool]] = ()
+        """All files that may be loaded, relative to the root, and whether any user may read each by its own mode."""
 
-    def scratch(self, *, may_cover_home: bool) -> Scratch | None:
-        """The folder in which they write; None where there can be none.
+    def scratch(self) -> Scratch | None:
+        """The folder in which they write, and what they are handed; None where there can be none.
 
-        Args:
-            may_cover_home: whether nothing that children need may lie in a home that is closed to them.
+        Raises:
+            RunError: closed content of the bundle cannot be copied.
         """
         if not self._is_made:
             self._is_made = True
-            home = _closed_home() if may_cover_home else ""
             (gid,), self._claims = _claim_uids(1)  # no other run's
-            self._scratch = scratch.make(gid, SPARE_UIDS, self._root, home, keeper.bequeath)
+            needs = handing.Handing(self._root, handing.needed_by_python(), _working_folder())
+            bundle = (self._root, self._holds_closed_files())
+            self._scratch = scratch.make(gid, SPARE_UIDS, needs, bundle, keeper.bequeath)
         return self._scratch
+
+    def remove(self) -> None:
+        """Remove the folder at once, for who has no keeper; no child may run any more."""
+        if self._scratch is not None:
+            self._scratch.remove()
+
+    def _holds_closed_files(self) -> bool:
+        if not self._root or not all(is_open for _, is_open in self.listed):
+            return bool(self._root)
+        folders = {""}
+        for path, _ in self.listed:
+            while (path := os.path.dirname(path)) not in folders:
+                folders.add(path)
+        return not all(handing.is_open(f"{self._root}/{folder}") for folder in folders)
 
 
 class Sandbox:
@@ -73,11 +78,10 @@ class Sandbox:
         memory_bytes: what a child may add to the parent's address space.
         processes: how many processes and threads a child may have.
         slots: how many children run at once.
-        needed: paths that children must be able to read.
         shared: what the run's children share; None where they are to share nothing.
 
     Raises:
-        RunError: `CannotDropPrivileges`: root without the right to become somebody else.
+        RunError: `CannotDropPrivileges`: root without the right to become somebody else; or of `Shared.scratch`.
     """
 
     def __init__(
@@ -87,7 +91,6 @@ class Sandbox:
         memory_bytes: int,
         processes: int,
         slots: int,
-        needed: Iterable[str],
         shared: Shared | None = None,
     ) -> None:
         self._root = os.geteuid() == 0
@@ -103,10 +106,9 @@ class Sandbox:
         if self._own_uid_per_slot:
             for uid in _users_of_processes().intersection(self._uids):  # of a parser that was killed with its keepers
                 _kill_all_of(uid)
-        self._keep_reading = self._root and not all(open_to_others(path) for path in needed)
         self._scratch: Scratch | None = None
         if shared is not None and self._own_uid_per_slot:
-            self._scratch = shared.scratch(may_cover_home=not self._keep_reading)
+            self._scratch = shared.scratch()
         own = 0 if self._own_uid_per_slot else _tasks_of(self.uid(0))
         self._processes = own + processes * (1 if self._own_uid_per_slot else slots)
         # Orphans become our children, so that they can be found; and no child may look into our descriptors.
@@ -151,7 +153,7 @@ class Sandbox:
             resource.setrlimit(resource.RLIMIT_NPROC, (self._processes, self._processes))
         if self._root:
             gid = self._scratch.gid if self._scratch is not None else _group_of(self.uid(slot))
-            _become(self.uid(slot), gid, keep_reading=self._keep_reading)
+            _become(self.uid(slot), gid)
         prctl(descent.PR_SET_NO_NEW_PRIVS, 1)
         prctl(descent.PR_SET_DUMPABLE, 1)
         prctl(descent.PR_SET_PDEATHSIG, signal.SIGKILL)  # after the change of user, which clears it
@@ -177,28 +179,18 @@ class Sandbox:
             descent.end_descendants(running)
 
 
-def _closed_home() -> str:
-    """The home, where only the last folder of its path is closed to others; else nothing."""
-    home = os.path.realpath(os.path.expanduser("~"))  # noqa: PTH111 - a text
+def _working_folder() -> str:
     try:
-        is_closed = os.path.isdir(home) and not os.stat(home).st_mode & stat.S_IRWXO
+        return os.getcwd()  # noqa: PTH109 - a text
     except OSError:
         return ""
-    return home if is_closed and open_to_others(os.path.dirname(home)) else ""
 
 
-def _become(uid: int, gid: int | None = None, *, keep_reading: bool) -> None:
-    if keep_reading:
-        prctl(descent.PR_SET_KEEPCAPS, 1)
+def _become(uid: int, gid: int | None = None) -> None:
     gid = _group_of(uid) if gid is None else gid
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
-    if keep_reading and descent.LIBC is not None:
-        bit = 1 << _CAP_DAC_READ_SEARCH
-        header = _CapHeader(_CAPABILITY_VERSION_3, 0)
-        data = (_CapData * 2)(_CapData(bit, bit, 0), _CapData(0, 0, 0))
-        descent.LIBC.capset(ctypes.byref(header), data)
 
 
 def _group_of(uid: int) -> int:
@@ -218,7 +210,7 @@ def _can_become(uids: Sequence[int]) -> bool:
                 os.setresuid(-1, uid, 0)
                 os.setresuid(-1, 0, 0)
                 os.setresgid(-1, 0, 0)
-            _become(uids[0], keep_reading=False)
+            _become(uids[0])
         except BaseException:  # noqa: BLE001 - whatever happened, the answer is no
             os._exit(1)
         os._exit(0)
@@ -230,7 +222,7 @@ def _kill_all_of(uid: int) -> None:
     pid = os.fork()
     if pid == 0:
         try:
-            _become(uid, keep_reading=False)
+            _become(uid)
             os.kill(-1, signal.SIGKILL)
         finally:
             os._exit(0)
@@ -280,32 +272,3 @@ def _address_space() -> int:
             return int(file.read().split()[0]) * resource.getpagesize()
     except OSError:
         return 1 << 32
-
-
-def open_to_others(path: str, _known: dict[str, bool] = {}) -> bool:  # noqa: B006 - a cache
-    """Whether any user may read `path`: it, and every folder above it. What does not exist hides nothing."""
-    path = os.path.realpath(path) if path else ""
-    if not path or not os.path.lexists(path):
-        return True
-    parent = os.path.dirname(path)
-    if parent not in _known:
-        _known[parent] = all(_has(folder, stat.S_IXOTH) for folder in [parent, *(str(p) for p in _parents(parent))])
-    readable = _has(path, stat.S_IROTH)
-    if os.path.isdir(path):
-        readable = readable and _has(path, stat.S_IXOTH)
-    return readable and _known[parent]
-
-
-def _parents(path: str) -> list[str]:
-    found = []
-    while path != os.path.dirname(path):
-        path = os.path.dirname(path)
-        found.append(path)
-    return found
-
-
-def _has(path: str, bit: int) -> bool:
-    try:
-        return bool(os.stat(path).st_mode & bit)
-    except OSError:
-        return True

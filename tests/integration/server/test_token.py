@@ -92,10 +92,12 @@ dag = DAG("honest", doc_md=json.dumps(found))
 LAUNCH = f"""
 import os, sys
 sys.path.insert(0, {str(PARSER.parent)!r})
-from dagbundle_parser import descent, sandbox
+from dagbundle_parser import descent, handing, mounts, sandbox
 from dagbundle_parser.__main__ import main
 if os.geteuid() == 0:
-    sandbox._become({USER}, keep_reading=True)  # the interpreter may lie where only root can read
+    mounts.separate()  # the interpreter may lie where only root can read
+    handing.Handing("", handing.needed_by_python(), os.getcwd()).cover({USER}, os.environ["HANDS"])
+    sandbox._become({USER}, {USER})
     descent.prctl(descent.PR_SET_DUMPABLE, 1)
 sys.argv = ["parser", "work"]
 main()
@@ -110,6 +112,7 @@ def folder() -> Iterator[pathlib.Path]:
         path.chmod(0o755)
         (path / "bundle").mkdir()
         (path / "home").mkdir()
+        (path / "hands").mkdir(mode=0o700)
         (path / "home").chmod(0o777)
         yield path
 
@@ -134,7 +137,7 @@ def found(world: World, server: Process, folder: pathlib.Path) -> Any:
         env={
             **airflow.environment, "DAGBUNDLE_SERVER_URL": server.url, "DAGBUNDLE_RUN": pod.run,
             "DAGBUNDLE_TOKEN_FILE": str(token), "DAGBUNDLE_SERVER_CA": pod.authority.pem,
-            "DAGBUNDLE_SCRATCH": str(folder / "home"),
+            "DAGBUNDLE_SCRATCH": str(folder / "home"), "HANDS": str(folder / "hands"),
         },
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -10,10 +10,11 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 
-from dagbundle_parser import keeper, sandbox
+from dagbundle_parser import handing, keeper, mounts, sandbox, scratch
 from dagbundle_parser.fingerprint import Surroundings
 from dagbundle_parser.loaders.base import AbstractDagLoader, Candidate, LoadedDag, LoadedWarning, LoadResult, SourceFile
 from dagbundle_parser.loaders.traces import Tracer
@@ -62,10 +63,19 @@ class StubLoader(AbstractDagLoader):
         return self._tracer.snapshot()
 
 
+def become(uid: int, root: str) -> None:
+    """Go on as a user who reaches the interpreter and the bundle, wherever they lie."""
+    folder, _ = scratch._fresh(tempfile.gettempdir())
+    keeper.bequeath(folder)
+    mounts.separate()
+    handing.Handing(root, handing.needed_by_python(), str(Path.cwd())).cover(uid, folder)
+    sandbox._become(uid, uid)
+
+
 def main() -> int:
-    if uid := os.environ.get("STUB_UID"):
-        sandbox._become(int(uid), keep_reading=True)
     request = RunRequest.from_json(json.loads(Path(sys.argv[1]).read_text()))
+    if uid := os.environ.get("STUB_UID"):
+        become(int(uid), request.root)
     run = Run(request, Surroundings.read(), loaders=[StubLoader()])
     report = os.dup(1)
     os.dup2(2, 1)
