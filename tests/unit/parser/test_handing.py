@@ -113,7 +113,7 @@ def test_an_interpreter_below_a_closed_home_is_used_and_the_home_is_theirs_to_wr
     source = look(home / "secret") + "import lazily, subprocess, sys, pathlib\nDAGS['a']['lazily'] = lazily.VALUE\n"
     source += "DAGS['a']['python'] = subprocess.check_output([sys.executable, '-c', 'print(1)'], text=True)\n"
     source += "(pathlib.Path.home() / 'new').touch()\n"
-    source += "for name in ('.venv', '.venv/lib'):\n    try:\n        os.rename(pathlib.Path.home() / name, 'x')\n"
+    source += "for name in ('.venv', '.venv/lib'):\n    try:\n        os.rename(pathlib.Path.home() / name, pathlib.Path.home() / 'x')\n"
     source += "    except OSError:\n        pass\n    else:\n        DAGS['a']['renamed'] = name\n"
     bundle = write_bundle(machine / "bundle", {"a.py": source})
     env = {"TMPDIR": str(machine / "tmp"), "HOME": str(home)}
@@ -157,21 +157,23 @@ def test_closed_files_are_parsed_in_a_folder_with_many_of_them(machine: Path) ->
     assert [record["errors"] for record in report.files.values()] == [[]] * 31
 
 
-@pytest.mark.parametrize("what", ["a link", "a hard link", "another user's file"])
+@pytest.mark.parametrize("what", ["a link", "a hard link", "a hard link in an open folder", "another user's file"])
 def test_nothing_of_others_gets_into_a_copy(machine: Path, what: str) -> None:
     bundle = write_bundle(machine / "bundle", {"a.py": look(machine / "bundle" / "taken")})
     taken = bundle / "taken"
     if what == "a link":
         taken.symlink_to(machine / "closed" / "secret")
-    elif what == "a hard link":
+    elif what.startswith("a hard link"):
         taken.hardlink_to(machine / "closed" / "secret")
     else:
         shutil.copy(machine / "closed" / "secret", taken)
-    owner = 60_050 if what != "another user's file" else 0
+    owner = 60_050 if what in {"a link", "a hard link"} else 0
     for path in (bundle, bundle / "a.py"):
         os.chown(path, owner, owner)
     if what == "another user's file":
         os.chown(taken, 60_050, 60_050)
+    if what == "a hard link in an open folder":
+        bundle.chmod(0o777)
     (bundle / "a.py").chmod(0o600)
     assert data(parse(machine, bundle), "a.py")["secret"] == "PermissionError"
 
