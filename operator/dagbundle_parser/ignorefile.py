@@ -1,18 +1,90 @@
 """`.airflowignore` as Airflow reads it: globs in the manner of .gitignore, or regular expressions.
 
 Airflow does this with the pathspec library, which the parser may not use before Airflow is known to be needed.
-The globs are written from the rules of gitignore(5); a test holds them to Airflow's own lister.
+The globs are written from the rules of gitignore(5); a test holds them to Airflow's own lister. A glob with few
+wildcards becomes a regular expression. With many, that would try all ways to divide a path among them, so such a glob
+is matched by an automaton, whose time grows with the product of the two lengths.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import warnings
+from collections.abc import Sequence
 
 IGNORE_FILE = ".airflowignore"
 
-_COMMENT = re.compile(r"\s*#.*")
+MAX_PATTERN_CHARACTERS = 4096
+MAX_PATTERNS = 10_000
+_MAX_WILDCARDS = 2
+"""How many a regular expression may have between the first part of a path and its end."""
+_ANY, _ANY_IN_FOLDER = ".", "[^/]"
+_SOME_FOLDERS, _FOLDERS_BEFORE, _ALL_BELOW, _ALL, _MAYBE_BELOW = "(?:/.+)?", "(?:.+/)?", "/.*", ".+", "(?:/.*)?"
+_STAR, _NAME = "[^/]*", "[^/]+"
+_STEPS: dict[str, tuple[int, tuple[tuple[str, bool], ...]]] = {
+    _SOME_FOLDERS: (3, (("/", False), (_ANY, False), (_ANY, True))),
+    _FOLDERS_BEFORE: (3, ((_ANY, False), (_ANY, True), ("/", False))),
+    _ALL_BELOW: (0, (("/", False), (_ANY, True))),
+    _ALL: (0, ((_ANY, False), (_ANY, True))),
+    _MAYBE_BELOW: (2, (("/", False), (_ANY, True))),
+    _STAR: (0, ((_ANY_IN_FOLDER, True),)),
+    _NAME: (0, ((_ANY_IN_FOLDER, False), (_ANY_IN_FOLDER, True))),
+}
+"""Of each part of a glob with a wildcard: how many of its steps may be left out, and the steps: the expression of a
+character, and whether any number of such characters may stand there."""
+
+
+class Automaton:
+    """A glob with many wildcards.
+
+    Args:
+        parts: keys of `_STEPS`, and expressions of one character.
+    """
+
+    def __init__(self, parts: Sequence[str]) -> None:
+        self._steps: list[tuple[re.Pattern[str], bool]] = []
+        self._leaps: dict[int, int] = {}
+        for part in parts:
+            leap, steps = _STEPS.get(part, (0, ((part, False),)))
+            if leap:
+                self._leaps[len(self._steps)] = len(self._steps) + leap
+            self._steps += [(_one_character(expression), is_loop) for expression, is_loop in steps]
+        self._known: dict[str, list[bool]] = {}
+
+    def match(self, text: str) -> bool:
+        """Whether it stands for the whole of a text."""
+        places = self._with_leaps({0})
+        for char in text:
+            fits = self._fits(char)
+            reached = set()
+            for place in places:
+                if place < len(fits) and fits[place]:
+                    reached.add(place if self._steps[place][1] else place + 1)
+            places = self._with_leaps(reached)
+            if not places:
+                return False
+        return len(self._steps) in places
+
+    def _fits(self, char: str) -> list[bool]:
+        if char not in self._known:
+            self._known[char] = [pattern.match(char) is not None for pattern, _ in self._steps]
+        return self._known[char]
+
+    def _with_leaps(self, places: set[int]) -> set[int]:
+        """What is reached from some places without a character."""
+        found, waiting = set(places), list(places)
+        while waiting:
+            place = waiting.pop()
+            further = [self._leaps[place]] if place in self._leaps else []
+            if place < len(self._steps) and self._steps[place][1]:
+                further.append(place + 1)
+            for one in further:
+                if one not in found:
+                    found.add(one)
+                    waiting.append(one)
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +99,7 @@ class IgnoreRule:
         regexp: the pattern is a regular expression, searched for instead of matched.
     """
 
-    pattern: re.Pattern[str]
+    pattern: re.Pattern[str] | Automaton
     base: str | None
     ignore: bool = True
     directories_only: bool = False
@@ -43,14 +115,20 @@ def read_rules(text: str, *, directory: str, syntax: str) -> list[IgnoreRule]:
         syntax: `glob` or `regexp`.
 
     Raises:
-        ValueError: another syntax, or a glob that Airflow refuses.
+        ValueError: another syntax, a glob that Airflow refuses, or more and longer lines than are allowed.
     """
     if syntax not in {"glob", "regexp"}:
         raise ValueError(f"[core] dag_ignore_file_syntax must be glob or regexp, not {syntax!r}")
     compile_line = _glob_rule if syntax == "glob" else _regexp_rule
     rules = []
-    for line in text.split("\n"):
-        pattern = _COMMENT.sub("", line)
+    lines = text.split("\n")
+    if len(lines) > MAX_PATTERNS:
+        raise ValueError(f"it has more than {MAX_PATTERNS:,} lines")
+    for line in lines:
+        before, hash_sign, _ = line.partition("#")
+        pattern = before.rstrip() if hash_sign else line
+        if len(pattern) > MAX_PATTERN_CHARACTERS:
+            raise ValueError(f"{line[:50]!r}… is longer than {MAX_PATTERN_CHARACTERS:,} characters")
         rule = compile_line(pattern, directory) if pattern else None
         if rule is not None:
             rules.append(rule)
@@ -62,7 +140,7 @@ def is_ignored(path: str, rules: list[IgnoreRule], *, is_dir: bool) -> bool:
     name = path.rpartition("/")[2]
     ignored = False
     for rule in rules:
-        if rule.regexp:
+        if rule.regexp and isinstance(rule.pattern, re.Pattern):
             if rule.pattern.search(path):
                 return True
             continue
@@ -93,10 +171,10 @@ def _glob_rule(line: str, directory: str) -> IgnoreRule | None:
     if not text:
         raise ValueError(f"{line!r} is no pattern: nothing follows the exclamation mark")
     try:
-        regex = _glob_regex(text)
+        parts = _glob_parts(text)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what a bracket may mean in a later Python
-            pattern = re.compile(regex) if regex is not None else None
+            pattern = _compiled(parts) if parts is not None else None
     except (ValueError, re.error) as error:
         raise ValueError(f"{line!r} is no pattern: {error}") from error
     if pattern is None:
@@ -106,8 +184,23 @@ def _glob_rule(line: str, directory: str) -> IgnoreRule | None:
     )
 
 
-def _glob_regex(text: str) -> str | None:
-    """A gitignore glob as a regular expression for a path, of which a directory ends with `/`; None matches nothing.
+@functools.lru_cache(maxsize=10_000)
+def _one_character(expression: str) -> re.Pattern[str]:
+    return re.compile(expression)
+
+
+def _compiled(parts: list[str]) -> re.Pattern[str] | Automaton:
+    inner = parts[parts[0] == _FOLDERS_BEFORE : len(parts) - (parts[-1] in {_ALL_BELOW, _MAYBE_BELOW})]
+    if sum(part in _STEPS for part in inner) > _MAX_WILDCARDS:
+        return Automaton(parts)
+    return re.compile("".join(parts) + r"\Z")
+
+
+def _glob_parts(text: str) -> list[str] | None:
+    """A gitignore glob as parts of a regular expression for a path, of which a directory ends with `/`.
+
+    Returns:
+        Keys of `_STEPS`, and expressions of one character; None where it matches nothing.
 
     Raises:
         ValueError: it ends with a backslash.
@@ -120,51 +213,53 @@ def _glob_regex(text: str) -> str | None:
     if segments and segments[-1] == "":
         segments[-1] = "**"  # `name/`: all that is below
     segments = [segment for i, segment in enumerate(segments) if segment != "**" or i == 0 or segments[i - 1] != "**"]
-    out, slash, last = "", False, len(segments) - 1
+    out: list[str] = []
+    slash, last = False, len(segments) - 1
     for i, segment in enumerate(segments):
         if segment == "**":
             if i == last:
-                out += "/.*" if slash else ".+"
-            elif slash:
-                out += "(?:/.+)?"
+                out.append(_ALL_BELOW if slash else _ALL)
             else:
-                out += "(?:.+/)?"
+                out.append(_SOME_FOLDERS if slash else _FOLDERS_BEFORE)
             continue
-        own = "[^/]+" if segment == "*" else _segment_regex(segment)
+        own = [_NAME] if segment == "*" else _segment_parts(segment)
         if own is None:
             return None
-        out += ("/" if slash else "") + own
+        out += ["/", *own] if slash else own
         slash = True
         if i == last:
-            out += "(?:/.*)?"
-    return out + r"\Z"
+            out.append(_MAYBE_BELOW)
+    return out
 
 
-def _segment_regex(segment: str) -> str | None:
+def _segment_parts(segment: str) -> list[str] | None:
     """What one folder's or file's name must match; None where a bracket is not closed, which git discards."""
-    out, i = "", 0
+    out: list[str] = []
+    i = 0
     while i < len(segment):
         char = segment[i]
         i += 1
         if char == "\\":
             if i == len(segment):
                 raise ValueError("nothing follows the backslash at its end")
-            out += re.escape(segment[i])
+            out.append(re.escape(segment[i]))
             i += 1
         elif char == "*":
-            out += "[^/]*"
+            if out[-1:] != [_STAR]:
+                out.append(_STAR)
         elif char == "?":
-            out += "[^/]"
+            out.append(_ANY_IN_FOLDER)
         elif char == "[":
             end = _class_end(segment, i)
             if end < 0:
                 return None
             body = segment[i:end]
             negated = body[:1] in {"!", "^"}
-            out += "[" + ("^" if negated else "") + (body[1:] if negated else body).replace("\\", "\\\\") + "]"
+            kept = (body[1:] if negated else body).replace("\\", "\\\\")
+            out.append(f"[{'^' if negated else ''}{kept}]")
             i = end + 1
         else:
-            out += re.escape(char)
+            out.append(re.escape(char))
     return out
 
 

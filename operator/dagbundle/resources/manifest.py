@@ -22,7 +22,9 @@ class YamlLoader(base.Model):
 
     enabled: bool = True
     """False: no YAML is loaded."""
-    patterns: Annotated[list[str], pydantic.Field(max_length=1000)] | None = None
+    patterns: (
+        Annotated[list[Annotated[str, pydantic.Field(max_length=4096)]], pydantic.Field(max_length=1000)] | None
+    ) = None
     """Which YAML files are loaded, as lines of `.airflowignore`; these also where a Python file reads them."""
     defaults: dict[str, Any] = pydantic.Field(default_factory=dict)
     """What a `defaults.yml` of dag-factory holds; then no such file counts."""

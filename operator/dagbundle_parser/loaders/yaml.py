@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from dagbundle_parser.ahead import import_installed
 from dagbundle_parser.errors import FileProblem
-from dagbundle_parser.ignorefile import IgnoreRule, is_ignored, read_rules
+from dagbundle_parser.ignorefile import MAX_PATTERN_CHARACTERS, IgnoreRule, is_ignored, read_rules
 from dagbundle_parser.loaders.airflow import AirflowAdapter
 from dagbundle_parser.loaders.base import AbstractDagLoader, Candidate, LoadResult, SourceFile
 from dagbundle_parser.loaders.python import not_utf8
@@ -62,7 +62,8 @@ class YamlDagLoader(AbstractDagLoader):
             raise invalid(f"{here}.enabled must be true or false")
         if not (patterns is None or _are_texts(patterns)):
             raise invalid(
-                f"{here}.patterns must be a list of at most {_MAX_PATTERNS} texts, as lines of .airflowignore"
+                f"{here}.patterns must be a list of at most {_MAX_PATTERNS} texts, as lines of .airflowignore, "
+                f"each of at most {MAX_PATTERN_CHARACTERS:,} characters"
             )
         if not isinstance(defaults, dict):
             raise invalid(f"{here}.defaults must be a mapping, as in a defaults.yml of dag-factory")
@@ -171,7 +172,11 @@ def _open(path: Path) -> None:
 
 
 def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and len(value) <= _MAX_PATTERNS and all(isinstance(item, str) for item in value)
+    return (
+        isinstance(value, list)
+        and len(value) <= _MAX_PATTERNS
+        and all(isinstance(item, str) and len(item) <= MAX_PATTERN_CHARACTERS for item in value)
+    )
 
 
 def _problem(error: Exception, file: SourceFile) -> FileProblem:

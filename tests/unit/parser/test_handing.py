@@ -113,7 +113,8 @@ def test_an_interpreter_below_a_closed_home_is_used_and_the_home_is_theirs_to_wr
     source = look(home / "secret") + "import lazily, subprocess, sys, pathlib\nDAGS['a']['lazily'] = lazily.VALUE\n"
     source += "DAGS['a']['python'] = subprocess.check_output([sys.executable, '-c', 'print(1)'], text=True)\n"
     source += "(pathlib.Path.home() / 'new').touch()\n"
-    source += "for name in ('.venv', '.venv/lib'):\n    try:\n        os.rename(pathlib.Path.home() / name, pathlib.Path.home() / 'x')\n"
+    source += "home = pathlib.Path.home()\nfor name in ('.venv', '.venv/lib'):\n    try:\n"
+    source += "        os.rename(home / name, home / 'x')\n"
     source += "    except OSError:\n        pass\n    else:\n        DAGS['a']['renamed'] = name\n"
     bundle = write_bundle(machine / "bundle", {"a.py": source})
     env = {"TMPDIR": str(machine / "tmp"), "HOME": str(home)}
