@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from types import CodeType
 from typing import Any
 
 from dagbundle_parser import looks
+from dagbundle_parser.placing import tells_place
 from dagbundle_parser.prober import ALL_VARIABLES, PLACE, STATUSES, VARIABLE, WHOLE, Prober, is_lasting
 
 MAX_ENTRIES = 2000
@@ -69,14 +69,6 @@ _OF_THE_MACHINE = frozenset(
     {"HOME", "PATH", "TMPDIR", "TEMP", "TMP", "USER", "LOGNAME", "LNAME", "USERNAME", "PWD", "HOSTNAME"}
 )
 """Variables that libraries look at while they are loaded, and no DAG depends on that."""
-_WORDS_OF_PLACE = (
-    b"__file__", b"__path__", b"__spec__", b"__loader__", b"__cached__", b"cwd", b"fileloc", b"filepath", b".folder",
-    b"inspect", b"sys.path", b"sys.argv", b"_getframe", b"abspath", b"realpath", b"absolute", b"traceback", b"tb_frame",
-    b"co_filename", b"getsource", b"AIRFLOW_HOME", b"DAGS_FOLDER", b"dags_folder", b"airflow.configuration",
-    b"airflow.settings",
-)  # fmt: skip
-"""What Python code that learns where it lies, or where AIRFLOW_HOME does, cannot do without, but for the next ones."""
-_SETTINGS = re.compile(rb"airflow import [^\n]*(conf|settings)")
 
 
 def loaded_after(last: str) -> list[str]:
@@ -243,7 +235,7 @@ class Recorder:
             if key.endswith(".py"):
                 content = str(word)
                 if content not in self._telling:
-                    self._telling[content] = _tells_place(_read(self._prober.places.path(key)))
+                    self._telling[content] = tells_place(self._prober.places.path(key))
                 if self._telling[content]:
                     return True
         return False
@@ -323,6 +315,8 @@ class Recorder:
         elif event in {"os.listdir", "os.scandir"}:
             if self._counts():
                 self._list(event, arguments[0])
+        elif event == "os.chdir":
+            self.look(looks.KIND, arguments[0])
         else:
             reason = _DYNAMIC.get(event) or _DYNAMIC.get(event.partition(".")[0])
             if reason is not None:
@@ -365,27 +359,31 @@ class Recorder:
                 name = f"{self._getcwd()}/{name}"
             except OSError:
                 self._dynamic.add("no working directory")
+        if "/../" in name or name.endswith("/..") or name.startswith("//"):
+            return _collapsed(name)
         return os.path.normpath(name) if "/." in name or "//" in name or name.endswith("/") else name
 
 
-def _tells_place(source: bytes) -> bool:
-    return any(word in source for word in _WORDS_OF_PLACE) or bool(
-        b"airflow import " in source and _SETTINGS.search(source)
-    )
+def _collapsed(path: str) -> str:
+    """An absolute path without `..`, as the kernel walks it: what is above a link is above its target.
+
+    Looking for links is recorded too, so a link that leads elsewhere later is seen.
+    """
+    here = ""
+    for part in path.split("/"):
+        if part == "..":
+            if os.path.islink(here):  # noqa: PTH114 - texts, as elsewhere here
+                here = os.path.realpath(here)
+            here = here.rpartition("/")[0]
+        elif part not in {"", "."}:
+            here = f"{here}/{part}"
+    return here or "/"
 
 
 def _up(folder: str) -> list[str]:
     """A folder and those that it lies in."""
     parts = folder.split("/")
     return ["/".join(parts[:count]) or "/" for count in range(1, len(parts) + 1)]
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a hot path
-            return file.read()
-    except OSError:
-        return b""
 
 
 RECORDER = Recorder()

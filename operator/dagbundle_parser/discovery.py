@@ -22,6 +22,11 @@ from dagbundle_parser.ignorefile import IGNORE_FILE, IgnoreRule, is_ignored, rea
 from dagbundle_parser.loaders.base import AbstractDagLoader, Candidate
 from dagbundle_parser.settings import AirflowSettings
 
+MAX_SOURCE_BYTES = 64 << 20
+"""Listing reads sources, in the process that no limit of a file holds."""
+MAX_IGNORE_BYTES = 4 << 20
+_SOURCES = (".py", ".yaml", ".yml")
+
 
 @dataclasses.dataclass(frozen=True)
 class ListedFile:
@@ -110,6 +115,8 @@ class Lister:
         for entry in entries:
             if entry.name == IGNORE_FILE and entry.is_file() and self._inside(entry.path):
                 try:
+                    if entry.stat().st_size > MAX_IGNORE_BYTES:
+                        raise ValueError(f"it has more than {MAX_IGNORE_BYTES:,} bytes")  # noqa: TRY301 - as the others
                     text = Path(entry.path).read_text(encoding="utf-8")
                     own = read_rules(text, directory=directory, syntax=self._settings.ignore_syntax)
                 except (OSError, ValueError) as error:
@@ -163,6 +170,10 @@ class Lister:
         if entry.is_symlink() and not self._inside(entry.path):
             if any(suffix in loader.suffixes for loader in loaders):
                 self._outside(path, "file")
+            return
+        if suffix in _SOURCES and info.st_size > MAX_SOURCE_BYTES:
+            text = f"{path} has {info.st_size} bytes, more than the {MAX_SOURCE_BYTES} that a source may have"
+            self._problem(path, "SourceTooLarge", f"{text}: split it, or name it in {IGNORE_FILE}")
             return
         candidate = _ContentOf(path, entry.path, suffix, info.st_size, self._settings)
         others = bool(info.st_mode & stat.S_IROTH)

@@ -12,10 +12,12 @@ bundle's own code learns counts as it is.
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any, Protocol
 
@@ -79,8 +81,8 @@ def asker() -> tuple[FrameType | None, FrameType | None, bool]:
 
 
 def is_kind_asked() -> bool:
-    """Whether the function that called the original, two calls up from the caller, asks only what is there."""
-    frame = sys._getframe(4)  # noqa: SLF001 - there is no other way to a frame
+    """Whether the function that called the original, two calls above the caller of this, asks only what is there."""
+    frame = sys._getframe(3)  # noqa: SLF001 - there is no other way to a frame
     return frame.f_code.co_name in _ASK_FOR_KIND and frame.f_globals.get("__name__") in _HELPERS
 
 
@@ -88,6 +90,7 @@ def _install(done: list[bool] = []) -> None:  # noqa: B006 - remembers that it w
     if done:
         return
     done.append(True)
+    watching: dict[str, Any] = {}
     for name, what in _LOOK_UP.items():
         original = getattr(os, name)
         watched = _watched(original, what)
@@ -95,14 +98,25 @@ def _install(done: list[bool] = []) -> None:  # noqa: B006 - remembers that it w
             if original in supported:
                 supported.add(watched)
         setattr(os, name, watched)
+        watching[name] = watched
         accessor: Any = getattr(pathlib, "_NormalAccessor", None)  # Python 3.10, which took them before this could
         if accessor is not None and getattr(accessor, name, None) is original:
             setattr(accessor, name, staticmethod(watched))
     for name in _OF_THE_PROCESS:
-        setattr(os, name, _identifying(getattr(os, name), name))
+        watching[name] = _identifying(getattr(os, name), name)
+        setattr(os, name, watching[name])
     environ: Any = os.environ
     if type(getattr(environ, "_data", None)) is dict:
         environ._data = os.environb._data = _Variables(environ._data)  # type: ignore[attr-defined]  # noqa: SLF001 - there is no other way to see them read
+    _cover_originals(watching)
+
+
+def _cover_originals(watching: Mapping[str, Any]) -> None:
+    """Watch the module below `os`, too, for code that imports it. Imports themselves use the fast originals."""
+    below = importlib.import_module(os.name)
+    module = types.ModuleType(os.name, below.__doc__)
+    vars(module).update({**vars(below), **watching, "environ": _Variables(below.environ)})
+    sys.modules[os.name] = module
 
 
 def _watched(original: Callable[..., Any], what: str) -> Callable[..., Any]:

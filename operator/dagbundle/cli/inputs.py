@@ -129,10 +129,11 @@ def interpreter(option: str | None) -> str | None:
     """Return the parser's interpreter: the option, else DAGBUNDLE_PYTHON, else what the project file names.
 
     The project file is the nearest pyproject.toml of the repository with a table `tool.dagbundle`; a relative path in
-    it starts at its folder. None means this interpreter: nothing names another one.
+    it starts at its folder. As root it may name no path: whoever wrote the checkout would choose what root runs. None
+    means this interpreter: nothing names another one.
 
     Raises:
-        UsageError: The project file cannot be read.
+        UsageError: The project file cannot be read, or names a path where this is root.
     """
     named = option or os.environ.get("DAGBUNDLE_PYTHON")
     if named:
@@ -168,7 +169,14 @@ def _project_python(path: pathlib.Path, data: bytes) -> str | None:
         raise errors.UsageError(
             f"{path}: python of [tool.dagbundle] must be a text, and is {type(python).__name__}", hint=_PROJECT_HINT
         )
-    return str(path.parent / python) if "/" in python else python
+    if "/" not in python:
+        return python
+    if os.geteuid() == 0:
+        raise errors.UsageError(
+            f"{path} names the interpreter {python!r}, which would run as root because a checkout says so",
+            hint="name it yourself, by --python or DAGBUNDLE_PYTHON",
+        )
+    return str(path.parent / python)
 
 
 def grants(path: pathlib.Path | None) -> grant_models.Grants | None:

@@ -24,6 +24,8 @@ _CHUNK = 256 * 1024
 OUTPUT_TAIL = 8 * 1024
 """How many bytes of what a parser printed are kept for messages."""
 _STOP_SECONDS = 10
+_SECRETS = ("FERNET_KEY", "SECRET_KEY", "JWT_SECRET", "SQL_ALCHEMY_CONN", "RESULT_BACKEND", "BROKER_URL")
+"""How the names of Airflow's settings end that hold keys, or passwords in URLs."""
 
 
 class ParserProcess:
@@ -143,8 +145,12 @@ def command(python: str | None) -> list[str]:
 
 
 def environment(hash_seed: int | None = None) -> Mapping[str, str]:
-    """Return the user's environment without this side's own settings, which may hold a database password."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("DAGBUNDLE_")}
+    """Return the user's environment without this side's settings, and without Airflow's keys and connections."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("DAGBUNDLE_") and not (name.startswith("AIRFLOW__") and name.endswith(_SECRETS))
+    }
     if hash_seed is not None:
         kept["PYTHONHASHSEED"] = str(hash_seed)
     return kept

@@ -196,9 +196,10 @@ def test_no_airflow_names_the_option_the_variable_and_the_project_file(
 ) -> None:
     folder = bundle(a=PLAIN.format("a", "x"))
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
-    (tmp_path / "pyproject.toml").write_text('[tool.dagbundle]\npython = "bare/bin/python"\n')
-    refused = command("parse", str(folder), code=5)
-    applied = command("apply", "-f", "resource.yaml", "--local", "--folder", str(folder), code=5)
+    python = str(tmp_path / "bare/bin/python")
+    refused = command("parse", str(folder), "--python", python, code=5)
+    named = ("--folder", str(folder), "--python", python)
+    applied = command("apply", "-f", "resource.yaml", "--local", *named, code=5)
     for said in (refused.err, applied.out):
         for word in ("--python", "DAGBUNDLE_PYTHON", "[tool.dagbundle]"):
             assert word in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pathlib
 import sys
 
@@ -117,6 +118,7 @@ def test_the_interpreter_is_the_option_else_the_variable_else_the_project_files(
 ) -> None:
     monkeypatch.delenv("DAGBUNDLE_PYTHON", raising=False)
     monkeypatch.chdir(repository / "dags")
+    monkeypatch.setattr(inputs.os, "geteuid", lambda: 1000)
     assert inputs.interpreter(None) is None
     (repository / "pyproject.toml").write_text('[tool.dagbundle]\npython = ".venv/bin/python"\n')
     (repository / "dags/pyproject.toml").write_text("[tool.other]\n")
@@ -125,6 +127,17 @@ def test_the_interpreter_is_the_option_else_the_variable_else_the_project_files(
     assert inputs.interpreter(None) == "python3.12"
     monkeypatch.setenv("DAGBUNDLE_PYTHON", "named")
     assert inputs.interpreter(None) == "named"
+    assert inputs.interpreter("option") == "option"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs no interpreter of a checkout")
+def test_as_root_a_checkout_chooses_no_interpreter(repository: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DAGBUNDLE_PYTHON", raising=False)
+    monkeypatch.chdir(repository)
+    (repository / "pyproject.toml").write_text('[tool.dagbundle]\npython = "./py"\n')
+    with pytest.raises(errors.UsageError, match="run as root because a checkout says so") as caught:
+        inputs.interpreter(None)
+    assert "DAGBUNDLE_PYTHON" in caught.value.hint
     assert inputs.interpreter("option") == "option"
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -234,3 +235,18 @@ def test_files_of_other_shards_are_not_even_read(bundle: Path, monkeypatch: pyte
     found = shard_listing(bundle, 1, 4)
     assert 0 < len(found) < 20
     assert set(read) == {file.path for file in found}
+
+
+@pytest.mark.parametrize("name", ["large.py", "large.yaml", "folder/.airflowignore"])
+def test_no_more_is_read_of_a_file_than_a_source_may_have(bundle: Path, name: str) -> None:
+    (bundle / "folder").mkdir(exist_ok=True)
+    with (bundle / name).open("wb") as file:
+        file.truncate(3 << 30)  # sparse
+    tracemalloc.start()
+    found = listing(bundle)[name]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.problem is not None
+    assert found.problem.kind in {"SourceTooLarge", "UnreadableIgnoreFile"}
+    assert "bytes" in found.problem.message
+    assert most < 64 << 20

@@ -16,7 +16,22 @@ from hypothesis import strategies as st
 from dagbundle_parser.importable import importable, installed
 from unit.parser.conftest import Parse, Report, run_stub, stub_environment, write_bundle
 
-HEAD = "import glob, os, pathlib, sys\nHERE = pathlib.Path(__file__).parent\n"
+HEAD = """\
+import glob, os, pathlib, posix, sys
+HERE = pathlib.Path(__file__).parent
+def sees(path):
+    try:
+        return posix.stat(path).st_size >= 0
+    except OSError:
+        return False
+def goes(path):
+    try:
+        os.chdir(path)
+    except FileNotFoundError:
+        return False
+    except NotADirectoryError:
+        return True
+"""
 
 
 def known_of(report: Report) -> dict[str, Any]:
@@ -51,6 +66,10 @@ def source(expression: str) -> str:
         "sorted(f for _, _, files in os.walk(HERE) for f in files)",
         "sorted(e.name for e in os.scandir(HERE / 'conf' / 'b'))",
         "__import__('importlib.util').util.find_spec('flagged') is None",
+        "os.path.exists(f'{HERE}/conf/../flag')",
+        "os.path.exists(f'/{HERE}/flag')",
+        "goes(HERE / 'flag')",
+        "sees(HERE / 'flag')",
     ],
 )
 def test_what_was_not_there_when_a_file_looked_for_it_counts_once_it_is(parse: Parse, expression: str) -> None:
@@ -92,6 +111,22 @@ def test_what_is_known_of_a_file_without_reading_it_counts(bundle: Path, parse: 
     data.unlink()
     data.symlink_to("other")
     os.utime(bundle / "folder" / "entry", (1, 1))
+    assert unchanged(parse(known=known_of(first))) == set()
+
+
+def test_what_lies_above_a_links_target_counts_where_a_path_leads_there(bundle: Path, parse: Parse) -> None:
+    write_bundle(bundle, {"a.py": source("open(f'{HERE}/link/../conf.txt').read()"), "conf.txt": "not this one"})
+    for name in ("one", "two"):
+        write_bundle(bundle, {f"{name}/inner/file": "", f"{name}/conf.txt": name})
+    (bundle / "link").symlink_to("one/inner")
+    first = parse()
+    assert first.files["a.py"]["dags"][0]["data"] == {"x": "one"}
+    assert unchanged(parse(known=known_of(first))) == {"a.py"}
+    assert unchanged(parse({"one/conf.txt": "changed"}, known=known_of(first))) == set()
+    write_bundle(bundle, {"one/conf.txt": "one"})
+    assert unchanged(parse(known=known_of(first))) == {"a.py"}
+    (bundle / "link").unlink()
+    (bundle / "link").symlink_to("two/inner")
     assert unchanged(parse(known=known_of(first))) == set()
 
 
