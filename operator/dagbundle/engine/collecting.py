@@ -10,6 +10,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import os
+import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -142,11 +143,16 @@ class Taker:
         self._texts = budgets.Texts(runs)
         self._known = budgets.Known()
         self._listing: Sequence[str] | None = None
+        self._listing_bytes = 0
         self._failure = ""
 
     @property
     def held(self) -> int:
-        """How many bytes of memory take what came and is not staged yet, roughly, as values."""
+        """How many bytes of memory the report takes, roughly: what is not staged yet, and what is kept to its end."""
+        return self._unstaged + self._decoder.kept + self._listing_bytes
+
+    @property
+    def _unstaged(self) -> int:
         return max(0, self._decoder.weight - self._staged_weight)
 
     @property
@@ -180,6 +186,7 @@ class Taker:
                 case protocol.Close():
                     self._stage(files=1, size=0)  # while the parser's process ends, which takes as long
                     self._listing = record.files
+                    self._listing_bytes = sys.getsizeof(record.files) + sum(map(sys.getsizeof, record.files))
                 case protocol.Fail():
                     said = flight.described(self._decoder.in_flight)
                     self._failure = f"{content.storable(record.kind)}: {content.storable(record.message)}{said}"
@@ -196,7 +203,7 @@ class Taker:
 
     def _stage(self, *, files: int, size: int) -> None:
         """Hand on what has been collected, if it is so many files or so many bytes."""
-        due = self._decoder.received - self._staged_bytes >= size or self.held >= size * _VALUES_OF_BYTES
+        due = self._decoder.received - self._staged_bytes >= size or self._unstaged >= size * _VALUES_OF_BYTES
         if self._batch and (len(self._batch) >= files or due):
             self._sink.staged(self._run.subdir, self._batch)
             self._batch = []

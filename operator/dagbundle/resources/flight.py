@@ -6,46 +6,62 @@ begins; those that were not reported by the end were in flight.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 _NAMED = 5
+_NUMBER_BYTES = 32
 _LONGEST = 200
 """Characters of a path that are shown."""
 
 
 class Flight:
-    """The files that were begun and not reported yet, in the batches that they were begun in."""
+    """The files that were begun and not reported yet, in the order that they were begun in."""
 
     def __init__(self) -> None:
-        self._batches: dict[int, dict[str, None]] = {}
-        self._batch_of: dict[str, int] = {}
+        self._batch_of: dict[bytes, int] = {}
+        """The number of each file's batch. Paths are kept as UTF-8: one emoji makes a text four times as large."""
         self._count = 0
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._batch_of)
 
+    @property
+    def size(self) -> int:
+        """How many bytes of memory it takes."""
+        return sys.getsizeof(self._batch_of) + self._bytes
+
     def begin(self, paths: Sequence[str]) -> None:
         """One process begins some files, one after the other; a file that was begun before is begun anew."""
-        for path in paths:
-            self.end(path)
-        if not paths:
-            return
         self._count += 1
-        self._batches[self._count] = dict.fromkeys(paths)
-        self._batch_of.update(dict.fromkeys(paths, self._count))
+        for path in dict.fromkeys(paths):
+            self.end(path)
+            key = _encoded(path)
+            self._batch_of[key] = self._count
+            self._bytes += _size(key)
 
     def end(self, path: str) -> None:
         """A file was reported."""
-        number = self._batch_of.pop(path, None)
-        if number is not None:
-            del self._batches[number][path]
-            if not self._batches[number]:
-                del self._batches[number]
+        key = _encoded(path)
+        if self._batch_of.pop(key, None) is not None:
+            self._bytes -= _size(key)
 
     @property
     def names(self) -> list[str]:
         """The files that processes were at: the first of each batch that has any left."""
-        return [next(iter(batch)) for batch in self._batches.values()]
+        first: dict[int, bytes] = {}
+        for key, number in self._batch_of.items():
+            first.setdefault(number, key)
+        return [key.decode("utf-8", "surrogatepass") for key in first.values()]
+
+
+def _encoded(path: str) -> bytes:
+    return path.encode("utf-8", "surrogatepass")
+
+
+def _size(key: bytes) -> int:
+    return sys.getsizeof(key) + _NUMBER_BYTES
 
 
 def described(names: Sequence[str]) -> str:

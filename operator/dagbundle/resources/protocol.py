@@ -12,6 +12,7 @@ import dataclasses
 import enum
 import hashlib
 import json
+import sys
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -34,6 +35,9 @@ ACCEPTED_VERSIONS = frozenset({1})
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _VALUE_BYTES = 48
+_DIGEST_BYTES = 16
+_DIGEST_SIZE = 64
+"""Bytes of memory that a digest takes: 49, as the allocator rounds them."""
 MAX_PATH_BYTES = 1024
 """Bytes of a file's path: Airflow's column for import errors holds it, and an index of PostgreSQL's beside a subdir."""
 
@@ -91,7 +95,8 @@ class ReportDecoder:
         self._total = 0
         self._values = 0
         self._digest = hashlib.sha256()
-        self._paths: set[str] = set()
+        self._paths: set[bytes] = set()
+        """A digest of each path that arrived: the texts would take up to 4 KiB each."""
         self._dags = 0
         self._errors = 0
         self._announced = 0
@@ -118,9 +123,14 @@ class ReportDecoder:
     def weight(self) -> int:
         """How many bytes of memory what has come takes as values, roughly: a list of nothing takes 64 for its two.
 
-        Records of files that were begun count nothing: of these only the paths of files in flight are kept.
+        Records of files that were begun count nothing: what is kept of them is in `kept`.
         """
         return self._total - self._passed + self._values * _VALUE_BYTES
+
+    @property
+    def kept(self) -> int:
+        """How many bytes of memory the decoder itself keeps until the report ends: of paths, and of files in flight."""
+        return sys.getsizeof(self._paths) + len(self._paths) * _DIGEST_SIZE + self._flight.size
 
     def feed(self, data: bytes) -> Iterator[Record]:
         """Take the next bytes and yield the records that they complete, in order."""
@@ -247,7 +257,7 @@ class ReportDecoder:
         for path in record.paths:
             if len(path.encode("utf-8", "replace")) > MAX_PATH_BYTES or not is_inside(path):
                 raise errors.ProtocolError(f"{path!r:.200} is no path inside the bundle")
-        self._flight.begin([path for path in record.paths if path not in self._paths])
+        self._flight.begin([path for path in record.paths if _digest(path) not in self._paths])
         if len(self._flight) > min(_MOST_IN_FLIGHT, self._announced - len(self._paths)):
             raise errors.ProtocolError(f"{len(self._flight):,} files are begun at once, more than can be")
 
@@ -257,7 +267,8 @@ class ReportDecoder:
                 f"file record {record.seq} came where {len(self._paths) + 1} was due: "
                 "the report is interleaved, repeated or incomplete"
             )
-        if record.path in self._paths:
+        digest = _digest(record.path)
+        if digest in self._paths:
             raise errors.ProtocolError(f"two records speak of {record.path}")
         if len(self._paths) >= self._announced:
             raise errors.ProtocolError(f"more files arrived than the {self._announced:,} that were announced")
@@ -268,7 +279,7 @@ class ReportDecoder:
             )
         if not is_inside(record.path):
             raise errors.ProtocolError(f"{record.path!r:.200} is no path inside the bundle")
-        self._paths.add(record.path)
+        self._paths.add(digest)
         self._flight.end(record.path)
         self._dags += len(record.dags)
         self._errors += len(record.errors)
@@ -276,11 +287,16 @@ class ReportDecoder:
     def _check_close(self, record: Close) -> None:
         if record.digest != self._digest.hexdigest():
             raise errors.ProtocolError("the close record's digest does not fit what arrived")
-        if len(record.files) != len(self._paths) or set(record.files) != self._paths:
+        if len(record.files) != len(self._paths) or set(map(_digest, record.files)) != self._paths:
             raise errors.ProtocolError("the close record's listing does not fit the files that arrived")
         counts = (record.counts.files, record.counts.dags, record.counts.errors)
         if counts != (len(self._paths), self._dags, self._errors) or len(self._paths) != self._announced:
             raise errors.ProtocolError("the close record's counts do not fit what arrived")
+
+
+def _digest(path: str) -> bytes:
+    """Return what is kept of a path. Two that have one digest would be refused as one that came twice."""
+    return hashlib.blake2b(path.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
 
 
 def _values_in(text: bytes) -> int:

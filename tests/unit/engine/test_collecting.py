@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import concurrent.futures
+import hashlib
+import json
+import sys
 import threading
 from collections.abc import Generator
 from typing import Any
@@ -52,3 +55,22 @@ def test_an_interrupt_while_the_first_run_is_being_started_stops_it(monkeypatch:
     with pytest.raises(KeyboardInterrupt):
         collecting.carry_out([WHOLE], SETTINGS, runtime=runtime, sink=collecting.MemorySink({}, {}), watch=print)
     assert runtime.stopped.is_set()
+
+
+def test_what_is_kept_to_the_end_of_a_report_counts_as_held_after_its_files_are_staged() -> None:
+    """One emoji makes a path take four bytes a character."""
+    paths = [f"\U0001f600{'x' * 1000}{number}" for number in range(600)]
+    opening = {
+        "type": "open", "protocol": 1, "run": "r", "attempt": "a", "parser": {"name": "p", "version": "1"},
+        "python": "3", "airflow": "3.3", "fingerprint": "f", "files": len(paths),
+    }  # fmt: skip
+    files = [{"type": "file", "seq": seq, "path": path, "status": "parsed"} for seq, path in enumerate(paths, 1)]
+    before = b"".join(json.dumps(record).encode() + b"\n" for record in (opening, *files))
+    counts = {"files": len(paths), "dags": 0, "errors": 0}
+    digest = hashlib.sha256(before).hexdigest()
+    close = json.dumps({"type": "close", "files": paths, "counts": counts, "digest": digest}).encode() + b"\n"
+    taker = collecting.Taker(WHOLE, collecting.MemorySink(), run_id="r", attempt="a", batch_bytes=1)
+    list(taker.feed(before))
+    assert taker.held > len(paths) * 64
+    list(taker.feed(close))
+    assert taker.held > sum(map(sys.getsizeof, paths))

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
 import json
 import random
-from collections.abc import Iterable
+import tracemalloc
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import hypothesis
@@ -312,3 +314,40 @@ def test_what_is_said_of_files_in_flight_is_bounded_and_escaped() -> None:
     assert said.endswith("xxx, 0.py, 1.py and 8 more")
     assert len(said) < 300
     assert flight.described([]) == ""
+
+
+def traced(work: Callable[[], protocol.ReportDecoder]) -> tuple[protocol.ReportDecoder, int]:
+    """Return the decoder that a call makes, and how many bytes of memory it keeps."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        made = work()
+        gc.collect()
+        return made, tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+
+
+EMOJI = "\U0001f600" + "x" * 1000
+"""In a path, it makes each character of a text take four bytes."""
+
+
+def test_the_paths_that_arrived_take_little_memory_and_all_of_it_is_counted() -> None:
+    decoder, taken = traced(
+        lambda: decoder_of([opening(3000), *(a_file(seq, f"{EMOJI}{seq}") for seq in range(1, 3001))])
+    )
+    assert taken < 1 << 20
+    assert decoder.kept > taken / 2
+
+
+def test_the_files_in_flight_count_as_what_they_take() -> None:
+    decoder, taken = traced(lambda: decoder_of([opening(3000), *(begin(f"{EMOJI}{number}") for number in range(3000))]))
+    assert taken < 3000 * 1500
+    assert decoder.kept > taken / 2
+
+
+def test_files_that_are_begun_again_and_again_leave_nothing_behind() -> None:
+    again = [begin(*(f"{first + number}.py" for number in range(500))) for first in range(300)]
+    decoder, taken = traced(lambda: decoder_of([opening(3000), *again]))
+    assert taken < 1 << 20
+    assert len(decoder.in_flight) == 300
