@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import datetime as dt
 import pathlib
@@ -20,7 +21,7 @@ from dagbundle import errors
 from dagbundle.rollout import content
 from dagbundle.rollout.moves import Candidate
 from dagbundle.targets.airflow import documents, limits, vetting
-from dagbundle.targets.airflow.child import DocumentError
+from dagbundle.targets.airflow.child import Child, DocumentError
 from dagbundle.targets.airflow.documents import Documents
 from dagbundle.targets.airflow.examining import Examiner, on_behalf_of
 from publisher.conftest import Deployment, dag, document, installed
@@ -371,3 +372,36 @@ def test_a_document_that_was_stored_before_its_nesting_was_bounded_is_refused_an
     assert isinstance(refused, DocumentError)
     assert (refused.reason, refused.why) == ("NotAllowed", "it is nested more than 100 levels deep")
     assert isinstance(answer, Mapping)
+
+
+def test_a_child_that_was_killed_before_it_was_ready_has_a_successor() -> None:
+    examiner = Examiner()
+    examiner.prepare()
+    assert examiner._child is not None
+    examiner._child._process.kill()
+    with contextlib.closing(examiner):
+        with pytest.raises(errors.StoreUnavailableError, match="did not start"):
+            examiner.examine(plain())
+        assert examiner.examine(plain())["description"] == "At 00:00"
+
+
+def test_a_child_takes_no_request_after_its_end() -> None:
+    child = Child()
+    child.end()
+    with pytest.raises(RuntimeError, match="was ended"):
+        child.send(b"x")
+    with pytest.raises(RuntimeError, match="was ended"):
+        child.answer()
+
+
+def test_a_request_that_cannot_be_drawn_leaves_no_answer_to_the_next_namespace(examiner: Examiner) -> None:
+    def failing() -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for _ in range(4):
+            yield "a", plain()
+        raise ValueError("not drawn")
+
+    with on_behalf_of("team-a"), pytest.raises(ValueError, match="not drawn"):
+        list(examiner.each(failing(), None))
+    with on_behalf_of("team-b"):
+        ((_, refused),) = examiner.each([("b", scheduled({"__type": "nowhere.Timetable", "__var": {}}))], None)
+    assert isinstance(refused, DocumentError)

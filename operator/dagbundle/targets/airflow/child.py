@@ -51,7 +51,10 @@ class DocumentError(Exception):
 
 
 class Child:
-    """A process that answers requests one after the other. For one thread at a time."""
+    """A process that answers requests one after the other. For one thread at a time.
+
+    After its end it takes no more requests: its descriptors may be another's by then.
+    """
 
     def __init__(self) -> None:
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
@@ -71,9 +74,15 @@ class Child:
         self._unsent = bytearray()
         self._unread = bytearray()
         self._ready = False
+        self._ended = False
 
     def send(self, request: bytes) -> None:
-        """Send a request, or as much of it as the pipe takes; `answer` sends the rest."""
+        """Send a request, or as much of it as the pipe takes; `answer` sends the rest.
+
+        Raises:
+            RuntimeError: The child was ended.
+        """
+        self._refuse_ended()
         self._unsent += request
         self._write()
 
@@ -82,8 +91,10 @@ class Child:
 
         Raises:
             DocumentError: The child ended while it computed it, or took too long.
+            RuntimeError: The child was ended.
             StoreUnavailableError: The child does not start.
         """
+        self._refuse_ended()
         if not self._ready:
             if self._receive(limits.START_SECONDS) is None:
                 raise self._not_started()
@@ -102,6 +113,7 @@ class Child:
 
     def end(self) -> int | None:
         """End the child, and return with which code it ended by itself; None where it had not."""
+        self._ended = True
         code: int | None = None
         try:
             code = self._process.wait(0.5)  # its pipe closes a moment before it is gone
@@ -113,6 +125,10 @@ class Child:
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
         return code
+
+    def _refuse_ended(self) -> None:
+        if self._ended:
+            raise RuntimeError("the process that examines DAGs was ended and takes no more requests")
 
     def _receive(self, seconds: float) -> Mapping[str, Any] | None:
         """Send and receive until there is an answer; None where the child ends, or does not answer in time."""

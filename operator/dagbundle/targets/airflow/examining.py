@@ -98,7 +98,19 @@ class Examiner:
     def _turn(
         self, requests: Iterator[tuple[Key, Mapping[str, Any]]], last: Any, allowed: Allowed | None
     ) -> list[tuple[Key, _Answer]]:
-        """Examine documents until the turn is over, or there are no more."""
+        """Examine documents until the turn is over, or there are no more.
+
+        Whatever it raises ends the child: what was sent and not answered must not meet the next turn.
+        """
+        try:
+            return self._answers(requests, last, allowed)
+        except BaseException:
+            self._end()
+            raise
+
+    def _answers(
+        self, requests: Iterator[tuple[Key, Mapping[str, Any]]], last: Any, allowed: Allowed | None
+    ) -> list[tuple[Key, _Answer]]:
         answers: list[tuple[Key, _Answer]] = []
         asked: collections.deque[tuple[Key, bytes]] = collections.deque()
         again, left, ahead = False, limits.TURN_CPU_SECONDS, 1
