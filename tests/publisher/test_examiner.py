@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from dagbundle import errors
 from dagbundle.rollout import content
 from dagbundle.rollout.moves import Candidate
-from dagbundle.targets.airflow import documents, limits, vetting
+from dagbundle.targets.airflow import documents, limits, vetting, wire
 from dagbundle.targets.airflow.child import Child, DocumentError
 from dagbundle.targets.airflow.documents import Documents
 from dagbundle.targets.airflow.examining import Examiner, on_behalf_of
@@ -391,7 +391,7 @@ def test_a_child_takes_no_request_after_its_end() -> None:
     with pytest.raises(RuntimeError, match="was ended"):
         child.send(b"x")
     with pytest.raises(RuntimeError, match="was ended"):
-        child.answer()
+        child.answer(1)
 
 
 def test_a_request_that_cannot_be_drawn_leaves_no_answer_to_the_next_namespace(examiner: Examiner) -> None:
@@ -405,3 +405,13 @@ def test_a_request_that_cannot_be_drawn_leaves_no_answer_to_the_next_namespace(e
     with on_behalf_of("team-b"):
         ((_, refused),) = examiner.each([("b", scheduled({"__type": "nowhere.Timetable", "__var": {}}))], None)
     assert isinstance(refused, DocumentError)
+
+
+def test_an_answer_to_another_request_is_dropped_with_its_child(examiner: Examiner) -> None:
+    examiner.examine(plain())
+    left = examiner._child
+    assert left is not None
+    left.send(wire.examination(plain(), None, vet=False, number=0))  # of which nobody awaits the answer
+    with pytest.raises(DocumentError, match=r"cannot read it: .*nowhere\.Timetable"):
+        examiner.examine(scheduled({"__type": "nowhere.Timetable", "__var": {}}))
+    assert examiner._child is not left

@@ -86,11 +86,14 @@ class Child:
         self._unsent += request
         self._write()
 
-    def answer(self) -> Mapping[str, Any]:
+    def answer(self, number: int) -> Mapping[str, Any]:
         """Wait for the next answer.
 
+        Args:
+            number: Of the request that it must answer.
+
         Raises:
-            DocumentError: The child ended while it computed it, or took too long.
+            DocumentError: The child ended while it computed it, took too long, or answered another request.
             RuntimeError: The child was ended.
             StoreUnavailableError: The child does not start.
         """
@@ -99,9 +102,13 @@ class Child:
             if self._receive(limits.START_SECONDS) is None:
                 raise self._not_started()
             self._ready = True
-        answer = self._receive(limits.WALL_SECONDS)
-        if answer is not None:
-            return answer
+        received = self._receive(limits.WALL_SECONDS)
+        if received is not None:
+            found, answer = received
+            if found == number:
+                return answer
+            self.end()
+            raise DocumentError("the process that computes from it answers another request", ended=True)
         code = self.end()
         if code == -signal.SIGPROF:
             cpu = limits.CPU_SECONDS
@@ -130,7 +137,7 @@ class Child:
         if self._ended:
             raise RuntimeError("the process that examines DAGs was ended and takes no more requests")
 
-    def _receive(self, seconds: float) -> Mapping[str, Any] | None:
+    def _receive(self, seconds: float) -> tuple[int, Mapping[str, Any]] | None:
         """Send and receive until there is an answer; None where the child ends, or does not answer in time."""
         deadline = time.monotonic() + seconds
         with selectors.DefaultSelector() as waiting:
@@ -150,16 +157,17 @@ class Child:
                     self._unread += data
         return found
 
-    def _next(self) -> Mapping[str, Any] | None:
+    def _next(self) -> tuple[int, Mapping[str, Any]] | None:
+        """Take the next answer and its number, if all of it has come."""
         if len(self._unread) < wire.HEADER.size:
             return None
-        (length,) = wire.HEADER.unpack_from(self._unread)
+        length, number = wire.HEADER.unpack_from(self._unread)
         end = wire.HEADER.size + length
         if len(self._unread) < end:
             return None
         found: Mapping[str, Any] = wire.decode(self._unread[wire.HEADER.size : end])
         del self._unread[:end]
-        return found
+        return number, found
 
     def _write(self) -> bool:
         """Write what the pipe takes; return whether something is left."""

@@ -10,7 +10,7 @@ gets a MemoryError. It has no database and no key. It reads requests from standa
 
 and answers each document on standard output with `{"info": …, "description": …, "partition_key": …, "cpu": seconds}`,
 or `{"refused": "why", "reason": …, "hint": …, "cpu": …}`. With `"rest": true` in an answer it ends, and answers no
-request that follows.
+request that follows. An answer's header has the number of the request's (`wire`).
 """
 
 from __future__ import annotations
@@ -50,8 +50,12 @@ def main() -> None:
     while True:
         signal.setitimer(signal.ITIMER_PROF, limits.CPU_SECONDS)  # while it waits for a request it uses none
         began = time.process_time()
+        header = wire.read_header(requests)
+        if header is None:
+            break
+        length, number = header
         try:
-            request = wire.read(requests)
+            request = wire.read(requests, length)
             if request is None:
                 break
             if "allowed" in request:
@@ -65,7 +69,7 @@ def main() -> None:
         gc.collect(0)
         if _address_space() > start + limits.GROWN_BYTES:
             answer["rest"] = True
-        wire.write(answers, {**answer, "cpu": time.process_time() - began})
+        wire.write(answers, {**answer, "cpu": time.process_time() - began}, number)
         if "rest" in answer:
             break
     os._exit(0)  # nothing is to be finished

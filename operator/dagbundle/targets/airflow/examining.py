@@ -46,6 +46,7 @@ class Examiner:
         self._child: Child | None = None
         self._told: Allowed | None = None
         """What the child knows that documents may name."""
+        self._numbers = itertools.count(1)
 
     def prepare(self) -> None:
         """Start the child, so that it is there when it is needed. Returns at once."""
@@ -112,15 +113,17 @@ class Examiner:
         self, requests: Iterator[tuple[Key, Mapping[str, Any]]], last: Any, allowed: Allowed | None
     ) -> list[tuple[Key, _Answer]]:
         answers: list[tuple[Key, _Answer]] = []
-        asked: collections.deque[tuple[Key, bytes]] = collections.deque()
+        asked: collections.deque[tuple[Key, int, bytes]] = collections.deque()
         again, left, ahead = False, limits.TURN_CPU_SECONDS, 1
         while True:
             while left > 0 and len(asked) < ahead and (request := next(requests, None)) is not None:
-                asked.append((request[0], wire.examination(request[1], last, vet=allowed is not None)))
-                self._send(asked[-1][1], allowed)
+                number = next(self._numbers)
+                message = wire.examination(request[1], last, vet=allowed is not None, number=number)
+                asked.append((request[0], number, message))
+                self._send(message, allowed)
             if not asked:
                 return answers
-            rest, answer = self._answer()
+            rest, answer = self._answer(asked[0][1])
             again = isinstance(answer, DocumentError) and answer.ended and not answer.cpu and not again
             if not again:  # else the machine may have ended the child, and not this document
                 answers.append((asked.popleft()[0], answer))
@@ -129,7 +132,7 @@ class Examiner:
                 ahead = _AHEAD if cpu < limits.SLOW_CPU_SECONDS else 1
             if rest:
                 self._end()
-                for _, unanswered in asked:
+                for _, _, unanswered in asked:
                     self._send(unanswered, allowed)
 
     def _send(self, message: bytes, allowed: Allowed | None) -> None:
@@ -139,10 +142,10 @@ class Examiner:
             self._told = allowed
         child.send(message)
 
-    def _answer(self) -> tuple[bool, _Answer]:
-        """Return whether the child has ended, or will, and its answer to the first request."""
+    def _answer(self, number: int) -> tuple[bool, _Answer]:
+        """Return whether the child has ended, or will, and its answer to the first request, which has this number."""
         try:
-            answer = self._running().answer()
+            answer = self._running().answer(number)
         except DocumentError as error:
             return True, error
         found: _Answer = answer

@@ -1,4 +1,4 @@
-"""The messages between `examining` and its child `examiner`: JSON after its length, and Airflow's times as text.
+"""The messages between `examining` and its child `examiner`: a header, then JSON with Airflow's times as text.
 
 Never pickle: the child has read what a tenant wrote.
 """
@@ -15,46 +15,51 @@ from dagbundle.rollout.content import MAX_DEPTH
 from dagbundle.targets.airflow import installed
 from dagbundle.targets.airflow.vetting import Allowed
 
-HEADER = struct.Struct("!I")
-"""The length of a message, in bytes."""
+HEADER = struct.Struct("!IQ")
+"""The length of a message, in bytes, and its number: an answer has that of its request, and other messages have 0."""
 _TIMES = ("run_after", "partition_date")
 
 
-def encode(message: object) -> bytes:
+def encode(message: object, number: int = 0) -> bytes:
     """Return a message as it is written."""
     data = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
-    return HEADER.pack(len(data)) + data
+    return HEADER.pack(len(data), number) + data
 
 
-def examination(document: Mapping[str, Any], last: Any, *, vet: bool) -> bytes:
+def examination(document: Mapping[str, Any], last: Any, *, vet: bool, number: int) -> bytes:
     """Return the message that asks the child to examine a document."""
     try:
-        return encode({"document": document, "last": last, "vet": vet})
+        return encode({"document": document, "last": last, "vet": vet}, number)
     except RecursionError:  # one that was stored before intake bounded it
-        return encode({"refused": f"it is nested more than {MAX_DEPTH} levels deep"})
+        return encode({"refused": f"it is nested more than {MAX_DEPTH} levels deep"}, number)
 
 
 def decode(data: bytes | bytearray) -> Any:
-    """Return a message of its bytes, without the length."""
+    """Return a message of its bytes, without the header."""
     return json.loads(data.decode("utf-8", "surrogatepass"))
 
 
-def write(stream: BinaryIO, message: object) -> None:
+def write(stream: BinaryIO, message: object, number: int = 0) -> None:
     """Write a message.
 
     Raises:
         BrokenPipeError: The other side is gone.
     """
-    stream.write(encode(message))
+    stream.write(encode(message, number))
     stream.flush()
 
 
-def read(stream: BinaryIO) -> Any:
-    """Read a message; None at the end of the stream."""
+def read_header(stream: BinaryIO) -> tuple[int, int] | None:
+    """Read the length and the number of the next message; None at the end of the stream."""
     header = stream.read(HEADER.size)
     if len(header) < HEADER.size:
         return None
-    (length,) = HEADER.unpack(header)
+    length, number = HEADER.unpack(header)
+    return length, number
+
+
+def read(stream: BinaryIO, length: int) -> Any:
+    """Read a message after its header; None at the end of the stream."""
     data = stream.read(length)
     return decode(data) if len(data) == length else None
 
