@@ -17,6 +17,7 @@
         ├── ConflictError           somebody else published first: judge again on what is live now
         │   ├── FencedError         a newer attempt at the run began: this one must not report any more
         │   ├── RunClosedError      another attempt has closed the run: nothing is left to do
+        │   ├── RunOpenError        a run is not closed, or not any more: these results cannot be published
         │   └── SupersededError     a newer rollout of the bundle began: this one must not publish any more
         ├── OwnershipError          a dag_id belongs to another bundle
         ├── TargetError             a target, such as Airflow's own tables, cannot take what was judged
@@ -95,6 +96,10 @@ class FencedError(ConflictError):
 
 class RunClosedError(ConflictError):
     """Another attempt has closed the run."""
+
+
+class RunOpenError(ConflictError):
+    """A run whose results were to be published is not closed."""
 
 
 class SupersededError(ConflictError):

@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from dagbundle import errors
 from dagbundle.engine import events, judging
 from dagbundle.engine.applied import Applied
 from dagbundle.engine.patience import Patience
-from dagbundle.rollout import policy
+from dagbundle.rollout import policy, wording
 from dagbundle.rollout.model import BundleKey, Change, Changeset, DagContent, Judgement, Live, Verdict
 from dagbundle.store.dagstore import DagStore
 
@@ -22,6 +23,14 @@ _LOG = logging.getLogger(__name__)
 
 MAX_JUDGEMENTS = 20
 """How often one changeset is judged again because somebody else published first."""
+
+
+class _Refusal(NamedTuple):
+    """What the store refused to publish, and why."""
+
+    revision: int
+    judgement: Judgement
+    message: str
 
 
 class Publisher:
@@ -85,8 +94,10 @@ class Publisher:
 
         Raises:
             SupersededError: A newer rollout of the bundle began meanwhile.
+            ConflictError: What the store refuses is the same when it is judged again, or others publish all the time.
             StoreError: The database said no for a reason that is not in what is published; nothing was published.
         """
+        refusals: list[_Refusal] = []  # the first and the newest
         for _ in range(MAX_JUDGEMENTS):
             live = self._store.live(changeset.bundle)
             current = dataclasses.replace(changeset, base_revision=live.revision)
@@ -104,18 +115,22 @@ class Publisher:
                 return applied
             try:
                 revision = self._store.publish(rollout_id, current, judgement, basis=live.basis)
-            except errors.SupersededError:
+            except (errors.SupersededError, errors.RunOpenError):
                 raise
             except (errors.TargetError, errors.ContentError) as error:
                 return self._refused(rollout_id, applied, error)
-            except (errors.ConflictError, errors.OwnershipError):
-                continue  # somebody else published, or claimed a dag_id, first: judge on what is live now
+            except (errors.ConflictError, errors.OwnershipError) as error:
+                # somebody else published, or claimed a dag_id, first: judge on what is live now
+                refusal = _Refusal(live.revision, judgement, error.message)
+                if refusal in refusals[-1:]:  # the same was judged on the same: it is no race
+                    raise errors.ConflictError(
+                        f"bundle {changeset.bundle} cannot be published: {error.message}", hint=error.hint
+                    ) from error
+                refusals[1:] = [refusal]
+                continue
             rejudged = self.rejudge(_released(judgement)) if revision != live.revision else ()
             return dataclasses.replace(applied, revision=revision, rejudged=rejudged)
-        raise errors.ConflictError(
-            f"bundle {changeset.bundle} was published {MAX_JUDGEMENTS} times by others while this apply was judged",
-            hint="apply again",
-        )
+        raise errors.ConflictError(_outrun(changeset, refusals[0].revision, refusals[-1]), hint="apply again")
 
     def _refused(self, rollout_id: str, applied: Applied, error: errors.TargetError | errors.ContentError) -> Applied:
         """Block a rollout whose content target or database cannot take: the same again would end the same."""
@@ -169,6 +184,14 @@ class Publisher:
             exc_info=None if known else error,
         )
         self._watch(events.RejudgeFailed(bundle, str(error)))
+
+
+def _outrun(changeset: Changeset, first: int, last: _Refusal) -> str:
+    """Say why a changeset that was judged again and again was never published."""
+    if last.revision == first:
+        return f"bundle {changeset.bundle} was judged {MAX_JUDGEMENTS} times and not published; last: {last.message}"
+    times = wording.counted(last.revision - first, "time")
+    return f"bundle {changeset.bundle} was published {times} by others while this apply was judged"
 
 
 def _released(judgement: Judgement) -> set[str]:

@@ -361,7 +361,7 @@ def _verdict(
         changes=draft.changes,
         problems=draft.problems,
         claims=draft.claims,
-        subdirs=tuple(sorted(scope)),
+        subdirs=tuple(sorted(run.subdir for run in changeset.runs if run.subdir in scope)),
     )
 
 

@@ -287,7 +287,9 @@ class Judgement:
     taken: tuple[str, ...] = ()
     """dag_ids that other bundles' kept DAGs give way with: those go in the same transaction."""
     subdirs: tuple[str, ...] = ()
-    """The subdirs whose results are published; with scope Subdir a failed one is missing."""
+    """The changeset's subdirs whose results are published; with scope Subdir a failed one is missing.
+
+    A subdir that left the spec has no results: `changes` say what becomes of its DAGs."""
 
 
 # --- What passes between the engine and the store ---------------------------------------------------------------

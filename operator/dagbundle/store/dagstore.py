@@ -223,7 +223,8 @@ class DagStore(TargetedStore):
 
         Raises:
             SupersededError: A newer rollout took its place.
-            ConflictError: Somebody else published first, or a run is not closed.
+            RunOpenError: A run is not closed.
+            ConflictError: Somebody else published first.
             OwnershipError: A dag_id belongs to another bundle; the message names it.
             NotFoundError: The bundle is not registered.
         """

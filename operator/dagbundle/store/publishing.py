@@ -63,7 +63,7 @@ def publish(
     rollout = bundles.rollout(connection, tables, rollout_id, lock=True)
     closed = outcomes.closed(connection, tables, rollout_id)
     if missing := sorted(set(judgement.subdirs) - closed.keys()):
-        raise errors.ConflictError(f"The run of {missing[0]} is not closed: its results cannot be published")
+        raise errors.RunOpenError(f"The run of {missing[0]} is not closed: its results cannot be published")
     now = state.present(connection, tables, owner, basis)
     unchanged = Change.UNCHANGED
     moved = {change.path for change in judgement.changes if change.change is not unchanged}
