@@ -221,7 +221,7 @@ class Engine:
 
         Raises:
             NotFoundError: There is no such bundle or revision.
-            UsageError: The revision's version is held itself.
+            UsageError: The revision is live already, or its version is held itself.
             OwnershipError: A DAG of that revision belongs to another bundle by now.
             ConflictError: Somebody published meanwhile.
         """
@@ -229,6 +229,11 @@ class Engine:
         if not live.revision:
             raise errors.NotFoundError(f"bundle {key.namespace}/{key.name} was never published")
         target = self._revision_before(live) if to_revision is None else to_revision
+        if target == live.revision:
+            raise errors.UsageError(
+                f"revision {target} of bundle {key.namespace}/{key.name} is live already",
+                hint=f"`dagbundle history {key.namespace}/{key.name}` lists its revisions",
+            )
         if not 0 < target < live.revision:
             raise errors.NotFoundError(
                 f"bundle {key.namespace}/{key.name} has no "

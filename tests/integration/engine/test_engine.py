@@ -210,12 +210,19 @@ def test_another_version_is_published_in_spite_of_a_hold_and_ends_it(store: DagS
     assert apply(store, reports.parsed("a.py", "a", doc_md="2"), version="v2").judgement.ready
 
 
-@pytest.mark.parametrize("target", [0, 2, 9, -1])
+@pytest.mark.parametrize("target", [0, 9, -1])
 def test_there_is_no_way_back_to_a_revision_that_is_not_there(store: DagStore, target: int) -> None:
     apply(store, reports.parsed("a.py", "a"))
     apply(store, reports.parsed("a.py", "b"), version="v2")
     with pytest.raises(errors.NotFoundError, match=r"has no .* to go back to \(it is at revision 2\)"):
         engine.Engine(store).rollback(BundleKey("team", "sales"), to_revision=target)
+
+
+def test_a_rollback_to_the_revision_that_is_live_says_so(store: DagStore) -> None:
+    apply(store, reports.parsed("a.py", "a"))
+    apply(store, reports.parsed("a.py", "b"), version="v2")
+    with pytest.raises(errors.UsageError, match=r"revision 2 of bundle team/sales is live already"):
+        engine.Engine(store).rollback(BundleKey("team", "sales"), to_revision=2)
 
 
 # --- Several bundles, several applies -------------------------------------------------------------------------------
