@@ -87,6 +87,13 @@ def exit_of(applied: Applied) -> Exit:
     return Exit.OK if applied.judgement.ready or applied.judgement.reason == "RolledBack" else Exit.KEPT_BACK
 
 
+def _verb(applied: Applied) -> str:
+    """Return what an apply that publishes nothing begins its last line with: only a decision blocks."""
+    if applied.judgement.verdict is not Verdict.BLOCK:
+        return ""
+    return "Blocked: " if exit_of(applied) is Exit.BLOCKED else "Failed: "
+
+
 def applied(result: Applied, store: DagStore, out: output.Format, *, details: bool = False) -> None:
     """Show what an apply did, or would do."""
     if out is not output.Format.TEXT:
@@ -116,7 +123,7 @@ def applied(result: Applied, store: DagStore, out: output.Format, *, details: bo
     ended = exit_of(result)
     colour = {Exit.OK: typer.colors.GREEN, Exit.KEPT_BACK: typer.colors.YELLOW}.get(ended, typer.colors.RED)
     prefix = "Dry run, nothing was written. An apply would end as " if result.dry_run else ""
-    verb = "Blocked: " if judgement.verdict is Verdict.BLOCK else ""
+    verb = _verb(result)
     typer.secho(f"{prefix}{verb}{judgement.reason}: {output.printable(judgement.message)}", fg=colour)
     if any("AirflowNotInstalled" in run.failure for run in result.runs):
         typer.echo(f"Hint: {inputs.PYTHON_HINT}")
@@ -156,11 +163,11 @@ def differences(
         return ended
     _explained(found)
     _problems(problems)
-    if judgement and ended not in {Exit.OK, Exit.DIFFERENT}:
-        verb = "Blocked: " if judgement.verdict is Verdict.BLOCK else "Not all could be compared: "
+    if compared and judgement and ended not in {Exit.OK, Exit.DIFFERENT}:
+        verb = _verb(compared) or "Not all could be compared: "
         colour = typer.colors.RED if judgement.verdict is Verdict.BLOCK else typer.colors.YELLOW
         typer.secho(f"{verb}{judgement.reason}: {output.printable(judgement.message)}", fg=colour)
-        if compared and any("AirflowNotInstalled" in run.failure for run in compared.runs):
+        if any("AirflowNotInstalled" in run.failure for run in compared.runs):
             typer.echo(f"Hint: {inputs.PYTHON_HINT}")
     elif not found:
         typer.echo("No differences.")

@@ -86,7 +86,9 @@ def test_a_misspelled_subdir_is_never_no_difference(published: Bundle) -> None:
     assert (found["outcome"], found["reason"]) == ("FAILED", "RunFailed")
     assert "ingset" in str(found["message"])
     assert published("apply", "--local", "--dry-run", code=5)["outcome"] == "FAILED"
-    assert published.text("diff", "--exit-code", code=5).startswith("Blocked: RunFailed: ")
+    assert published.text("diff", "--exit-code", code=5).startswith("Failed: RunFailed: ")
+    assert "\nFailed: RunFailed: " in published.text("apply", "--local", code=5)
+    assert "An apply would end as Failed: RunFailed: " in published.text("apply", "--local", "--dry-run", code=5)
 
 
 PARSING = {
