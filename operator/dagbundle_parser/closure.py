@@ -316,7 +316,7 @@ class Recorder:
             if self._counts():
                 self._list(event, arguments[0])
         elif event == "os.chdir":
-            self.look(looks.KIND, arguments[0])
+            self._change(arguments[0])
         else:
             reason = _DYNAMIC.get(event) or _DYNAMIC.get(event.partition(".")[0])
             if reason is not None:
@@ -339,6 +339,12 @@ class Recorder:
             if first is not None and first is who and not self.is_library(first.f_code.co_filename):
                 what = STATUSES
         self._listed.add((self._absolute("." if path is None else path), what))
+
+    def _change(self, path: Any) -> None:
+        if not isinstance(path, int) and self._fsdecode(self._fspath(path)).startswith("/"):
+            self.look(looks.KIND, path)
+        elif self._counts():
+            self._dynamic.add("working directory")  # to say where that is takes seconds where folders nest deeply
 
     def _open(self, path: Any, mode: Any, flags: Any) -> None:
         if isinstance(path, int) or path is None:
