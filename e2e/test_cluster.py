@@ -115,7 +115,15 @@ def test_a_pod_reaches_a_service_by_its_name(namespace: Namespaces, python_image
     endpoint = "jsonpath={.endpoints[0].conditions.ready}=true"
     team.wait("endpointslice", endpoint, selector="kubernetes.io/service-name=files")
     url = f"http://files.{team.namespace}.svc.cluster.local/hostname"
-    ask = f"import urllib.request as r; print(r.urlopen({url!r}, timeout=20).read().decode().strip())"
+    # each node forwards to the new endpoint some time after it is ready, and nothing says when
+    ask = f"""import time, urllib.request as r
+while True:
+    try:
+        print(r.urlopen({url!r}, timeout=5).read().decode().strip())
+        break
+    except OSError:
+        time.sleep(0.5)
+"""
     assert completed(team, job(python_image, "python3", "-c", ask)) == "server\n"
 
 
