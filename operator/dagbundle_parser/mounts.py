@@ -64,15 +64,15 @@ def bind(source: str, target: str) -> None:
         bind_at(shown, target)
 
 
-def bind_at(shown: int, target: str, dir_fd: int | None = None) -> None:
-    """Do the same with a descriptor; `dir_fd` is the folder of a target that is a name.
+def bind_at(shown: int, target: str) -> None:
+    """Do the same with a descriptor of what is shown.
 
     Raises:
         OSError: see `bind`.
     """
     if LIBC is None:
         raise OSError
-    with opened(target) if dir_fd is None else _held(target, dir_fd) as place:
+    with opened(target) as place:
         flags = ctypes.c_ulong(_MS_BIND | _MS_REC)
         _check(LIBC.mount(via(shown).encode(), via(place).encode(), None, flags, None))
 
@@ -97,17 +97,6 @@ def opened(path: str) -> Iterator[int]:
             here = inner
         if stat.S_ISLNK(os.fstat(here).st_mode):
             raise NotADirectoryError(path)
-        yield here
-    finally:
-        os.close(here)
-
-
-@contextlib.contextmanager
-def _held(name: str, folder: int) -> Iterator[int]:
-    here = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        if stat.S_ISLNK(os.fstat(here).st_mode):
-            raise NotADirectoryError(name)
         yield here
     finally:
         os.close(here)
