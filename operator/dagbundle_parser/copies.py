@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from dagbundle_parser import mounts
 from dagbundle_parser.errors import RunError
+from dagbundle_parser.handing import is_closed
 
 MAX_BYTES = 512 << 20
 MAX_ENTRIES = 100_000
@@ -213,9 +214,7 @@ def _is_left(folder: _Folder, name: str) -> bool:
 
 
 def _is_closed(status: os.stat_result) -> bool:
-    if stat.S_ISDIR(status.st_mode):
-        return status.st_mode & 0o005 != 0o005  # noqa: PLR2004 - o+rx
-    return stat.S_ISREG(status.st_mode) and not status.st_mode & stat.S_IROTH
+    return (stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)) and is_closed(status)
 
 
 def _changed(path: str) -> RunError:

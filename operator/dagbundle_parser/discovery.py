@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dagbundle_parser.errors import FileProblem
+from dagbundle_parser.handing import is_closed
 from dagbundle_parser.ignorefile import IGNORE_FILE, IgnoreRule, is_ignored, read_rules
 from dagbundle_parser.loaders.base import AbstractDagLoader, Candidate
 from dagbundle_parser.settings import AirflowSettings
@@ -176,7 +177,6 @@ class Lister:
             self._problem(path, "SourceTooLarge", f"{text}: split it, or name it in {IGNORE_FILE}")
             return
         candidate = _ContentOf(path, entry.path, suffix, info.st_size, self._settings)
-        others = bool(info.st_mode & stat.S_IROTH)
         try:
             loader = next((loader for loader in loaders if loader.claims(candidate)), None)
         except OSError as error:
@@ -184,7 +184,7 @@ class Lister:
             return
         if loader is not None:
             digest = candidate.digest()
-            self._found[path] = ListedFile(path, loader, digest=digest, open_to_others=others)
+            self._found[path] = ListedFile(path, loader, digest=digest, open_to_others=not is_closed(info))
 
     def _unprintable(self, path: str, entry: os.DirEntry[str], rules: list[IgnoreRule]) -> None:
         """A name that no record can carry: with control characters, or not UTF-8."""

@@ -42,6 +42,12 @@ def closed_home() -> str:
         return ""
 
 
+def is_closed(status: os.stat_result) -> bool:
+    """Whether other users cannot read it, or cannot list and search it where it is a folder."""
+    wanted = _READ_AND_SEARCH if stat.S_ISDIR(status.st_mode) else stat.S_IROTH
+    return status.st_mode & wanted != wanted
+
+
 def lies_in(path: str, folder: str) -> bool:
     """Whether a path is a folder, or lies below it."""
     return path == folder or path.startswith(os.path.join(folder, ""))
@@ -99,7 +105,7 @@ class Handing:
                 self._closed.add(entry)
         if is_needed:
             self._needed.add(here)
-            if stat.S_ISDIR(status.st_mode) and status.st_mode & _READ_AND_SEARCH != _READ_AND_SEARCH:
+            if stat.S_ISDIR(status.st_mode) and is_closed(status):
                 self._closed.add(here)
 
     def _way(self, place: str) -> tuple[list[str], str]:
@@ -208,6 +214,6 @@ class Handing:
 def is_open(folder: str) -> bool:
     """Whether any user may list and search a folder."""
     try:
-        return os.stat(folder).st_mode & _READ_AND_SEARCH == _READ_AND_SEARCH
+        return not is_closed(os.stat(folder))
     except OSError:
         return True

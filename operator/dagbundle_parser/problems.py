@@ -12,6 +12,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from dagbundle_parser.errors import FileProblem, FileTimeout
+from dagbundle_parser.handing import is_closed
 from dagbundle_parser.places import line_defining
 from dagbundle_parser.sandbox import SPARE_UIDS
 
@@ -109,7 +110,7 @@ def _foreign(place: object) -> str:
         owner = status.st_uid
     except (OSError, TypeError, ValueError):
         return ""
-    if owner != own and _is_closed(status):
+    if owner != own and is_closed(status):
         whose = "root" if owner == 0 else f"user {owner}"
         return (
             f" ({path} is closed to user {own}: it belongs to {whose}, its mode is {stat.S_IMODE(status.st_mode):04o}. "
@@ -126,12 +127,6 @@ def _foreign(place: object) -> str:
         f" ({path} belongs to user {owner}, and this file is parsed as user {own}: where the parser is root, each file "
         "has a spare user. Set the subdir's runAsUser, and all its files are parsed as that one)"
     )
-
-
-def _is_closed(status: os.stat_result) -> bool:
-    if stat.S_ISDIR(status.st_mode):
-        return status.st_mode & 0o005 != 0o005  # noqa: PLR2004 - o+rx
-    return not status.st_mode & stat.S_IROTH
 
 
 def _out_of_reach() -> str:

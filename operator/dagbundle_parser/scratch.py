@@ -241,7 +241,7 @@ def _show(view: _View, folder: str, covered: Collection[str]) -> None:
                 continue
             is_folder = entry.is_dir()
             os.mkdir(path) if is_folder else os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
-            if _is_closed(status) and status.st_gid not in view.spare and entry.path not in covered:
+            if _is_out_of_reach(status) and status.st_gid not in view.spare and entry.path not in covered:
                 _imitate(path, status)
             else:
                 mounts.bind(entry.path, path)
@@ -249,7 +249,8 @@ def _show(view: _View, folder: str, covered: Collection[str]) -> None:
             continue
 
 
-def _is_closed(status: os.stat_result) -> bool:
+def _is_out_of_reach(status: os.stat_result) -> bool:
+    """Whether other users can neither look into it nor write to it: more than that they cannot read it."""
     if stat.S_ISDIR(status.st_mode):
         return not status.st_mode & stat.S_IRWXO
     return stat.S_ISREG(status.st_mode) and not status.st_mode & (stat.S_IROTH | stat.S_IWOTH)
