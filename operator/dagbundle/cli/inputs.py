@@ -48,9 +48,14 @@ _PROJECT_HINT = 'the only key is `python`, as in: [tool.dagbundle] python = ".ve
 _PROJECT_KEYS = frozenset({"python"})
 
 
+def lacks_airflow(failure: str) -> bool:
+    """Tell whether a parser failed because its interpreter has no Airflow (`AirflowNotInstalled`)."""
+    return "Airflow is not installed" in failure
+
+
 def with_python_hint(error: errors.DagBundleError) -> errors.DagBundleError:
     """Add to an error how to name the interpreter, where it says that the one that was taken has no Airflow."""
-    if "Airflow is not installed" in error.message:
+    if lacks_airflow(error.message):
         error.hint = PYTHON_HINT
     return error
 

@@ -94,6 +94,11 @@ def _verb(applied: Applied) -> str:
     return "Blocked: " if exit_of(applied) is Exit.BLOCKED else "Failed: "
 
 
+def _python_hint(result: Applied) -> None:
+    if any(inputs.lacks_airflow(run.failure) for run in result.runs):
+        typer.echo(f"Hint: {inputs.PYTHON_HINT}")
+
+
 def applied(result: Applied, store: DagStore, out: output.Format, *, details: bool = False) -> None:
     """Show what an apply did, or would do."""
     if out is not output.Format.TEXT:
@@ -125,8 +130,7 @@ def applied(result: Applied, store: DagStore, out: output.Format, *, details: bo
     prefix = "Dry run, nothing was written. An apply would end as " if result.dry_run else ""
     verb = _verb(result)
     typer.secho(f"{prefix}{verb}{judgement.reason}: {output.printable(judgement.message)}", fg=colour)
-    if any("AirflowNotInstalled" in run.failure for run in result.runs):
-        typer.echo(f"Hint: {inputs.PYTHON_HINT}")
+    _python_hint(result)
     for bundle in result.rejudged:
         typer.echo(f"Also published {bundle.namespace}/{bundle.name}, which waited for a DAG that was let go of.")
 
@@ -167,8 +171,7 @@ def differences(
         verb = _verb(compared) or "Not all could be compared: "
         colour = typer.colors.RED if judgement.verdict is Verdict.BLOCK else typer.colors.YELLOW
         typer.secho(f"{verb}{judgement.reason}: {output.printable(judgement.message)}", fg=colour)
-        if any("AirflowNotInstalled" in run.failure for run in compared.runs):
-            typer.echo(f"Hint: {inputs.PYTHON_HINT}")
+        _python_hint(compared)
     elif not found:
         typer.echo("No differences.")
     return ended
