@@ -101,3 +101,11 @@ def parse(tmp_path: Path, bundle: Path) -> Parse:
         return run_stub(bundle, tmp_path / "request.json", **changes)
 
     return run
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A folder with a folder for everybody's temporary files."""
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp").chmod(0o1777)
+    return tmp_path

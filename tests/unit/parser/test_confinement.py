@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +60,8 @@ def test_as_root_a_child_holds_no_capability_whether_or_not_paths_are_closed_to_
 
 
 @as_root
-def test_the_user_of_the_request_is_who_files_run_as(shared_folder: Path) -> None:
-    assert look(shared_folder, runAsUser=50_010)["uid"] == ["50010"] * 4
+def test_the_user_of_the_request_is_who_files_run_as(tmp_path: Path) -> None:
+    assert look(tmp_path, runAsUser=50_010)["uid"] == ["50010"] * 4
 
 
 @as_root
@@ -81,25 +79,20 @@ def test_a_child_holds_nothing_of_the_parsers(tmp_path: Path, env: dict[str, str
     assert (seen["parent"], seen["stdin"], seen["core"], seen["session"]) == ([], "/dev/null", 0, True)
 
 
-@pytest.fixture
-def shared_folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir="/tmp") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
 @as_root
-def test_children_of_two_parsers_at_once_are_different_users(shared_folder: Path) -> None:
+def test_children_of_two_parsers_at_once_are_different_users(tmp_path: Path) -> None:
     def one(number: int) -> Report:
-        source = f"import os\nDAGS = {{'x': {{'uid': os.getuid()}}}}\nfd = os.open({str(shared_folder / 'gate')!r}, os.O_RDWR)\n"
-        bundle = write_bundle(
-            shared_folder / str(number), {"a.py": source + f"os.read(fd, 1) if {number} else os.write(fd, b'x')\n"}
+        source = (
+            f"import os\nDAGS = {{'x': {{'uid': os.getuid()}}}}\nfd = os.open({str(tmp_path / 'gate')!r}, os.O_RDWR)\n"
         )
-        return run_stub(bundle, shared_folder / f"{number}.json")
+        bundle = write_bundle(
+            tmp_path / str(number), {"a.py": source + f"os.read(fd, 1) if {number} else os.write(fd, b'x')\n"}
+        )
+        return run_stub(bundle, tmp_path / f"{number}.json")
 
-    os.mkfifo(shared_folder / "gate")
-    (shared_folder / "gate").chmod(0o666)
-    keep = os.open(shared_folder / "gate", os.O_RDWR)
+    os.mkfifo(tmp_path / "gate")
+    (tmp_path / "gate").chmod(0o666)
+    keep = os.open(tmp_path / "gate", os.O_RDWR)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         reports = list(pool.map(one, (0, 1)))
     os.close(keep)

@@ -8,8 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,19 +31,14 @@ DAGS = {{'NAME': {{'secret': look({secret!r}), 'shadow': look('/etc/shadow'), 'f
 
 
 @pytest.fixture
-def machine() -> Iterator[Path]:
-    """A folder that is open to all, with temporary files, a secret of root's, and a closed folder."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        (folder / "tmp").mkdir()
-        (folder / "tmp").chmod(0o1777)
-        closed = folder / "closed"
-        closed.mkdir(mode=0o700)
-        (closed / "secret").write_text(SECRET)
-        (closed / "secret").chmod(0o600)
-        (closed / "open").write_text(SECRET)
-        yield folder
+def machine(machine: Path) -> Path:
+    """Add a closed folder with secrets of root's."""
+    closed = machine / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "secret").write_text(SECRET)
+    (closed / "secret").chmod(0o600)
+    (closed / "open").write_text(SECRET)
+    return machine
 
 
 def look(secret: Path, name: str = "a") -> str:
@@ -218,28 +211,25 @@ def test_with_a_user_of_the_request_the_error_says_what_is_closed(machine: Path)
 
 
 def test_what_is_closed_among_the_temporary_files_looks_as_before(machine: Path) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "tmp").mkdir()
-        folder.chmod(0o755)
-        (folder / "tmp").chmod(0o1777)
-        (folder / "tmp" / "folder").mkdir(mode=0o700)
-        (folder / "tmp" / "file").write_bytes(b"x" * 5000)
-        (folder / "tmp" / "file").chmod(0o600)
-        os.chown(folder / "tmp" / "file", 60_050, 60_050)
-        source = look(folder / "tmp" / "file") + f"tmp = {str(folder / 'tmp')!r}\nfor name in ('file', 'folder'):\n"
-        source += (
-            "    status = os.stat(f'{tmp}/{name}')\n    kept = [status.st_mode, status.st_uid, status.st_mtime_ns]\n"
-        )
-        source += "    DAGS['a'][name] = [*kept, status.st_size if name == 'file' else 0]\n"
-        source += "DAGS['a']['mounts'] = open('/proc/self/mountinfo').read().count(f' {tmp}/f')\n"
-        bundle = write_bundle(machine / "bundle", {"a.py": source})
-        seen = data(run_stub(bundle, machine / "request.json", env={"TMPDIR": str(folder / "tmp")}), "a.py")
-        for path in ("file", "folder"):
-            status = (folder / "tmp" / path).stat()
-            size = status.st_size if path == "file" else 0
-            assert seen[path] == [status.st_mode, status.st_uid, status.st_mtime_ns, size]
-        assert (seen["secret"], seen["mounts"]) == ("PermissionError", 0)
+    folder = machine / "other"
+    folder.mkdir()
+    (folder / "tmp").mkdir()
+    (folder / "tmp").chmod(0o1777)
+    (folder / "tmp" / "folder").mkdir(mode=0o700)
+    (folder / "tmp" / "file").write_bytes(b"x" * 5000)
+    (folder / "tmp" / "file").chmod(0o600)
+    os.chown(folder / "tmp" / "file", 60_050, 60_050)
+    source = look(folder / "tmp" / "file") + f"tmp = {str(folder / 'tmp')!r}\nfor name in ('file', 'folder'):\n"
+    source += "    status = os.stat(f'{tmp}/{name}')\n    kept = [status.st_mode, status.st_uid, status.st_mtime_ns]\n"
+    source += "    DAGS['a'][name] = [*kept, status.st_size if name == 'file' else 0]\n"
+    source += "DAGS['a']['mounts'] = open('/proc/self/mountinfo').read().count(f' {tmp}/f')\n"
+    bundle = write_bundle(machine / "bundle", {"a.py": source})
+    seen = data(run_stub(bundle, machine / "request.json", env={"TMPDIR": str(folder / "tmp")}), "a.py")
+    for path in ("file", "folder"):
+        status = (folder / "tmp" / path).stat()
+        size = status.st_size if path == "file" else 0
+        assert seen[path] == [status.st_mode, status.st_uid, status.st_mtime_ns, size]
+    assert (seen["secret"], seen["mounts"]) == ("PermissionError", 0)
 
 
 def test_copies_are_gone_after_a_run_whose_processes_were_all_killed(machine: Path) -> None:

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,16 +51,13 @@ HANGS = "import os, time\nDAGS = {{}}\nopen({gate!r}, 'w').close()\nwhile True: 
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder whose path is on the command line, or in the environment, of every process of a run; open to all."""
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name)
-        path.chmod(0o755)
-        os.mkfifo(path / "gate")
-        (path / "gate").chmod(0o666)
-        yield path
-        for pid in _processes(path):  # of a test that failed
-            os.kill(pid, signal.SIGKILL)
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder whose path is on the command line, or in the environment, of every process of a run."""
+    os.mkfifo(tmp_path / "gate")
+    (tmp_path / "gate").chmod(0o666)
+    yield tmp_path
+    for pid in _processes(tmp_path):  # of a test that failed
+        os.kill(pid, signal.SIGKILL)
 
 
 def _processes(folder: Path) -> list[int]:

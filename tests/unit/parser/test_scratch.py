@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,17 +24,6 @@ import ctypes, os, sys
 assert ctypes.CDLL(None).prctl(24, 21, 0, 0, 0) == 0  # PR_CAPBSET_DROP, CAP_SYS_ADMIN
 os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
-
-
-@pytest.fixture
-def machine() -> Iterator[Path]:
-    """A folder that is open to all, with a folder for everybody's temporary files."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        (folder / "tmp").mkdir()
-        (folder / "tmp").chmod(0o1777)
-        yield folder
 
 
 def parse(machine: Path, files: dict[str, str], *, env: dict[str, str] | None = None, python: str = "") -> Report:
