@@ -132,7 +132,7 @@ def _narrowed(sink: MemorySink, wanted: Sequence[str]) -> list[str]:
 
 def _reader_of(file: StagedFile) -> str:
     """Return the Python file that loads a YAML file, and so has its DAGs; empty where none does."""
-    return str(file.closure.get("//read-by", ""))
+    return str(file.closure.get(_READ_BY, ""))
 
 
 def _settle(sink: MemorySink) -> None:
@@ -184,6 +184,8 @@ def _show(sink: MemorySink, skipped: Sequence[str], *, verbose: bool) -> None:
     typer.echo(", ".join(output.counted(number, noun) for number, noun in counts))
 
 
+_READ_BY = "//read-by"
+"""The key of a closure under which the parser says which Python file loads a YAML file."""
 _QUOTED = ("\nIt printed last:\n", "\nIt was in, innermost call first:\n")
 
 
