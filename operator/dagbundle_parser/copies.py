@@ -1,10 +1,10 @@
 """Closed files and folders of a bundle, for children that are not root: copies cover them in the children's view.
 
-Whoever extracts an archive as root, or works with a strict umask, has DAG files that root alone may read. They are
-copied into the run's folder, readable for the group of the run, and bound over the originals. The bundle may be another
-user's, who changes it meanwhile: each entry is opened in its folder, without following links, and of closed entries
-only those of the root's owner are copied. So nothing that this user cannot read, and nothing outside of the bundle,
-gets into a copy.
+Where an archive was extracted as root, or with a strict umask, root alone can read its DAG files. They are copied into
+the run's folder, readable for the group of the run, and the copies are bound over the originals. The bundle may belong
+to another user, who may change it meanwhile. So each entry is opened in its folder, links are not followed, and of
+closed entries only those of the root folder's owner are copied. A copy holds nothing that this owner cannot read, and
+nothing outside of the bundle.
 """
 
 # ruff: noqa: PTH101, PTH102, PTH118, PTH208, PTH211 - descriptors, and texts, as in scratch.py

@@ -56,7 +56,7 @@ class Shared:
         return self._scratch
 
     def remove(self) -> None:
-        """Remove the folder at once, for who has no keeper; no child may run any more."""
+        """Remove the folder at once, where there is no keeper; no child may run any more."""
         if self._scratch is not None:
             self._scratch.remove()
 

@@ -62,7 +62,7 @@ class Scratch:
             os.umask(self._umask)
 
     def remove(self) -> None:
-        """Remove the folder at once, for who has no keeper."""
+        """Remove the folder at once, where there is no keeper."""
         os.close(self._view)
         os.close(self._held)
         remove(self._path)

@@ -266,7 +266,7 @@ def known_document(known: Mapping[str, KnownFile]) -> dict[str, dict[str, Any]]:
 
 
 def error_of(run: RunOutcome, what: str) -> errors.DagBundleError:
-    """Return the error of a run that did not finish, for who has nothing to say without it.
+    """Return the error of a run that did not finish, for callers that need its result.
 
     Args:
         run: The run.

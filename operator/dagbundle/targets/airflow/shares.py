@@ -29,7 +29,7 @@ def places(counts: Mapping[str, int], namespaces: Mapping[str, str], most: int) 
 
 
 def _in_turn(needs: Mapping[str, int], most: int) -> dict[str, int]:
-    """Give places one after the other, to each who needs more, and return those who got any."""
+    """Give places one after the other to each name that needs more, and return those that got any."""
 
     def turns() -> Iterator[str]:
         waiting = collections.deque(random.sample(sorted(needs), len(needs)))

@@ -18,7 +18,7 @@ class Turns:
         self._lock = threading.Lock()
         self._taken = False
         self._waiting: OrderedDict[str, deque[threading.Event]] = OrderedDict()
-        """Those who wait, by share; the first share is next."""
+        """Waiting threads by share; the first share is next."""
 
     @contextmanager
     def one(self, share: str) -> Iterator[None]:
