@@ -114,7 +114,13 @@ class Recorder:
         if not self._attached:
             self._attached = True
             looks.attach(self)
-            sys.addaudithook(self._hook)
+            frequent = _FREQUENT
+
+            def hook(event: str, arguments: tuple[Any, ...]) -> None:  # a method would take twice the time
+                if event not in frequent and self._active:
+                    self._see(event, arguments)
+
+            sys.addaudithook(hook)
 
     def bind(self, prober: Prober) -> None:
         """Say where the bundle lies, and who says what a path is."""
@@ -241,7 +247,7 @@ class Recorder:
         return False
 
     def _is_covered(self, path: str) -> bool:
-        return path.startswith(self._ignored) and not path.startswith(self._root + "/")
+        return path.startswith(self._ignored) and not (self._root and path.startswith(self._root + "/"))
 
     def is_library(self, filename: str) -> bool:
         """Whether a source belongs to Python or to something installed."""
@@ -306,9 +312,7 @@ class Recorder:
             if who is not None and not self.is_library(who.f_code.co_filename):
                 self._dynamic.add(function)
 
-    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event in _FREQUENT or not self._active:
-            return
+    def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
             if not self._is_installed(arguments[0]) and self._counts():
                 self._open(*arguments)
