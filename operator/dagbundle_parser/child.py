@@ -47,6 +47,8 @@ MAX_DEPTH = 200
 _MAX_ENTRIES = 200
 _MAX_DAGS = 20_000
 _MAX_DESCRIPTORS = 4096
+_DUMP_DESCRIPTOR = 200
+"""Far up: where a file closes it, a file that is opened next does not get its number, and with it the dump."""
 _UNSKIPPABLE = frozenset({"Timeout", "MemoryLimit", "ReportTooLarge"})
 
 
@@ -81,11 +83,13 @@ class Descriptors:
         results: where it sends frames to.
         output: what becomes its stdout and stderr.
         values: on which it asks for Variables and Connections; -1 where nobody is to be asked.
+        dump: where faulthandler writes, apart from what files print; -1 where nobody reads it.
     """
 
     results: int
     output: int
     values: int = -1
+    dump: int = -1
 
 
 def run_child(
@@ -104,12 +108,13 @@ def run_child(
     status = FAILED_STATUS
     try:
         work.sandbox.enter_view()
-        results, values = _arrange_descriptors(descriptors)
-        VALUES.connect(values)
+        own = _arrange_descriptors(descriptors)
+        VALUES.connect(own.values)
         _reset_signals()
+        faulthandler.enable(own.dump, all_threads=False)  # a crash in C then tells in which line of the file it was
         work.sandbox.enter(slot)
         root = batch[0].file.root
-        child = _Child(work, token, results)
+        child = _Child(work, token, own)
         _distrust_bytecode(root)
         if root not in sys.path:
             sys.path.append(root)  # at the end, as stock Airflow does
@@ -127,8 +132,8 @@ def run_child(
 class _Child:
     """Loads files and sends frames, with functions looked up before any file ran."""
 
-    def __init__(self, work: Work, token: bytes, results: int) -> None:
-        self._work, self._token, self._results = work, token, results
+    def __init__(self, work: Work, token: bytes, own: Descriptors) -> None:
+        self._work, self._token, self._results, self._dump = work, token, own.results, own.dump
         self._encode: Callable[[object], str] = JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
         self._write, self._clock, self._pack = os.write, time.monotonic, HEADER.pack
         self._setitimer, self._timer = signal.setitimer, signal.ITIMER_REAL
@@ -206,7 +211,7 @@ class _Child:
                 if not shared:
                     # Says where a file hangs that does not let the signal through; a thread does it, before the kill.
                     with contextlib.suppress(RuntimeError):  # no thread can be had: another file took them all
-                        faulthandler.dump_traceback_later(seconds + GRACE_SECONDS / 2, file=2)
+                        faulthandler.dump_traceback_later(seconds + GRACE_SECONDS / 2, file=self._dump)
                 self._setitimer(self._timer, seconds)
                 return loader.load(file)
             finally:
@@ -356,18 +361,21 @@ def _clean(problem: FileProblem) -> FileProblem:
     return dataclasses.replace(problem, message=VALUES.cleaned(problem.message))
 
 
-def _arrange_descriptors(given: Descriptors) -> tuple[int, int]:
+def _arrange_descriptors(given: Descriptors) -> Descriptors:
     """Stdin from nowhere, stdout and stderr to `output`; of the others only what is returned, by new numbers."""
     nowhere = os.open(os.devnull, os.O_RDONLY)
     results = fcntl.fcntl(given.results, fcntl.F_DUPFD_CLOEXEC, 10)
-    values = -1 if given.values < 0 else fcntl.fcntl(given.values, fcntl.F_DUPFD_CLOEXEC, results + 1)
+    values = -1 if given.values < 0 else fcntl.fcntl(given.values, fcntl.F_DUPFD_CLOEXEC, 10)
+    dump = 2 if given.dump < 0 else fcntl.fcntl(given.dump, fcntl.F_DUPFD_CLOEXEC, _DUMP_DESCRIPTOR)
     os.dup2(nowhere, 0)
     os.dup2(given.output, 1)
     os.dup2(given.output, 2)
-    os.closerange(3, results)
-    os.closerange(results + 1, values)
-    os.closerange(max(results, values) + 1, _MAX_DESCRIPTORS)
-    return results, values
+    first = 3
+    for kept in sorted({results, values, dump} - {-1, 2}):
+        os.closerange(first, kept)
+        first = kept + 1
+    os.closerange(first, _MAX_DESCRIPTORS)
+    return Descriptors(results, 2, values, dump)
 
 
 def _reset_signals() -> None:
@@ -375,7 +383,6 @@ def _reset_signals() -> None:
     for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    faulthandler.enable(2, all_threads=False)  # a crash in C then says in which line of the file
 
 
 def _distrust_bytecode(root: str) -> None:

@@ -22,7 +22,6 @@ from typing import Any
 
 from dagbundle_parser.ahead import Lessons
 from dagbundle_parser.child import (
-    FAILED_STATUS,
     GIVEN_BACK,
     GRACE_SECONDS,
     HEADER,
@@ -34,12 +33,11 @@ from dagbundle_parser.child import (
     Work,
     most_told,
     run_child,
-    timeout_text,
 )
-from dagbundle_parser.errors import FileProblem, RunError
-from dagbundle_parser.problems import crash_line, last_words, signal_problem
+from dagbundle_parser.endings import problem_of_end
+from dagbundle_parser.errors import RunError
 from dagbundle_parser.protocol import encode
-from dagbundle_parser.running import FileRecord, Running
+from dagbundle_parser.running import FileRecord, Running, close_all, pipe_of_dump
 
 _CHUNK = 1 << 18
 _SLACK = 1 << 20
@@ -141,28 +139,28 @@ class Pool:
         results, results_end = os.pipe()
         if shared:  # a plain file prints nothing: what it prints all the same, the child sees by itself
             output, output_end = -1, _file_in_memory()
+            dump = dump_end = -1  # a file whose process dies is tried alone
         else:
             output, output_end = os.pipe()
+            dump, dump_end = pipe_of_dump()
         values = -1 if self._work.line is None else self._work.line.open()
         token, slot = os.urandom(16), self._slots.pop()
         sys.stdout.flush()
         sys.stderr.flush()
+        theirs = Descriptors(results_end, output_end, values, dump_end)
         try:
             pid = os.fork()
         except OSError as error:
-            for descriptor in filter(lambda number: number >= 0, (results, results_end, output, output_end, values)):
-                os.close(descriptor)
+            close_all(results, output, dump, *dataclasses.astuple(theirs))
             self._slots.append(slot)
             if self._running:
                 return False
             raise RunError("CannotFork", f"no process can be started for a file: {error.strerror}") from error
         if pid == 0:
-            given = Descriptors(results_end, output_end, values)
-            run_child(self._work, batch, slot=slot, token=token, descriptors=given, shared=shared)
-        for descriptor in (results_end, output_end, *([values] if values >= 0 else [])):
-            os.close(descriptor)
+            run_child(self._work, batch, slot=slot, token=token, descriptors=theirs, shared=shared)
+        close_all(*dataclasses.astuple(theirs))
         deadline = time.monotonic() + self._work.limits.file_seconds + GRACE_SECONDS
-        child = Running(pid, slot, batch, shared, token, results, output, deadline)
+        child = Running(pid, slot, batch, shared, token, results, output, dump, deadline)
         self._running[pid] = child
         for descriptor in (results, output):
             if descriptor >= 0:
@@ -212,6 +210,7 @@ class Pool:
                     while self._read(child, descriptor):
                         pass
                     self._forget(descriptor)
+            child.take_dump()
             self._slots.append(child.slot)
         return ended
 
@@ -315,11 +314,8 @@ class Pool:
     def _broken(self, child: Running, assignment: Assignment) -> FileRecord:
         """The record of a file whose child did not send one."""
         path = assignment.file.path
-        problem = self._diagnose(child, assignment)
         output = self._output(child, may_tell=True)
-        problem = dataclasses.replace(
-            problem, message=problem.message + last_words(str(output["text"]), assignment.file)
-        )
+        problem = problem_of_end(child, assignment, self._work.limits, str(output["text"]))
         record = {
             "path": path,
             "status": "parsed",
@@ -337,30 +333,6 @@ class Pool:
         }
         return FileRecord(path, encode(record), 0, 1)
 
-    def _diagnose(self, child: Running, assignment: Assignment) -> FileProblem:
-        path, limits = assignment.file.path, self._work.limits
-        line = crash_line(child.tail.decode("utf-8", "replace"), assignment.file.absolute)
-        if child.late:
-            text = timeout_text(path, limits.file_seconds)
-            return FileProblem("Timeout", f"{text}. It did not react to the time limit's signal either", line)
-        if child.damage or child.buffer or child.status == FAILED_STATUS << 8:
-            return FileProblem(
-                "DamagedReport",
-                f"what {path} sent back cannot be used: {child.damage or 'it is cut'}. A DAG file must not write to "
-                "descriptors that it did not open, or close them",
-                line,
-            )
-        status = child.status or 0
-        if os.WIFSIGNALED(status):
-            return signal_problem(path, os.WTERMSIG(status), limits.file_memory_bytes, line)
-        code = os.WEXITSTATUS(status)
-        return FileProblem(
-            "ProcessExited",
-            f"{path} ended its process with exit code {code} while it was imported (os._exit, or a library that does "
-            "so), so its DAGs are unknown: a DAG file must not end its process",
-            line,
-        )
-
     def _kill_all(self) -> None:
         for child in self._running.values():
             _kill(child.pid)
@@ -372,6 +344,7 @@ class Pool:
             for descriptor in (child.results, child.output):
                 if descriptor >= 0:
                     self._forget(descriptor)
+            child.take_dump()
             self._slots.append(child.slot)
 
     def _forget(self, descriptor: int) -> None:

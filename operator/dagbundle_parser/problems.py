@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import signal
 import stat
 import sys
 import traceback
@@ -19,25 +18,11 @@ from dagbundle_parser.sandbox import SPARE_UIDS
 if TYPE_CHECKING:
     from dagbundle_parser.loaders.base import SourceFile
 
-_OWN_FRAMES = ("/dagbundle_parser/", "importlib", "/airflow/dag_processing/", "/airflow/models/dagbag.py")
+OWN_FRAMES = ("/dagbundle_parser/", "importlib", "/airflow/dag_processing/", "/airflow/models/dagbag.py")
 _LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _KIND = re.compile(r"^(?P<kind>[A-Za-z_][\w.]*)(?::|$)", re.MULTILINE)
-_DUMP = re.compile(r"Fatal Python error: |Timeout \(\d[\d:.]*\)!\n")
-_DUMP_LINES = (
-    "Stack (",
-    "Current thread",
-    "Thread 0x",
-    "Extension modules: ",
-    '  File "',
-    "  ...",
-    "  <",
-    "  Binary file ",
-)
-_FRAME = re.compile(r'  File "([^"]+)", line (\d+) in (.*)')
 _FRAMES = 20
-_PLACES = 5
 _MEMBERS, _DEEPEST_MEMBER = 20, 8
-_SHOWN_LINES, _SHOWN_CHARACTERS = 20, 2000
 
 
 def problem_of(error: BaseException, file: SourceFile, *, doing: str = "", dag_id: str = "") -> FileProblem:
@@ -191,7 +176,7 @@ def _with_trace(text: str, error: BaseException, file: SourceFile) -> str:
         frames = traceback.extract_tb(error.__traceback__)
     except Exception:  # noqa: BLE001 - reading sources for a traceback may fail in a damaged process
         return text
-    own = [frame for frame in frames if not any(part in frame.filename for part in _OWN_FRAMES)]
+    own = [frame for frame in frames if not any(part in frame.filename for part in OWN_FRAMES)]
     first = next((i for i, frame in enumerate(own) if frame.filename == file.absolute), None)
     own = [] if first is None else own[first:]
     if len(own) > _FRAMES:
@@ -200,49 +185,3 @@ def _with_trace(text: str, error: BaseException, file: SourceFile) -> str:
         return text
     shown = "".join(traceback.format_list(own))
     return f"{text}\nTraceback (most recent call last):\n{shown}".rstrip()
-
-
-def last_words(output: str, file: SourceFile) -> str:
-    """What to add to an error of a file whose process ended: where that was, by faulthandler, and what it printed."""
-    printed, dump = _apart(output)
-    lines = printed.strip()[-_SHOWN_CHARACTERS:].splitlines()[-_SHOWN_LINES:]
-    said = "\nIt printed last:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
-    prefix = file.root.rstrip("/") + "/"
-    frames = [frame for frame in map(_FRAME.match, dump) if frame and not any(own in frame[1] for own in _OWN_FRAMES)]
-    places = [frame for frame in frames if frame[1].startswith(prefix)] or frames
-    shown = [f"  {frame[1].removeprefix(prefix)}, line {frame[2]}, in {frame[3]}" for frame in places[:_PLACES]]
-    return ("\nIt was in, innermost call first:\n" + "\n".join(shown) if shown else "") + said
-
-
-def crash_line(output: str, absolute: str) -> int | None:
-    """The innermost line of the file that faulthandler named before the child ended."""
-    found = re.findall(rf'File "{re.escape(absolute)}", line (\d+)', "\n".join(_apart(output)[1]))
-    return int(found[0]) if found else None
-
-
-def _apart(output: str) -> tuple[str, list[str]]:
-    """Take what faulthandler printed, line by line, out of what a child printed."""
-    starts = [found.start() for found in _DUMP.finditer(output)]
-    if not starts:
-        return output, []
-    lines = output[starts[-1] :].splitlines(keepends=True)
-    end = next((n for n, line in enumerate(lines) if n and line.strip() and not line.startswith(_DUMP_LINES)), None)
-    rest = "" if end is None else "".join(lines[end:])
-    return output[: starts[-1]] + rest, lines[:end]
-
-
-def signal_problem(path: str, number: int, memory: int, line: int | None) -> FileProblem:
-    """The error of a file whose process died of a signal; `memory` is what a file may use, in bytes."""
-    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-    if number == signal.SIGKILL:
-        text = (
-            f"{path}: its process was killed (SIGKILL), most likely because the machine or the container ran out of "
-            f"memory; a file may use {memory} bytes. Read less at import time, or give the parser more memory"
-        )
-        return FileProblem("ProcessKilled", text, line)
-    return FileProblem(
-        "ProcessCrashed",
-        f"{path}: its process died of {name} while the file was imported, so its DAGs are unknown: a library written "
-        "in C crashed, or the file sent itself that signal",
-        line,
-    )

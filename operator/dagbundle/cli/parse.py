@@ -186,7 +186,7 @@ def _show(sink: MemorySink, skipped: Sequence[str], *, verbose: bool) -> None:
 
 _READ_BY = "//read-by"
 """The key of a closure under which the parser says which Python file loads a YAML file."""
-_QUOTED = ("\nIt printed last:\n", "\nIt was in, innermost call first:\n")
+_QUOTED = ("\nIt printed last:\n", "\nIts process reported these calls, innermost first:\n")
 
 
 def _is_quoted(problems: Sequence[Problem]) -> bool:

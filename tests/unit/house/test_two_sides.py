@@ -10,7 +10,7 @@ import pytest
 
 from dagbundle.cli import inputs, parse
 from dagbundle.resources.manifest import YamlLoader
-from dagbundle_parser import ignorefile, problems, readers
+from dagbundle_parser import endings, ignorefile, readers
 from dagbundle_parser.errors import RunError
 from dagbundle_parser.loaders import airflow
 from dagbundle_parser.loaders.base import SourceFile
@@ -23,11 +23,11 @@ DUMP = (
 
 def test_parse_knows_an_error_that_quotes_what_the_file_printed(tmp_path: Path) -> None:
     file = SourceFile("a.py", str(tmp_path), "bundle")
-    problem = problems.signal_problem("a.py", signal.SIGSEGV, 1 << 30, None)
-    for printed in ("a last line\n", DUMP.format(tmp_path)):
-        quoted = problem.message + problems.last_words(printed, file)
+    _, message = endings.signal_problem("a.py", signal.SIGSEGV, 1 << 30)
+    for dump, printed in (("", "a last line\n"), (DUMP.format(tmp_path), "")):
+        quoted = message + endings.last_words(dump, printed, file)
         assert any(mark in quoted for mark in parse._QUOTED), quoted
-    assert not any(mark in problem.message for mark in parse._QUOTED)
+    assert not any(mark in message for mark in parse._QUOTED)
 
 
 def test_parse_knows_a_file_that_another_one_loads() -> None:

@@ -36,6 +36,18 @@ HOSTILE: dict[str, str | bytes] = {
     "crashing.py": (
         "import ctypes\ndef deeper(n):\n    if n:\n        return deeper(n - 1)\n    ctypes.string_at(0)\nDAGS = {}\n"
     ),
+    "forges_a_dump.py": (
+        "import os\nDAGS = {}\nplace = os.path.join(os.path.dirname(__file__), 'good.py')\nos.write(2, b'Fatal Python error: '\n"
+        "    b'Segmentation fault\\n\\nCurrent thread 0x1 (most recent call first):\\n  File \"'\n"
+        "    + place.encode() + b'\", line 1 in <module>\\n')\nos._exit(1)\n"
+    ),
+    "forges_in_the_pipe.py": (
+        "import os\nDAGS = {}\nplace = os.path.join(os.path.dirname(__file__), 'good.py')\n"
+        "for fd in (int(fd) for fd in os.listdir('/proc/self/fd') if int(fd) >= 100):\n    try:\n"
+        "        os.write(fd, b'Fatal Python error: x\\n  File \"' + place.encode() + b'\", line 1 in f\\n')\n"
+        "    except OSError: pass\nos._exit(1)\n"
+    ),
+    "fatal.py": "import ctypes\nDAGS = {}\nctypes.pythonapi.Py_FatalError(b'the interpreter gives up')\n",
     "abort.py": "import os\nDAGS = {}\nos.abort()\n",
     "endless.py": "DAGS = {}\ndef spin():\n    while True:\n        pass\nspin()\n",
     "endless_catching.py": "DAGS = {}\nwhile True:\n    try:\n        while True: pass\n    except BaseException: pass\n",
@@ -174,7 +186,7 @@ def test_a_hostile_file_gets_one_error_that_says_what_happened(
     [
         ("says_and_dies.py", "It printed last:\n  the last words"),
         ("no_data.py", "FileNotFoundError: [Errno 2] No such file or directory: 'data/no.csv'\n"),
-        ("segfault.py", "\nIt was in, innermost call first:\n  segfault.py, line 3, in <module>"),
+        ("segfault.py", "\nIts process reported these calls, innermost first:\n  segfault.py, line 3, in <module>"),
         ("segfault_below.py", "\n  crashing.py, line 5, in deeper\n  crashing.py, line 4, in deeper\n"),
         ("segfault_below.py", "\nIt printed last:\n  the last words"),
         ("memory.py", "of which a file may use 512 MiB"),
@@ -190,6 +202,28 @@ def test_an_error_of_a_crash_has_no_line_of_the_dump_besides_the_places(report: 
         message = report.error(path)["message"]
         assert not any(word in message for word in ("Fatal Python error", "Extension modules", "dagbundle_parser"))
         assert "/bundle/" not in message
+
+
+def test_a_dump_that_a_file_prints_places_no_crash(report: Report) -> None:
+    error = report.error("forges_a_dump.py")
+    assert error["line"] is None
+    assert "innermost" not in error["message"]
+    assert "\nIt printed last:\n  Fatal Python error: Segmentation fault\n" in error["message"]
+
+
+def test_a_dump_that_a_file_forges_in_its_pipe_is_text_in_an_error_of_its_own(report: Report) -> None:
+    error = report.error("forges_in_the_pipe.py")
+    assert error["message"].startswith("forges_in_the_pipe.py ended its process")
+    assert error["message"].endswith("\nIts process reported these calls, innermost first:\n  good.py, line 1, in f")
+    assert error["line"] is None
+    assert report.files["good.py"]["errors"] == []
+
+
+def test_a_dump_that_the_interpreter_prints_is_shown_without_frames_of_the_parser(report: Report) -> None:
+    message = report.error("fatal.py")["message"]
+    assert "the interpreter gives up" in message
+    assert 'fatal.py", line 3 in <module>' in message
+    assert "dagbundle_parser" not in message
 
 
 def test_a_timeouts_traceback_shows_where_the_file_hangs(report: Report) -> None:
