@@ -17,15 +17,20 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from dagbundle_parser.errors import FileProblem
+from dagbundle_parser.cpu import CpuBudget, OutOfTimeError
+from dagbundle_parser.errors import FileProblem, RunError
 from dagbundle_parser.handing import is_closed
-from dagbundle_parser.ignorefile import IGNORE_FILE, IgnoreRule, is_ignored, read_rules
+from dagbundle_parser.ignorefile import IGNORE_FILE, IgnoreRule, SlowPatternError, is_ignored, read_rules
 from dagbundle_parser.loaders.base import AbstractDagLoader, Candidate
 from dagbundle_parser.settings import AirflowSettings
 
 MAX_SOURCE_BYTES = 64 << 20
 """Listing reads sources, in the process that no limit of a file holds."""
 MAX_IGNORE_BYTES = 4 << 20
+PATH_CPU_SECONDS = 5.0
+"""How much the patterns of ignore files may take for one path, or those of one file to be compiled."""
+PATTERNS_CPU_SECONDS = 300.0
+"""How much they may take in one listing."""
 _SOURCES = (".py", ".yaml", ".yml")
 
 
@@ -69,6 +74,7 @@ class Lister:
         self._subdir = ""
         self._exclude: frozenset[str] = frozenset()
         self._shard = (0, 1)
+        self._budget = CpuBudget(PATH_CPU_SECONDS, PATTERNS_CPU_SECONDS)
 
     def list_files(
         self, subdir: str = ".", exclude: Sequence[str] = (), *, shard: int = 0, shards: int = 1
@@ -80,6 +86,9 @@ class Lister:
             exclude: folders that belong to others, relative to the root.
             shard: which part of them; files of others are not even read.
             shards: into how many parts they are divided.
+
+        Raises:
+            RunError: `IgnoreFileTooSlow`: patterns of ignore files take too long.
         """
         self._subdir = "" if subdir == "." else subdir
         self._shard = (shard, shards)
@@ -88,7 +97,10 @@ class Lister:
         while self._folders or self._links:
             # links last, so that a folder is listed where it lies, not where it is linked
             path, rules = self._folders.pop() if self._folders else self._links.pop(0)
-            self._list(path, rules)
+            try:
+                self._list(path, rules)
+            except SlowPatternError as slow:
+                raise _too_slow(slow) from slow
         return sorted(self._found.values(), key=lambda file: file.path)
 
     def _list(self, directory: str, rules: list[IgnoreRule]) -> None:
@@ -119,13 +131,20 @@ class Lister:
                     if entry.stat().st_size > MAX_IGNORE_BYTES:
                         raise ValueError(f"it has more than {MAX_IGNORE_BYTES:,} bytes")  # noqa: TRY301 - as the others
                     text = Path(entry.path).read_text(encoding="utf-8")
-                    own = read_rules(text, directory=directory, syntax=self._settings.ignore_syntax)
+                    with self._budget:
+                        own = read_rules(text, directory=directory, syntax=self._settings.ignore_syntax)
                 except (OSError, ValueError) as error:
                     path = posixpath.join(directory, IGNORE_FILE)
                     self._problem(path, "UnreadableIgnoreFile", f"{path} cannot be used: {error}")
                 else:
                     return rules + own
         return rules
+
+    def _ignores(self, rules: list[IgnoreRule], path: str, *, is_dir: bool = False) -> bool:
+        if not rules:
+            return False
+        with self._budget:
+            return is_ignored(path, rules, is_dir=is_dir)
 
     def _wanted(self, path: str) -> bool:
         """Whether `path` lies in the subdir (or on the way to it) and in no folder that belongs to others."""
@@ -148,11 +167,11 @@ class Lister:
             return  # a link to nothing, or one that is gone by now; Airflow passes it over, too
         if stat.S_ISDIR(info.st_mode):
             self._directory(path, entry, rules)
-        elif stat.S_ISREG(info.st_mode) and self._in_subdir(path) and not is_ignored(path, rules, is_dir=False):
+        elif stat.S_ISREG(info.st_mode) and self._in_subdir(path) and not self._ignores(rules, path):
             self._file(path, entry, info)
 
     def _directory(self, path: str, entry: os.DirEntry[str], rules: list[IgnoreRule]) -> None:
-        if entry.name.startswith("..") or is_ignored(path, rules, is_dir=True):
+        if entry.name.startswith("..") or self._ignores(rules, path, is_dir=True):
             return  # `..data` is how Kubernetes mounts a ConfigMap: its files are linked beside it
         if not entry.is_symlink():
             self._folders.append((path, rules))
@@ -189,7 +208,7 @@ class Lister:
     def _unprintable(self, path: str, entry: os.DirEntry[str], rules: list[IgnoreRule]) -> None:
         """A name that no record can carry: with control characters, or not UTF-8."""
         wanted = entry.is_dir() or any(entry.name.lower().endswith(loader.suffixes) for loader in self._loaders)
-        if wanted and self._in_subdir(path) and not is_ignored(path, rules, is_dir=entry.is_dir()):
+        if wanted and self._in_subdir(path) and not self._ignores(rules, path, is_dir=entry.is_dir()):
             shown = ascii(path)[1:-1]
             self._problem(shown, "UnusableName", f"{shown}: a name may hold only printable characters: rename it")
 
@@ -209,6 +228,23 @@ class Lister:
     def _ours(self, path: str) -> bool:
         shard, shards = self._shard
         return shard_of(path, shards) == shard
+
+
+def _too_slow(slow: SlowPatternError) -> RunError:
+    path, limit = posixpath.join(slow.directory, IGNORE_FILE), slow.__cause__
+    assert isinstance(limit, OutOfTimeError)  # noqa: S101 - for mypy
+    doing = f"match {slow.path}" if slow.path else "compile"
+    took = (
+        f"takes more than {limit.seconds:g} s of CPU time to {doing}"
+        if limit.is_one_step
+        else f"was matched last, when all patterns had taken {limit.seconds:g} s of CPU time"
+    )
+    return RunError(
+        "IgnoreFileTooSlow",
+        f"the pattern {slow.line[:200]!r} of {path} {took}, so the files of this subdir cannot be listed. Make the "
+        "pattern simpler: a repetition inside of a repetition, such as (a+)+, tries all ways to divide a name. "
+        "Or write globs ([core] dag_ignore_file_syntax = glob)",
+    )
 
 
 def shard_of(path: str, shards: int) -> int:

@@ -14,6 +14,8 @@ import re
 import warnings
 from collections.abc import Sequence
 
+from dagbundle_parser.cpu import OutOfTimeError
+
 IGNORE_FILE = ".airflowignore"
 
 MAX_PATTERN_CHARACTERS = 4096
@@ -97,6 +99,8 @@ class IgnoreRule:
         ignore: False for a `!` line, which takes back what an earlier line ignored.
         directories_only: the line ended with `/`.
         regexp: the pattern is a regular expression, searched for instead of matched.
+        directory: the folder that the ignore file lies in, relative to the listing's root.
+        line: the line of the ignore file.
     """
 
     pattern: re.Pattern[str] | Automaton
@@ -104,6 +108,22 @@ class IgnoreRule:
     ignore: bool = True
     directories_only: bool = False
     regexp: bool = False
+    directory: str = ""
+    line: str = ""
+
+
+class SlowPatternError(Exception):
+    """A pattern used up its CPU time.
+
+    Args:
+        directory: the folder that its ignore file lies in, relative to the listing's root.
+        line: the pattern.
+        path: what it was matched against; empty where it was compiled.
+    """
+
+    def __init__(self, directory: str, line: str, path: str) -> None:
+        super().__init__(directory, line, path)
+        self.directory, self.line, self.path = directory, line, path
 
 
 def read_rules(text: str, *, directory: str, syntax: str) -> list[IgnoreRule]:
@@ -115,7 +135,8 @@ def read_rules(text: str, *, directory: str, syntax: str) -> list[IgnoreRule]:
         syntax: `glob` or `regexp`.
 
     Raises:
-        ValueError: another syntax, a glob that Airflow refuses, or more and longer lines than are allowed.
+        ValueError: another syntax, a pattern that Airflow refuses, or more and longer lines than are allowed.
+        SlowPatternError: raised from OutOfTimeError, where the caller runs this under a budget.
     """
     if syntax not in {"glob", "regexp"}:
         raise ValueError(f"[core] dag_ignore_file_syntax must be glob or regexp, not {syntax!r}")
@@ -124,39 +145,52 @@ def read_rules(text: str, *, directory: str, syntax: str) -> list[IgnoreRule]:
     lines = text.split("\n")
     if len(lines) > MAX_PATTERNS:
         raise ValueError(f"it has more than {MAX_PATTERNS:,} lines")
-    for line in lines:
-        before, hash_sign, _ = line.partition("#")
-        pattern = before.rstrip() if hash_sign else line
-        if len(pattern) > MAX_PATTERN_CHARACTERS:
-            raise ValueError(f"{line[:50]!r}… is longer than {MAX_PATTERN_CHARACTERS:,} characters")
-        rule = compile_line(pattern, directory) if pattern else None
-        if rule is not None:
-            rules.append(rule)
+    pattern = ""
+    try:
+        for line in lines:
+            before, hash_sign, _ = line.partition("#")
+            pattern = before.rstrip() if hash_sign else line
+            if len(pattern) > MAX_PATTERN_CHARACTERS:
+                raise ValueError(f"{line[:50]!r}… is longer than {MAX_PATTERN_CHARACTERS:,} characters")
+            rule = compile_line(pattern, directory) if pattern else None
+            if rule is not None:
+                rules.append(rule)
+    except OutOfTimeError as error:
+        raise SlowPatternError(directory, pattern, "") from error
     return rules
 
 
 def is_ignored(path: str, rules: list[IgnoreRule], *, is_dir: bool) -> bool:
-    """Whether the rules, of which later ones win, ignore `path` (relative to the listing's root)."""
+    """Whether the rules, of which later ones win, ignore `path` (relative to the listing's root).
+
+    Raises:
+        SlowPatternError: raised from OutOfTimeError, where the caller runs this under a budget.
+    """
     name = path.rpartition("/")[2]
-    ignored = False
-    for rule in rules:
-        if rule.regexp and isinstance(rule.pattern, re.Pattern):
-            if rule.pattern.search(path):
-                return True
-            continue
-        if rule.directories_only and not is_dir:
-            continue
-        candidate = path[len(rule.base) + 1 :] if rule.base else path if rule.base == "" else name
-        if rule.pattern.match(candidate + "/" if is_dir else candidate):
-            ignored = rule.ignore
+    ignored, rule = False, None
+    try:
+        for rule in rules:
+            if rule.regexp and isinstance(rule.pattern, re.Pattern):
+                if rule.pattern.search(path):
+                    return True
+                continue
+            if rule.directories_only and not is_dir:
+                continue
+            candidate = path[len(rule.base) + 1 :] if rule.base else path if rule.base == "" else name
+            if rule.pattern.match(candidate + "/" if is_dir else candidate):
+                ignored = rule.ignore
+    except OutOfTimeError as error:
+        raise SlowPatternError(rule.directory if rule else "", rule.line if rule else "", path) from error
     return ignored
 
 
-def _regexp_rule(line: str, _directory: str) -> IgnoreRule | None:
+def _regexp_rule(line: str, directory: str) -> IgnoreRule | None:
     try:
-        return IgnoreRule(re.compile(line), None, regexp=True)
+        return IgnoreRule(re.compile(line), None, regexp=True, directory=directory, line=line)
     except re.error:
         return None  # Airflow logs it and goes on, too
+    except (OverflowError, RecursionError) as error:
+        raise ValueError(f"{line[:100]!r} is no pattern: {error}") from error
 
 
 def _glob_rule(line: str, directory: str) -> IgnoreRule | None:
@@ -180,7 +214,12 @@ def _glob_rule(line: str, directory: str) -> IgnoreRule | None:
     if pattern is None:
         return None
     return IgnoreRule(
-        pattern, directory if anchored else None, ignore=ignore, directories_only=text.rstrip().endswith("/")
+        pattern,
+        directory if anchored else None,
+        ignore=ignore,
+        directories_only=text.rstrip().endswith("/"),
+        directory=directory,
+        line=line,
     )
 
 

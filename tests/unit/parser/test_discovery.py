@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import signal
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from dagbundle_parser import discovery
 from dagbundle_parser.discovery import ListedFile, Lister, shard_of
+from dagbundle_parser.errors import RunError
 from dagbundle_parser.ignorefile import is_ignored, read_rules
 from dagbundle_parser.loaders.python import PythonDagLoader
 from dagbundle_parser.loaders.yaml import YamlDagLoader
@@ -203,6 +205,46 @@ def test_settings_come_from_the_environment_then_airflow_cfg_then_the_default(tm
     settings = AirflowSettings.read({"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__DAG_DISCOVERY_SAFE_MODE": "true"})
     assert (settings.ignore_syntax, settings.safe_mode) == ("regexp", True)
     assert AirflowSettings.read({"AIRFLOW_HOME": "/nonexistent"}).ignore_syntax == "glob"
+
+
+def test_a_regular_expression_that_never_ends_ends_the_run_and_is_named(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery, "PATH_CPU_SECONDS", 0.2)
+    write_bundle(bundle, {"in/.airflowignore": "x\n(a+)+$\n", f"in/{'a' * 40}.py": DAG})
+    before = signal.getsignal(signal.SIGPROF)
+    with pytest.raises(RunError) as caught:
+        listing(bundle, ignore_syntax="regexp")
+    assert caught.value.kind == "IgnoreFileTooSlow"
+    assert "'(a+)+$' of in/.airflowignore takes more than 0.2 s of CPU time to match in/aaaa" in str(caught.value)
+    assert signal.getsignal(signal.SIGPROF) is before
+    assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
+
+
+def test_patterns_that_each_take_less_are_bounded_together(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "PATH_CPU_SECONDS", 1000.0)
+    monkeypatch.setattr(discovery, "PATTERNS_CPU_SECONDS", 0.2)
+    names = {f"{n}{'a' * 18}.py": DAG for n in range(500)}  # some 10 ms each
+    write_bundle(bundle, {".airflowignore": "(a+)+$\n", **names})
+    with pytest.raises(RunError, match=r"was matched last, when all patterns had taken 0\.2 s of CPU time"):
+        listing(bundle, ignore_syntax="regexp")
+
+
+def test_globs_that_take_long_together_are_bounded(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "PATH_CPU_SECONDS", 0.2)
+    globs = "\n".join(f"*{'a*' * 500}b{n}" for n in range(50))  # some 200 ms each
+    write_bundle(bundle, {".airflowignore": globs, f"{'a' * 200}.py": DAG})
+    with pytest.raises(RunError, match=r"takes more than 0\.2 s of CPU time to (match|compile)"):
+        listing(bundle)
+
+
+@pytest.mark.parametrize("pattern", ["a{99999999999}", "(" * 2000 + ")" * 2000])
+def test_a_regular_expression_that_python_cannot_compile_is_an_error_of_the_ignore_file(
+    bundle: Path, pattern: str
+) -> None:
+    write_bundle(bundle, {".airflowignore": pattern, "a.py": DAG})
+    found = listing(bundle, ignore_syntax="regexp")
+    assert (kind_of(found[".airflowignore"]), found["a.py"].problem) == ("UnreadableIgnoreFile", None)
 
 
 # --- Shards ---------------------------------------------------------------------------------------------------------
