@@ -152,6 +152,11 @@ class Taker:
         return self._unstaged + self._decoder.kept + self._listing_bytes
 
     @property
+    def arriving(self) -> int:
+        """How many bytes of memory the record takes as values of which a part has come."""
+        return self._decoder.weight - self._decoder.decoded
+
+    @property
     def _unstaged(self) -> int:
         return max(0, self._decoder.weight - self._staged_weight)
 
@@ -207,7 +212,7 @@ class Taker:
         if self._batch and (len(self._batch) >= files or due):
             self._sink.staged(self._run.subdir, self._batch)
             self._batch = []
-            self._staged_bytes, self._staged_weight = self._decoder.received, self._decoder.weight
+            self._staged_bytes, self._staged_weight = self._decoder.received, self._decoder.decoded
 
     def _bounded(self, file: StagedFile) -> StagedFile:
         """Leave out what is over the bounds of the run."""

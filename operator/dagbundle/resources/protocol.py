@@ -12,6 +12,7 @@ import dataclasses
 import enum
 import hashlib
 import json
+import re
 import sys
 import zlib
 from collections.abc import Iterator
@@ -35,6 +36,9 @@ ACCEPTED_VERSIONS = frozenset({1})
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _VALUE_BYTES = 48
+_ESCAPED_PAIR = re.compile(rb"\\u[dD][89abAB]")
+_ESCAPED_WIDE = re.compile(rb"\\u(?!00)[0-9a-fA-F]{4}")
+_ESCAPE_BYTES = 6
 _DIGEST_BYTES = 16
 _DIGEST_SIZE = 64
 """Bytes of memory that a digest takes: 49, as the allocator rounds them."""
@@ -94,6 +98,9 @@ class ReportDecoder:
         self._compressed = 0
         self._total = 0
         self._values = 0
+        """Of what is in the buffer."""
+        self._width = 1
+        """Of the line that begins the buffer, as far as it has come."""
         self._digest = hashlib.sha256()
         self._paths: set[bytes] = set()
         """A digest of each path that arrived: the texts would take up to 4 KiB each."""
@@ -101,7 +108,7 @@ class ReportDecoder:
         self._errors = 0
         self._announced = 0
         self._begun = 0
-        self._passed = 0
+        self._decoded = 0
         self._flight = Flight()
 
     @property
@@ -123,9 +130,16 @@ class ReportDecoder:
     def weight(self) -> int:
         """How many bytes of memory what has come takes as values, roughly: a list of nothing takes 64 for its two.
 
-        Records of files that were begun count nothing: what is kept of them is in `kept`.
+        One emoji makes Python keep four bytes of each character of its text. Which text of a record has it is not
+        looked at: all of the record counts as wide. Records of files that were begun count nothing: what is kept of
+        them is in `kept`.
         """
-        return self._total - self._passed + self._values * _VALUE_BYTES
+        return self._decoded + len(self._buffer) * self._width + self._values * _VALUE_BYTES
+
+    @property
+    def decoded(self) -> int:
+        """The part of `weight` that records take which have been yielded."""
+        return self._decoded
 
     @property
     def kept(self) -> int:
@@ -139,6 +153,7 @@ class ReportDecoder:
             if self._total > self._limits.total_bytes:
                 raise errors.ProtocolError(f"the report is longer than {self._limits.total_bytes:,} bytes")
             self._values += _values_in(chunk)
+            self._width = max(self._width, width_of(bytes(self._buffer[1 - _ESCAPE_BYTES :]) + chunk))
             self._buffer += chunk
             yield from self._lines()
 
@@ -180,13 +195,17 @@ class ReportDecoder:
             yield chunk
 
     def _lines(self) -> Iterator[Record]:
+        length = len(self._buffer)
         while (end := self._buffer.find(b"\n", self._searched)) >= 0:
-            line = bytes(self._buffer[: end + 1])
+            with memoryview(self._buffer) as whole:
+                line = bytes(whole[: end + 1])
             del self._buffer[: end + 1]
             self._searched = 0
             if len(line) > self._limits.line_bytes:
                 self._refuse_line()
             yield self._record(line)
+        if len(self._buffer) < length:
+            self._width = width_of(bytes(self._buffer))
         self._searched = len(self._buffer)
         if len(self._buffer) > self._limits.line_bytes:
             self._refuse_line()
@@ -197,7 +216,8 @@ class ReportDecoder:
     def _record(self, line: bytes) -> Record:
         if self._state in {_State.CLOSED, _State.FAILED}:
             raise errors.ProtocolError(f"a record came {self._state.value}")
-        if _values_in(line) > self._limits.line_values:
+        values = _values_in(line)
+        if values > self._limits.line_values:
             raise errors.ProtocolError(f"a record has more than {self._limits.line_values:,} values")
         try:
             document = json.loads(line)
@@ -215,9 +235,9 @@ class ReportDecoder:
         except RecursionError as error:
             raise errors.ProtocolError(f"a {kind} record is nested too deeply") from error
         self._check(record)
-        if isinstance(record, Begin):
-            self._passed += len(line)
-            self._values -= _values_in(line)
+        self._values -= values
+        if not isinstance(record, Begin):
+            self._decoded += len(line) * width_of(line) + values * _VALUE_BYTES
         self._digest.update(line)
         return record
 
@@ -301,6 +321,15 @@ def _digest(path: str) -> bytes:
 
 def _values_in(text: bytes) -> int:
     return text.count(b",") + text.count(b"[") + text.count(b"{")
+
+
+def width_of(text: bytes) -> int:
+    """Return how many bytes a character of the widest text in some JSON takes in Python, at most: 1, 2 or 4."""
+    if not text.isascii():
+        return 4  # no parser of ours sends it: which bytes they are is not looked at
+    if b"\\u" not in text:
+        return 1
+    return 4 if _ESCAPED_PAIR.search(text) else 2 if _ESCAPED_WIDE.search(text) else 1
 
 
 def is_inside(path: str) -> bool:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import sys
 from typing import Any
 
 from dagbundle.rollout.model import ParseWarning, Problem, StagedFile
 
 TEXT_BYTES = 16 << 20
-"""Bytes of errors and warnings that one rollout keeps in all."""
+"""Bytes of memory of the errors and warnings that one rollout keeps in all."""
 TEXTS = 20_000
 """How many errors and warnings one rollout keeps in all."""
 LEAST_TEXT_BYTES = 16 << 10
@@ -31,6 +32,12 @@ _ENTRY_BYTES = 100
 """What an entry of a closure costs in memory besides its text."""
 _TEXT_ROOM = 64
 """What an error or a warning takes besides its text."""
+_EMPTY = sys.getsizeof("")
+
+
+def _memory_of(text: str) -> int:
+    """Return how many bytes of memory the characters of a text take: one emoji makes it four of each."""
+    return sys.getsizeof(text) - _EMPTY
 
 
 def flat(text: str) -> dict[str, str] | None:
@@ -104,7 +111,7 @@ class Texts:
         return dataclasses.replace(file, outcome=kept)
 
     def _has_room(self, kind: str, message: str) -> bool:
-        size = len(kind.encode()) + len(message.encode()) + _TEXT_ROOM
+        size = _memory_of(kind) + _memory_of(message) + _TEXT_ROOM
         if not self._left_count or size > self._left_bytes:
             return False
         self._left_count -= 1

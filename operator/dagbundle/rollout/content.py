@@ -56,7 +56,12 @@ def canonical(value: object) -> bytes:
 
 def storable(text: str, *, limit: int | None = MAX_MESSAGE) -> str:
     """Escape what a database cannot hold (NUL, lone surrogates), and leave out the middle of what is too long."""
-    clean = text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+    clean = text.replace("\x00", "\\x00")
+    if not text.isascii():
+        try:
+            clean.encode()
+        except UnicodeEncodeError:  # else no copy is made: a text may have megabytes, and four bytes a character
+            clean = clean.encode("utf-8", "backslashreplace").decode()
     if limit is not None and len(clean) > limit:
         half = limit // 2
         clean = f"{clean[:half]}\n… {len(clean) - limit:,} characters left out …\n{clean[-half:]}"

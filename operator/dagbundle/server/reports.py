@@ -32,6 +32,8 @@ _SLICE = 16 * 1024
 """Bytes that are decoded at a time: inflated, 3 MiB at most."""
 _HEAVY = 16 << 20
 """A report that holds so much, as values, is decoded alone: the memory that they take is never taken several times."""
+_HEAVY_RECORD = 4 << 20
+"""Likewise where so much of one record has come: while it is decoded, it is in memory several times."""
 _BATCH_BYTES = 4 << 20
 
 
@@ -221,7 +223,8 @@ class Reports:
     def _feed(self, taker: collecting.Taker, sink: _RunSink, chunk: bytes) -> None:
         """Decode some bytes and stage what is due. In a worker thread."""
         for start in range(0, len(chunk), _SLICE):
-            with self._heavy if taker.held > _HEAVY else contextlib.nullcontext():
+            heavy = taker.held > _HEAVY or taker.arriving > _HEAVY_RECORD
+            with self._heavy if heavy else contextlib.nullcontext():
                 for event in taker.feed(chunk[start : start + _SLICE]):
                     if isinstance(event, events.FileParsed):
                         sink.files["unchanged" if event.unchanged else "parsed"] += 1

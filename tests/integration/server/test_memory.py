@@ -191,6 +191,29 @@ def test_the_largest_records_of_many_reports_at_once_stay_within_the_charts_limi
     assert peak(server.process.pid) < BUDGET
 
 
+def wide(megabytes: int) -> str:
+    """Text with one emoji, which makes Python keep four bytes of each character. Noise: else it counts as a bomb."""
+    noise = random.Random(megabytes)  # noqa: S311 - no secret
+    return "\U0001f600" + noise.randbytes(1 << 19).hex() * megabytes
+
+
+def test_texts_of_which_each_character_takes_four_bytes_stay_within_the_charts_limit(
+    world: World, serve: Serve
+) -> None:
+    server = serve()
+    pods = [world.pod(world.job(world.rollout(BundleKey(f"team-wide-{number}", "wide")))) for number in range(16)]
+
+    def send(pod: Caller) -> Answer | None:
+        files = [{**reports.parsed(name), "sources": {name: wide(14)}} for name in ("a.py", "b.py")]
+        return sent(pod, server, gzip.compress(b"".join(reports.lines(pod.request, files)), 1))
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = [answer for answer in pool.map(send, pods) if answer is not None]
+    assert {answer.reason for answer in answers if answer.status != 200} <= {"TooManyReports"}
+    assert sum(answer.status == 200 for answer in answers) >= 4
+    assert peak(server.process.pid) < BUDGET
+
+
 def test_thousands_of_silent_connections_from_one_address_cost_no_memory_and_others_are_served(
     world: World, serve: Serve
 ) -> None:

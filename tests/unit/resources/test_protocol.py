@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import random
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -53,6 +54,35 @@ def decode(data: bytes, sizes: Iterable[int] = (), limits: protocol.Limits | Non
     decoder.finish()
     assert decoder.closed or isinstance(records[-1], protocol.Fail)
     return records
+
+
+@pytest.mark.parametrize("is_ascii", [True, False])
+@pytest.mark.parametrize("wide", ["", "\xe9", "\u4e2d", "\uac00", "\U0001f600"])
+@pytest.mark.parametrize("cut", range(13))
+def test_a_record_weighs_what_its_texts_take_however_wide_one_character_makes_them(
+    wide: str, is_ascii: bool, cut: int
+) -> None:
+    decoder = protocol.ReportDecoder(run="r", attempt="a")
+    assert [record.type for record in decoder.feed(lines([opening(2)])[0])] == ["open"]
+    text = "x" * 10_000 + wide + "y" * 1_000
+    line = json.dumps(a_file(sources={"a.py": text}), ensure_ascii=is_ascii).encode() + b"\n"
+    before, place = decoder.decoded, line.rindex(b"xx") + 2
+    assert list(decoder.feed(line[: place + cut])) == []
+    list(decoder.feed(line[place + cut : -1]))
+    assert decoder.weight - before >= sys.getsizeof(text) - 200
+    assert len(list(decoder.feed(line[-1:]))) == 1
+    assert decoder.weight == decoder.decoded
+    assert decoder.decoded - before >= sys.getsizeof(text) - 200
+    list(decoder.feed(lines([a_file(2, "b.py")])[0]))
+    assert decoder.decoded - before < 5 * len(line) + 2_000
+
+
+def test_a_record_after_a_wide_one_weighs_no_more_than_alone() -> None:
+    decoder = protocol.ReportDecoder(run="r", attempt="a")
+    wide, plain = lines([a_file(1, output={"bytes": 1, "text": "\U0001f600"}), a_file(2, "b.py")])
+    list(decoder.feed(lines([opening(2)])[0]))
+    list(decoder.feed(wide + plain[:-1]))
+    assert decoder.weight - decoder.decoded < 2 * len(plain) + 48 * 10
 
 
 @hypothesis.given(st.lists(st.integers(0, 300), max_size=20), st.booleans())

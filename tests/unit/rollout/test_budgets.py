@@ -73,3 +73,10 @@ def test_a_stored_closure_whose_values_would_take_much_memory_is_not_decoded() -
     assert budgets.flat("[" * budgets.CLOSURE_BYTES) is None
     assert budgets.flat(json.dumps({"a" * budgets.CLOSURE_BYTES: "absent"})) is None
     assert budgets.flat('{"a.py":"absent","[b]/":"0"}') == {"a.py": "absent", "[b]/": "0"}
+
+
+def test_errors_count_what_their_texts_take_in_memory() -> None:
+    texts = budgets.Texts(runs=2048)
+    wide = Problem("ValueError", "\U0001f600" + "x" * 999)
+    found = texts.keep(StagedFile(FileOutcome("a.py", problems=(wide,) * 10))).outcome.problems
+    assert len(found) == budgets.LEAST_TEXT_BYTES // 4_100 + 1
