@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from dagbundle import errors
 from dagbundle.rollout import content
 from dagbundle.rollout.moves import Candidate
-from dagbundle.targets.airflow import documents, limits, vetting, wire
+from dagbundle.targets.airflow import documents, examining, limits, vetting, wire
 from dagbundle.targets.airflow.child import Child, DocumentError
 from dagbundle.targets.airflow.documents import Documents
 from dagbundle.targets.airflow.examining import Examiner, on_behalf_of
@@ -77,9 +77,14 @@ class Busy(Plain):
         while time.process_time() < began + 1:
             pass
 
+class Growing(Plain):
+    __module__ = "plugin_of_tests"
+    def next_dagrun_info(self, **_):
+        Growing.kept = bytearray(150 << 20)
+
 class Plugin(AirflowPlugin):
     name = "of_tests"
-    timetables = [Plain, Greedy, Endless, Leaving, Crashing, Printing, Waiting, Busy]
+    timetables = [Growing, Plain, Greedy, Endless, Leaving, Crashing, Printing, Waiting, Busy]
 """
 
 PLUGINS = vetting.Allowed(classes=frozenset(f"plugin_of_tests.{name}" for name in ("Plain", "Endless", "Busy")))
@@ -150,7 +155,7 @@ def test_answers_come_in_order_though_one_document_never_ends(examiner: Examiner
 @pytest.mark.parametrize(
     ("name", "told", "ended"),
     [
-        ("Greedy", "it takes more than 805,306,368 bytes of memory", False),
+        ("Greedy", "it takes more than 805,306,368 bytes of memory", True),
         ("Leaving", "it ends the process that computes from it (1)", True),
         ("Crashing", f"it ends the process that computes from it ({-signal.SIGSEGV})", True),
     ],
@@ -336,6 +341,52 @@ def test_a_namespace_with_many_slow_documents_gives_others_their_turn(examiner: 
     assert answered.count("slow") < 12
     busy.join()
     assert (answered.count("slow"), answered.count("quick")) == (12, 50)
+
+
+@pytest.mark.parametrize("name", ["Growing", "Greedy", "Crashing"])
+def test_a_namespace_whose_documents_cost_the_child_again_and_again_costs_one_child_in_a_turn(
+    examiner: Examiner, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, turns = list[None](), list[int]()
+    turn = Examiner._turn
+
+    class Counted(Child):
+        def __init__(self) -> None:
+            started.append(None)
+            super().__init__()
+
+    def counting(self: Examiner, *arguments: Any) -> Any:
+        before = len(started)
+        try:
+            return turn(self, *arguments)
+        finally:
+            turns.append(len(started) - before)
+
+    examiner.examine(plain())
+    monkeypatch.setattr(examining, "Child", Counted)
+    monkeypatch.setattr(Examiner, "_turn", counting)
+    requests = [(number, of_plugin(name) if number % 3 else plain()) for number in range(7)]
+    answers = list(examiner.each(requests, None))
+    assert [number for number, _ in answers] == list(range(7))
+    assert all(isinstance(answer, Mapping) for number, answer in answers if not number % 3)
+    assert max(turns) == 1
+    assert sum(turns) >= 4
+
+
+def test_a_document_after_which_the_child_is_replaced_is_charged_for_the_next_ones_start(examiner: Examiner) -> None:
+    examiner.examine(plain())
+    assert examiner.examine(of_plugin("Growing"))["cpu"] >= limits.START_CPU_SECONDS
+    assert examiner.examine(plain())["cpu"] < limits.START_CPU_SECONDS
+
+
+def test_documents_of_a_rollout_that_fill_the_memory_count_among_those_that_end_the_child(examiner: Examiner) -> None:
+    items = [
+        Candidate(f"d{number}", ".", f"d{number}.py", content.split(of_plugin("Greedy", f"d{number}")))
+        for number in range(6)
+    ]
+    allowed = vetting.Allowed(classes=frozenset({"plugin_of_tests.Greedy"}))
+    with pytest.raises(errors.TargetError, match=r"The last one is DAG d3, file d3\.py: it takes more than"):
+        Documents(examiner, allowed).refused(items)
 
 
 def test_a_document_is_vetted_where_it_can_be_ended_and_not_in_this_process(

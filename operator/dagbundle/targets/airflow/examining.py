@@ -3,7 +3,7 @@
 Vetting bounds what it knows of. What is left, and what plugins bring, ends with the child: by its CPU time, its memory
 or the clock. One child serves all documents until one of them ends it; starting the next takes as long as importing
 Airflow. While the child computes from one document, this process prepares the next. Namespaces have the child in turn,
-each for a few seconds.
+each for a few seconds, or until one of its documents has cost the child: so others wait for one start in each turn.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from __future__ import annotations
 import collections
 import contextlib
 import contextvars
+import dataclasses
 import itertools
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from dagbundle.targets.airflow import limits, wire
 from dagbundle.targets.airflow.child import Child, DocumentError
@@ -36,6 +37,21 @@ def on_behalf_of(namespace: str) -> Iterator[None]:
         yield
     finally:
         _namespace.reset(token)
+
+
+@dataclasses.dataclass(slots=True)
+class _Request(Generic[Key]):
+    """A document to examine, and whether a child has ended over it once."""
+
+    key: Key
+    number: int
+    message: bytes
+    is_tried: bool = False
+
+    @classmethod
+    def made(cls, number: int, key: Key, document: Mapping[str, Any], *, last: Any, vet: bool) -> _Request[Key]:
+        """Encode a document for the child."""
+        return cls(key, number, wire.examination(document, last, vet=vet, number=number))
 
 
 class Examiner:
@@ -67,8 +83,7 @@ class Examiner:
         Raises:
             DocumentError: Airflow cannot read it, or it takes too long or too much.
         """
-        with self._turns.one(_namespace.get()):
-            ((_, answer),) = self._turn(iter([(None, document)]), last, None)
+        ((_, answer),) = self._each(iter([(None, document)]), last, None)
         if isinstance(answer, DocumentError):
             raise answer
         return answer
@@ -85,10 +100,21 @@ class Examiner:
         Returns:
             Key and answer, or why there is none, in the same order.
         """
-        waiting, namespace = iter(requests), _namespace.get()
-        for first in waiting:  # where there is none, nobody waits for a turn
+        return self._each(iter(requests), None, allowed)
+
+    def _each(
+        self, waiting: Iterator[tuple[Key, Mapping[str, Any]]], last: Any, allowed: Allowed | None
+    ) -> Generator[tuple[Key, _Answer]]:
+        namespace, drawn = _namespace.get(), collections.deque[_Request[Key]]()
+        requests = (_Request.made(next(self._numbers), *item, last=last, vet=allowed is not None) for item in waiting)
+        while True:
+            if not drawn:
+                first = next(requests, None)
+                if first is None:  # nobody waits for a turn
+                    return
+                drawn.append(first)
             with self._turns.one(namespace):
-                answers = self._turn(itertools.chain([first], waiting), None, allowed)
+                answers = self._turn(drawn, requests, allowed)
             yield from answers
 
     def close(self) -> None:
@@ -97,43 +123,49 @@ class Examiner:
             self._end()
 
     def _turn(
-        self, requests: Iterator[tuple[Key, Mapping[str, Any]]], last: Any, allowed: Allowed | None
+        self, drawn: collections.deque[_Request[Key]], requests: Iterator[_Request[Key]], allowed: Allowed | None
     ) -> list[tuple[Key, _Answer]]:
         """Examine documents until the turn is over, or there are no more.
 
         Whatever it raises ends the child: what was sent and not answered must not meet the next turn.
         """
         try:
-            return self._answers(requests, last, allowed)
+            return self._answers(drawn, requests, allowed)
         except BaseException:
             self._end()
             raise
 
     def _answers(
-        self, requests: Iterator[tuple[Key, Mapping[str, Any]]], last: Any, allowed: Allowed | None
+        self, drawn: collections.deque[_Request[Key]], requests: Iterator[_Request[Key]], allowed: Allowed | None
     ) -> list[tuple[Key, _Answer]]:
+        """Take the answers to what is drawn and, while the turn lasts, to further requests.
+
+        A turn is over where a document has cost the child: the next one takes as long to start as many documents take.
+        What was drawn and not answered stays for the next turn.
+        """
         answers: list[tuple[Key, _Answer]] = []
-        asked: collections.deque[tuple[Key, int, bytes]] = collections.deque()
-        again, left, ahead = False, limits.TURN_CPU_SECONDS, 1
+        left, ahead = limits.TURN_CPU_SECONDS, 1
+        for left_over in drawn:
+            self._send(left_over.message, allowed)
         while True:
-            while left > 0 and len(asked) < ahead and (request := next(requests, None)) is not None:
-                number = next(self._numbers)
-                message = wire.examination(request[1], last, vet=allowed is not None, number=number)
-                asked.append((request[0], number, message))
-                self._send(message, allowed)
-            if not asked:
+            while left > 0 and len(drawn) < ahead and (request := next(requests, None)) is not None:
+                drawn.append(request)
+                self._send(request.message, allowed)
+            if not drawn:
                 return answers
-            rest, answer = self._answer(asked[0][1])
-            again = isinstance(answer, DocumentError) and answer.ended and not answer.cpu and not again
-            if not again:  # else the machine may have ended the child, and not this document
-                answers.append((asked.popleft()[0], answer))
+            rest, answer = self._answer(drawn[0].number)
+            has_ended = isinstance(answer, DocumentError) and answer.ended and not answer.cpu
+            if has_ended and not drawn[0].is_tried:
+                drawn[0].is_tried = True  # the machine may have ended the child, and not this document
+            else:
+                answers.append((drawn.popleft().key, answer))
                 cpu = answer.cpu if isinstance(answer, DocumentError) else answer["cpu"]
                 left -= cpu
                 ahead = _AHEAD if cpu < limits.SLOW_CPU_SECONDS else 1
             if rest:
                 self._end()
-                for _, _, unanswered in asked:
-                    self._send(unanswered, allowed)
+                self._running()  # it imports Airflow while the next turn begins
+                return answers
 
     def _send(self, message: bytes, allowed: Allowed | None) -> None:
         child = self._running()
@@ -148,11 +180,13 @@ class Examiner:
             answer = self._running().answer(number)
         except DocumentError as error:
             return True, error
-        found: _Answer = answer
+        rest = bool(answer.get("rest"))
+        cpu = float(answer["cpu"]) + (limits.START_CPU_SECONDS if rest else 0.0)
+        found: _Answer = {**answer, "cpu": cpu}
         if "refused" in answer:
             reason, hint = answer.get("reason", "NotReadable"), answer.get("hint", "")
-            found = DocumentError(str(answer["refused"]), cpu=float(answer["cpu"]), reason=reason, hint=hint)
-        return bool(answer.get("rest")), found
+            found = DocumentError(str(answer["refused"]), cpu=cpu, ended=rest, reason=reason, hint=hint)
+        return rest, found
 
     def _running(self) -> Child:
         if self._child is None:

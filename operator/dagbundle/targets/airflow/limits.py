@@ -25,6 +25,8 @@ START_SECONDS = 300.0
 """Until a new child must have imported Airflow, which takes two seconds on an idle machine."""
 MEMORY_BYTES = 768 * 1024 * 1024
 """Address space that a document may add to the child's."""
+START_CPU_SECONDS = 2.0
+"""What a document is charged besides its own time where the child must be replaced after it: importing Airflow."""
 GROWN_BYTES = 128 * 1024 * 1024
 """A child that has grown by that between documents is replaced, so that each of them has the memory above."""
 MAX_ENDED = 3
