@@ -229,7 +229,6 @@ def many(dag_id: str, count: int, named: str = "") -> Any:
 def test_files_by_which_a_bundle_names_too_many_assets_break_and_the_others_are_published(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assets, "FEW_NAMED", 0)
     monkeypatch.setattr(assets, "MOST_NAMED", 10)
     files = {"a.py": [many("a", 4)], "b.py": [many("b", 5)], "c.py": [many("c", 6)]}
     done = deployment.roll_out(files, "v1")
@@ -243,6 +242,18 @@ def test_files_by_which_a_bundle_names_too_many_assets_break_and_the_others_are_
     fewer = deployment.roll_out({**files, "b.py": [many("b", 1)], "c.py": [many("c", 6, "a")]}, "v3")
     assert fewer.judgement.reason == "Published"
     assert deployment.live() == {"a": "v3", "b": "v3", "c": "v3"}
+
+
+def test_a_bundle_that_grows_by_few_assets_at_a_time_breaks_at_the_bound_too(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assets, "MOST_NAMED", 5)
+    files = {}
+    for number, name in enumerate("abc"):
+        files[f"{name}.py"] = [many(name, 2)]
+        deployment.roll_out(files, f"v{number}")
+    assert deployment.live() == {"a": "v2", "b": "v2"}
+    assert told(deployment) == [("c.py", "TooManyAssets")]
 
 
 def test_a_bundle_that_names_more_assets_than_one_statement_takes_is_written_in_parts(

@@ -22,8 +22,6 @@ _KINDS = frozenset({"asset", "asset_alias", "asset_ref"})
 MOST_NAMED = 20_000
 """Assets, aliases and references that a bundle's DAGs may name. Airflow writes them one by one, in the transaction
 that publishes."""
-FEW_NAMED = 1_000
-"""A publication that names no more than these is not counted together with what its bundle names already."""
 
 
 class Mention(NamedTuple):
@@ -87,23 +85,25 @@ def mentioned(content: DagContent) -> frozenset[Mention]:
     )
 
 
-def too_many(candidates: Iterable[Candidate], standing: Callable[[], Collection[Mention]]) -> list[FileProblem]:
+def too_many(candidates: Iterable[Candidate], standing: Callable[[int], Collection[Mention]]) -> list[FileProblem]:
     """Return what is wrong with files by which a bundle would name more than `MOST_NAMED` assets.
 
     Files that name few come first: one that names many breaks before it keeps others out.
 
     Args:
         candidates: DAGs that a publication would write.
-        standing: Returns what the bundle's other DAGs name. A publication that names few does not ask.
+        standing: Returns what the bundle's other DAGs name; where that is no more than a number, it may return nothing,
+            and need not read it. A publication that names nothing does not ask.
     """
     files: dict[tuple[str, str], dict[str, frozenset[Mention]]] = {}
     for item in candidates:
         files.setdefault((item.subdir, item.path), {})[item.dag_id] = mentioned(item.content)
     of_file = {place: frozenset[Mention]().union(*dags.values()) for place, dags in files.items()}
-    if len(frozenset[Mention]().union(*of_file.values())) <= FEW_NAMED:
+    count = len(frozenset[Mention]().union(*of_file.values()))
+    if not count:
         return []
     problems: list[FileProblem] = []
-    total = set(standing())
+    total = set(standing(MOST_NAMED - count))
     for subdir, path in sorted(files, key=lambda place: (len(of_file[place]), place)):
         more = of_file[subdir, path] - total
         if not more or len(total) + len(more) <= MOST_NAMED:

@@ -73,8 +73,8 @@ class Target(Protocol):
         """Return likewise what is wrong by what the target has in its database, of DAGs that were not refused."""
         ...
 
-    def named(self, connection: Connection, dag_ids: Collection[str], /) -> Collection[rollout_assets.Mention]:
-        """Return the assets that DAGs name which it has."""
+    def named(self, connection: Connection, dags: Collection[str], few: int, /) -> Collection[rollout_assets.Mention]:
+        """Return the assets that DAGs name which it has; nothing may be returned where they are `few` or less."""
         ...
 
     def owners(self, connection: Connection, dag_ids: Collection[str], /) -> Mapping[str, str]:

@@ -99,7 +99,7 @@ class TargetedStore(DagReader):
         others = {item.dag_id for item in judgement.changes if item.change in {Change.UNCHANGED, Change.KEPT}}
         problems += rollout_assets.too_many(
             [item for item in candidates if item.dag_id not in found],
-            lambda: self.db.read(lambda c: target.named(c, others)),
+            lambda few: self.db.read(lambda c: target.named(c, others, few)),
         )
         named = {key for item in candidates for key in rollout_assets.named(item.content)}
         if not named or not target.owns_assets:

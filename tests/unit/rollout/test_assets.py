@@ -106,7 +106,6 @@ def test_assets_aliases_and_references_are_mentioned() -> None:
 
 
 def test_the_file_that_names_most_assets_breaks_where_a_bundle_names_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assets, "FEW_NAMED", 0)
     monkeypatch.setattr(assets, "MOST_NAMED", 10)
     items = [
         candidate("large.py", "large", *some("l", 7)),
@@ -114,20 +113,25 @@ def test_the_file_that_names_most_assets_breaks_where_a_bundle_names_too_many(mo
         candidate("small.py", "small", *some("s", 2)),
         candidate("same.py", "same", *some("s", 2)),
     ]
-    assert assets.too_many(items, lambda: mentions("t0")) == []
-    (found,) = assets.too_many(items, lambda: mentions("t0", "t1"))
+    assert assets.too_many(items, lambda _: mentions("t0")) == []
+    (found,) = assets.too_many(items, lambda _: mentions("t0", "t1"))
     assert (found.path, found.problem.kind) == ("large.py", "TooManyAssets")
     assert "DAG 'large' names 7 assets" in found.problem.message
     assert "all DAGs of file 'large.py' name 7: the DAGs of a bundle name at most 10" in found.problem.message
 
 
 def test_assets_that_a_bundle_names_already_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assets, "FEW_NAMED", 0)
     monkeypatch.setattr(assets, "MOST_NAMED", 3)
     known = mentions("a", "b", "c", "d")
-    assert assets.too_many([candidate("a.py", "a", "a", "b")], lambda: known) == []
-    assert len(assets.too_many([candidate("a.py", "a", "a", "e")], lambda: known)) == 1
+    assert assets.too_many([candidate("a.py", "a", "a", "b")], lambda _: known) == []
+    assert len(assets.too_many([candidate("a.py", "a", "a", "e")], lambda _: known)) == 1
 
 
-def test_a_publication_that_names_few_assets_does_not_ask_what_its_bundle_names() -> None:
-    assert assets.too_many([candidate("a.py", "a", "x")], lambda: pytest.fail("it asked")) == []
+def test_a_publication_that_names_no_asset_does_not_ask_what_its_bundle_names() -> None:
+    assert assets.too_many([candidate("a.py", "a")], lambda _: pytest.fail("it asked")) == []
+
+
+def test_a_publication_asks_for_names_only_where_its_bundle_names_too_many_with_it() -> None:
+    asked: list[int] = []
+    assert assets.too_many([candidate("a.py", "a", "x", "y")], lambda few: asked.append(few) or ()) == []  # type: ignore[func-returns-value]
+    assert asked == [assets.MOST_NAMED - 2]

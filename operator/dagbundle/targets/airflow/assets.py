@@ -55,6 +55,12 @@ class Assets:
             for item in documents
         }
 
+    def count(self, connection: Connection, dag_ids: Sequence[str]) -> int:
+        """Return how many assets these DAGs name, as far as they are in the database."""
+        tables = [model.__table__ for model in self._references]
+        found = sa.union(*(sa.select(table.c.asset_id).where(table.c.dag_id.in_(dag_ids)) for table in tables))
+        return connection.execute(sa.select(sa.func.count()).select_from(found.subquery())).scalar_one()
+
     def named(self, connection: Connection, dag_ids: Sequence[str]) -> set[Mention]:
         """Return the assets that these DAGs name, as far as they are in the database."""
         asset = self._model.__table__

@@ -95,10 +95,12 @@ class AirflowTarget:
         given = [item for item in candidates if item.content.header["dag"].get("access_control")]
         return permissions.refused(self._airflow, connection, given) if given else {}
 
-    def named(self, connection: Connection, dag_ids: Collection[str], /) -> Collection[Mention]:
-        """Return the assets that DAGs name which Airflow has."""
+    def named(self, connection: Connection, dags: Collection[str], few: int, /) -> Collection[Mention]:
+        """Return the assets that DAGs name which Airflow has; nothing where a count finds `few` or less."""
         found: set[Mention] = set()
-        for some in _chunks(dag_ids):
+        if sum(self._airflow.assets.count(connection, some) for some in _chunks(dags)) <= few:
+            return found
+        for some in _chunks(dags):
             found |= self._airflow.assets.named(connection, some)
         return found
 
