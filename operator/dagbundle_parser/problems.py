@@ -22,6 +22,7 @@ OWN_FRAMES = ("/dagbundle_parser/", "importlib", "/airflow/dag_processing/", "/a
 _LINE = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _KIND = re.compile(r"^(?P<kind>[A-Za-z_][\w.]*)(?::|$)", re.MULTILINE)
 _FRAMES = 20
+_DEEPEST_CAUSE = _DEEPEST_MODULE = 10
 _MEMBERS, _DEEPEST_MEMBER = 20, 8
 
 
@@ -58,10 +59,7 @@ def _problem_of(error: BaseException, file: SourceFile, doing: str, dag_id: str)
         return FileProblem("SystemExit", _with_trace(text, error, file), line)
     kind = type(error).__name__
     text = _text_of(error)
-    if isinstance(error, PermissionError):
-        text += _foreign(error.filename)
-    elif isinstance(error, ModuleNotFoundError):
-        text += _out_of_reach()
+    text += _closed_below(error)
     if isinstance(error, (SyntaxError, UnicodeDecodeError)) or (isinstance(error, ValueError) and "null byte" in text):
         return FileProblem(kind, f"{file.path} is not valid Python: {text}", line)
     text += _members(error)
@@ -114,14 +112,36 @@ def _foreign(place: object) -> str:
     )
 
 
-def _out_of_reach() -> str:
-    """What to add where a module is not found, and a folder of `sys.path` cannot be read."""
-    return next((words for words in map(_out_of_reach_in, sys.path) if words), "")
+def _closed_below(error: BaseException) -> str:
+    """What to add where a file or a folder that this process cannot read is why something failed."""
+    current: BaseException | None = error
+    for _ in range(_DEEPEST_CAUSE):
+        if isinstance(current, PermissionError):
+            return _foreign(current.filename)
+        if isinstance(current, ImportError) and (words := _out_of_reach(current)):
+            return words
+        if current is None:
+            break
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    return ""
+
+
+def _out_of_reach(error: ImportError) -> str:
+    """What to add where a module is not found, and its folder, or one of `sys.path`, cannot be read.
+
+    Python takes a package that it cannot look into for an empty one, and says nothing of the reason.
+    """
+    name = error.name if isinstance(error.name, str) else ""
+    steps = name.split(".")[:_DEEPEST_MODULE]
+    inner = ["/".join(steps[: count + 1]) for count in range(len(steps) if name else 0)]
+    places = list(sys.path) if isinstance(error, ModuleNotFoundError) else []
+    places += [f"{folder}/{path}" for folder in sys.path for path in inner]
+    return next((words for words in map(_out_of_reach_in, places) if words), "")
 
 
 def _out_of_reach_in(folder: str) -> str:
     try:
-        os.close(os.open(folder, os.O_RDONLY))
+        os.close(os.open(folder, os.O_RDONLY | os.O_NONBLOCK))
     except PermissionError:
         return _foreign(folder)
     except (OSError, TypeError, ValueError):  # it is not there, or a file made it no path

@@ -210,6 +210,38 @@ def test_with_a_user_of_the_request_the_error_says_what_is_closed(machine: Path)
     assert "is closed to user 60051: it belongs to root, its mode is 0600. Open it (chmod o+rX" in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("source", "closed", "named"),
+    [
+        ("import helper\n", "helper.py", "helper.py is closed to user"),
+        ("from package import inner\n", "package", "package is closed to user"),
+        ("import package.inner\n", "package", "package is closed to user"),
+        ("import package.inner\n", "package/inner.py", "package/inner.py is closed to user"),
+        (
+            "try:\n    import helper\nexcept OSError as e:\n    raise ImportError('no') from e\n",
+            "helper.py",
+            "helper.py is",
+        ),
+        ("open(__file__.replace('a.py', 'data.csv'))\n", "data.csv", "data.csv is closed to user"),
+    ],
+)
+def test_where_only_what_files_import_is_closed_the_error_names_it_with_its_mode_and_what_opens_it(
+    machine: Path, source: str, closed: str, named: str
+) -> None:
+    files: dict[str, str | bytes] = {
+        "a.py": f"DAGS = {{}}\n{source}",
+        "helper.py": "",
+        "package/inner.py": "",
+        "data.csv": "",
+    }
+    bundle = write_bundle(machine / "bundle", files)
+    mode = 0o700 if (bundle / closed).is_dir() else 0o600
+    (bundle / closed).chmod(mode)
+    message = parse(machine, bundle).error("a.py")["message"]
+    assert named in message
+    assert f"it belongs to root, its mode is {mode:04o}. Open it (chmod o+rX {closed})" in message
+
+
 def test_what_is_closed_among_the_temporary_files_looks_as_before(machine: Path) -> None:
     folder = machine / "other"
     folder.mkdir()
