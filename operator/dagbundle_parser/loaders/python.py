@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from dagbundle_parser.ahead import Helpers, folders_beside, import_installed, imports_of
+from dagbundle_parser.ahead import Helpers, Import, folders_beside, import_installed, imports_of
 from dagbundle_parser.errors import FileProblem
 from dagbundle_parser.loaders.airflow import AirflowAdapter
 from dagbundle_parser.loaders.base import AbstractDagLoader, Candidate, LoadedWarning, LoadResult, SourceFile
@@ -52,17 +52,21 @@ class PythonDagLoader(AbstractDagLoader):
     def warm_up(self, files: Sequence[SourceFile]) -> None:
         """Import Airflow and what the files import from installed distributions; see which files are plain."""
         adapter = AirflowAdapter.get()
-        running: dict[str, list[ast.AST]] = {}
-        for file in files:
+        may_need_plugins, known = False, set[Import]()
+        helpers = Helpers(folders_beside(files[0].root) if files else ())
+        for file in files:  # one tree at a time: a thousand take 20 MB, which children would share and copy
             tree = _tree_of(file)
-            if tree is not None:
-                self._uncalled[file.path] = uncalled_dags(tree)
-                running[file.path] = strip(tree)
-        may_need_plugins = any(map(_may_need_plugins, running.values()))  # the gate changes what it looks at
-        if files:
-            imports = {item for nodes in running.values() for item in imports_of(nodes)}
-            import_installed(sorted(Helpers(folders_beside(files[0].root)).follow(imports)), files[0].root)
-        self._plain.update(path for path, nodes in running.items() if is_plain(nodes, sys.modules))
+            if tree is None:
+                continue
+            if uncalled := uncalled_dags(tree):
+                self._uncalled[file.path] = uncalled
+            running = strip(tree)
+            may_need_plugins = may_need_plugins or _may_need_plugins(running)  # the gate changes what it looks at
+            if fresh := helpers.follow(imports_of(running) - known) - known:
+                import_installed(sorted(fresh), file.root)
+                known |= fresh
+            if is_plain(running, sys.modules):
+                self._plain.add(file.path)
         adapter.warm_up(files[0].bundle if files else "warm-up", plugins=may_need_plugins)
 
     def load(self, file: SourceFile) -> LoadResult:
