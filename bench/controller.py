@@ -28,6 +28,7 @@ from bench import databases, harness
 from dagbundle.resources import base
 from dagbundle.resources import bundle as bundle_models
 from dagbundle.rollout import plan
+from dagbundle.rollout.document import RolloutDocument
 from dagbundle.rollout.model import BundleKey
 from dagbundle.runtime.kubernetes.client import Cluster
 from dagbundle.store.dagstore import DagStore
@@ -172,7 +173,7 @@ def _publish(store: DagStore, made: Any) -> None:
     key = BundleKey(NAMESPACE, resource.metadata.name)
     store.register_bundle(key, str(key))
     template = plan.template_hash(resource, IMAGE)
-    rollout = store.start_rollout(key, version=IMAGE, template_hash=template, subdirs=["."], spec={"policy": {}})
+    rollout = store.start_rollout(key, version=IMAGE, template_hash=template, subdirs=["."], document=RolloutDocument())
     job = store.record_job(
         rollout.id, ".", namespace=NAMESPACE, service_account="default", name="bundle-0-job", request={}
     )

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 from dagbundle.engine import engine
-from dagbundle.rollout import content, policy
+from dagbundle.rollout import content
+from dagbundle.rollout.document import RolloutDocument
 from dagbundle.rollout.model import BundleKey, FileOutcome, ParsedDag, StagedFile
 from dagbundle.store.dagstore import DagStore
 from dagbundle.targets.airflow.target import AirflowTarget
@@ -65,7 +66,7 @@ def _stage_change(store: DagStore, number: int) -> str:
     taken = content.split(document)
     version = f"sha256:{taken.sha256}"
     rollout = store.start_rollout(
-        BUNDLE, version=version, template_hash=version, subdirs=["."], spec={"policy": _policy()}
+        BUNDLE, version=version, template_hash=version, subdirs=["."], document=RolloutDocument()
     )
     run = store.open_run(rollout.id, ".", attempt="probe", airflow=None, python="3.11")
     files = [
@@ -77,14 +78,6 @@ def _stage_change(store: DagStore, number: int) -> str:
     store.stage(run, "probe", files)
     store.close_run(run, "probe", list(remembered))
     return rollout.id
-
-
-def _policy() -> dict[str, object]:
-    rules = policy.Policy()
-    return {
-        "scope": rules.scope, "on_import_error": rules.on_import_error, "max_import_errors": None,
-        "max_removed_dags": None, "prefixes": {}, "granted_prefixes": [],
-    }  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -114,7 +114,21 @@ def _found(connection: Any, bundle: int, namespace: str, task: Work) -> Place:
             f"DAG {task.dag_id} is not known in version {task.version} of bundle {task.bundle}: that was never "
             "published, or is too long ago (DAGBUNDLE_KEEP_REVISIONS). Clear the run with the latest version"
         )
-    document, subdir = (json.loads(row[0]) if isinstance(row[0], str) else row[0]), row[1]
+    return place_in(json.loads(row[0]) if isinstance(row[0], str) else row[0], row[1], namespace, task)
+
+
+def place_in(document: Mapping[str, Any], subdir: str, namespace: str, task: Work) -> Place:
+    """Return where a task runs, by the document of the rollout that published its version.
+
+    Args:
+        document: What the operator wrote when the rollout started (`dagbundle.rollout.document`).
+        subdir: The DAG's.
+        namespace: The bundle's.
+        task: What is to run; it has a version.
+
+    Raises:
+        WorkerError: The document does not say where, or on which image.
+    """
     spec = document.get("spec")
     if spec is None:
         raise WorkerError(

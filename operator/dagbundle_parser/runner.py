@@ -38,7 +38,7 @@ from dagbundle_parser.store_client import DagStoreClient
 from dagbundle_parser.values import VALUES, Line, LookupFailed
 from dagbundle_parser.warmup import installed_directories, no_garbage_collection, quiet_descriptors
 
-_SHARED_BATCH = 64
+_SHARED_BATCH = 50
 """More files save time, because the first of a child is slow, and take memory, because what files make stays."""
 
 

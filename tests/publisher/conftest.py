@@ -174,7 +174,7 @@ class Deployment:
             what="test",
         )  # fmt: skip
         carrying = engine.Engine(self.store)
-        rollout = carrying.start(resource, version=version, rules=policy.Policy(), details={})
+        rollout = carrying.start(resource, version=version, rules=policy.Policy())
         run = self.store.open_run(rollout.id, ".", attempt="1", airflow=installed().version, python="3.11")
         self.store.stage(run, "1", [staged(path, found) for path, found in files.items()])
         self.store.close_run(run, "1", list(files))

@@ -9,6 +9,7 @@ from dagbundle.controller.queue import Queue
 from dagbundle.controller.seen import Key
 from dagbundle.controller.settings import Settings
 from dagbundle.resources.grants import Grants
+from dagbundle.rollout.document import RolloutDocument
 from dagbundle.runtime.kubernetes import jobs
 from publisher.conftest import SALES, Deployment, dag
 from publisher.test_upkeep import ask, newest_job
@@ -38,7 +39,7 @@ def test_a_request_stays_until_a_rollout_starts(deployment: Deployment) -> None:
     ask(deployment, "a.py")
     deployment.store.attend("controller-1")
     assert deployment.store.head(SALES).requested
-    deployment.store.start_rollout(SALES, version="v2", template_hash="v2", subdirs=["."], spec={})
+    deployment.store.start_rollout(SALES, version="v2", template_hash="v2", subdirs=["."], document=RolloutDocument())
     assert not deployment.store.head(SALES).requested
 
 

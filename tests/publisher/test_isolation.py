@@ -16,6 +16,7 @@ from dagbundle.controller.upkeep import Upkeep
 from dagbundle.controller.watchdog import Watchdog
 from dagbundle.engine import engine
 from dagbundle.engine.applied import Applied
+from dagbundle.rollout.document import RolloutDocument
 from dagbundle.rollout.model import BundleKey, Verdict
 from dagbundle.targets.airflow.target import AirflowTarget
 from publisher.conftest import OPS, SALES, Deployment, dag, installed, staged
@@ -30,7 +31,9 @@ def publish(deployment: Deployment, bundle: BundleKey, version: str, *dag_ids: s
     """Roll a version out as the controller does."""
     store = deployment.store
     store.register_bundle(bundle, str(bundle))
-    started = store.start_rollout(bundle, version=version, template_hash=version, subdirs=["."], spec={"policy": {}})
+    started = store.start_rollout(
+        bundle, version=version, template_hash=version, subdirs=["."], document=RolloutDocument()
+    )
     run = store.open_run(started.id, ".", attempt="a", airflow=installed().version, python="3.11")
     store.stage(run, "a", [staged(f"{name}.py", [dag(name)]) for name in dag_ids])
     store.close_run(run, "a", [f"{name}.py" for name in dag_ids])

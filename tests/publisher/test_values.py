@@ -173,7 +173,7 @@ def started(
     """A rollout as a controller starts it, with its Job."""
     made = resource(key, **parser)
     rules = policy.resolve(made, settings(**(granted or {})).grants)
-    rollout = engine.Engine(store).start(made, version="registry.test/sales:1", rules=rules, details={})
+    rollout = engine.Engine(store).start(made, version="registry.test/sales:1", rules=rules)
     run = plan.RunPlan(subdir=".", exclude=(), run_as_user=None, service_account_name="parser")
     request = collecting.request_for(
         run, collecting.RunSettings(rollout.id, str(key), made.spec.parser), attempt="", root="/dags", known={}

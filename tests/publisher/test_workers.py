@@ -75,15 +75,13 @@ def publish(
     version: str = V1,
     files: Mapping[str, Sequence[Any] | Problem] | None = None,
     wanted: bundle.DagBundle | None = None,
-    details: Mapping[str, Any] | None = None,
+    started: Mapping[str, Any] | None = None,
 ) -> None:
     """Publish a version as a controller does."""
     store, files = deployment.store, files or {"ingest/a.py": [dag("a")], "reporting/b.py": [dag("b")]}
-    carried = {"requestedAt": "", "image": f"{IMAGE}:1.4"} if details is None else details
+    by = {"requested_at": "", "image": f"{IMAGE}:1.4"} if started is None else started
     engine_ = engine.Engine(store)
-    rollout = engine_.start(
-        wanted or resource(), version=f"{IMAGE}:1.4 {version}", rules=policy.Policy(), details=carried
-    )
+    rollout = engine_.start(wanted or resource(), version=f"{IMAGE}:1.4 {version}", rules=policy.Policy(), **by)
     for subdir in ("ingest", "reporting"):
         mine = [staged(path, found) for path, found in files.items() if path.startswith(subdir)]
         run = store.open_run(rollout.id, subdir, attempt="1", airflow=installed().version, python="3.11")
@@ -348,7 +346,7 @@ def test_another_spec_of_the_same_version_counts_from_its_revision_on(scheduler:
 
 def test_the_image_of_a_workload_is_the_one_that_the_controller_wrote_down(scheduler: Deployment) -> None:
     followed = resource({"workloadRef": {"name": "sales", "path": "/srv/dags"}})
-    publish(scheduler, wanted=followed, details={"requestedAt": "", "image": "registry.test/app:7"})
+    publish(scheduler, wanted=followed, started={"requested_at": "", "image": "registry.test/app:7"})
     pod = hooked(start(scheduler))
     assert pod["spec"]["containers"][0]["image"] == f"registry.test/app@{V1}"
     assert '"/srv/dags"' in variables(pod)["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"]
@@ -357,14 +355,14 @@ def test_the_image_of_a_workload_is_the_one_that_the_controller_wrote_down(sched
 def test_what_a_controller_published_before_it_wrote_images_down_has_its_references_repository(
     scheduler: Deployment,
 ) -> None:
-    publish(scheduler, details={"requestedAt": ""})
+    publish(scheduler, started={"requested_at": ""})
     assert hooked(start(scheduler))["spec"]["containers"][0]["image"] == f"{IMAGE}@{V1}"
 
 
 def test_what_was_published_from_a_folder_runs_on_the_deployments_image(
     scheduler: Deployment, caplog: pytest.LogCaptureFixture
 ) -> None:
-    publish(scheduler, details={})
+    publish(scheduler, started={})
     override = k8s.V1Pod(spec=k8s.V1PodSpec(containers=[k8s.V1Container(name="base", image="evil:1")]))
     pod = hooked(start(scheduler), override)
     assert pod["spec"]["containers"][0]["image"] == "registry.test/airflow:3"
@@ -536,7 +534,7 @@ def test_what_was_submitted_without_a_dagbundle_is_not_started(scheduler: Deploy
 
 
 def test_a_workloads_image_that_was_not_written_down_is_not_guessed(scheduler: Deployment) -> None:
-    publish(scheduler, wanted=resource({"workloadRef": {"name": "sales"}}), details={"requestedAt": ""})
+    publish(scheduler, wanted=resource({"workloadRef": {"name": "sales"}}), started={"requested_at": ""})
     with pytest.raises(WorkerError, match="whose name was not kept"):
         hooked(start(scheduler))
 

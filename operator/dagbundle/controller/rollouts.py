@@ -78,7 +78,7 @@ class Rollouts:
         planned = plan.plan(resource, version=source.image, live=Live(key, holds=head.holds))
         again = rollout is not None and (
             head.requested
-            or (bool(requested_at) and rollout.spec.get("requestedAt", "") != requested_at)
+            or (bool(requested_at) and rollout.document.requested_at != requested_at)
             # it was rolled back, and nothing holds it any more
             or (rollout.state == "Published" and head.template_hash != rollout.template_hash)
         )
@@ -110,7 +110,7 @@ class Rollouts:
             finished_at=rollout.finished_at,
             runs=tuple(_run(subdir, rows.get(subdir), found.get(subdir), states) for subdir in rollout.subdirs),
         )
-        image = jobs_image(source.image, str(rollout.spec.get("pinned", "")))
+        image = jobs_image(source.image, rollout.document.pinned)
         return View(key, wanted, image, planned, head, seen, states)
 
     def _job(self, row: JobRow, *, ask: bool) -> steps.JobSeen | None:
@@ -143,9 +143,9 @@ class Rollouts:
         pinned: str = "",
     ) -> None:
         """Start a rollout, and remove the Jobs of the one that it supersedes."""
-        # what tasks of this version run on: of a workload nothing else tells it later
-        details = {"requestedAt": requested_at, "image": view.image, **({"pinned": pinned} if pinned else {})}
-        self._engine.start(resource, version=view.image, rules=rules, details=details)
+        self._engine.start(
+            resource, version=view.image, rules=rules, image=view.image, pinned=pinned, requested_at=requested_at
+        )
         self.remove_jobs(view)
 
     def create_jobs(

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from dagbundle import errors
 from dagbundle.engine import collecting, deferring, events, publishing
 from dagbundle.engine.applied import Applied
 from dagbundle.resources import bundle as bundle_models
 from dagbundle.rollout import judge, plan, policy
+from dagbundle.rollout.document import RolloutDocument
 from dagbundle.rollout.model import (
     BundleKey,
     Change,
@@ -84,8 +84,8 @@ class Engine:
         planned = plan.plan(resource, version=version, live=live)
         if not planned.runs:
             return _nothing(key, version, live, planned)
-        spec = _spec_document(resource, rules)
-        sink = deferring.DeferredSink(self._store, key, lambda: self._begin(resource, planned, version, spec).id)
+        document = RolloutDocument.of(resource, rules)
+        sink = deferring.DeferredSink(self._store, key, lambda: self._begin(resource, planned, version, document).id)
         if force or planned.template_hash != live.template_hash:
             sink.start()
             self._store.prepare()
@@ -98,7 +98,7 @@ class Engine:
         )
         same = runtime.resolve_version() == version
         changeset = Changeset(key, version, planned.template_hash, live.revision, sink.unchanged())
-        if same and changeset.runs and (done := self._nothing_new(changeset, live, rules, spec)):
+        if same and changeset.runs and (done := self._nothing_new(changeset, live, rules, document)):
             return done
         rollout_id = sink.start()
         changeset = dataclasses.replace(changeset, runs=self._store.outcomes(rollout_id))
@@ -114,7 +114,9 @@ class Engine:
         *,
         version: str,
         rules: policy.Policy,
-        details: Mapping[str, Any],
+        image: str | None = None,
+        pinned: str = "",
+        requested_at: str | None = None,
     ) -> RolloutRow:
         """Start a rollout whose runs others carry out; every older one of the bundle is superseded.
 
@@ -122,24 +124,29 @@ class Engine:
             resource: The validated bundle.
             version: What is known of its version before it is parsed.
             rules: Its policy, narrowed by the grant.
-            details: What whoever carries it out wants to find again in the rollout.
+            image: The image that is parsed, as the source names it; workers run tasks on it. None: a folder is.
+            pinned: The digest that is parsed, where it is known already.
+            requested_at: The annotation that asks for it, empty without one; None where no controller starts it.
         """
         key = key_of(resource, self._cluster)
         planned = plan.plan(resource, version=version, live=self._publisher.live(key))
-        return self._begin(resource, planned, version, {**_spec_document(resource, rules), **details})
+        document = dataclasses.replace(
+            RolloutDocument.of(resource, rules), image=image, pinned=pinned, requested_at=requested_at
+        )
+        return self._begin(resource, planned, version, document)
 
     def _begin(
-        self, resource: bundle_models.DagBundle, planned: plan.Plan, version: str, spec: Mapping[str, Any]
+        self, resource: bundle_models.DagBundle, planned: plan.Plan, version: str, document: RolloutDocument
     ) -> RolloutRow:
         key = key_of(resource, self._cluster)
         self._store.register_bundle(key, airflow_name_of(resource, self._cluster))
         subdirs = [run.subdir for run in planned.runs]
         return self._store.start_rollout(
-            key, version=version, template_hash=planned.template_hash, subdirs=subdirs, spec=dict(spec)
+            key, version=version, template_hash=planned.template_hash, subdirs=subdirs, document=document
         )
 
     def _nothing_new(
-        self, changeset: Changeset, live: Live, rules: policy.Policy, spec: Mapping[str, Any]
+        self, changeset: Changeset, live: Live, rules: policy.Policy, document: RolloutDocument
     ) -> Applied | None:
         """Return what an apply did that found all as it was published; None when a rollout has something to do."""
         changeset, judgement = self._publisher.judged(changeset, live, rules)
@@ -147,7 +154,7 @@ class Engine:
             change.change not in {Change.UNCHANGED, Change.KEPT} for change in judgement.changes
         ):
             return None
-        if not self._store.is_settled(changeset.bundle, live.revision, spec, judgement):
+        if not self._store.is_settled(changeset.bundle, live.revision, document, judgement):
             return None
         return Applied(changeset.bundle, changeset.version, judgement, changeset.runs, live.revision, live.revision)
 
@@ -315,10 +322,3 @@ def _nothing(key: BundleKey, version: str, live: Live, planned: plan.Plan) -> Ap
         base_revision=live.revision,
         revision=live.revision,
     )
-
-
-def _spec_document(resource: bundle_models.DagBundle, rules: policy.Policy) -> dict[str, Any]:
-    return {
-        "spec": resource.spec.model_dump(mode="json", by_alias=True),
-        **rules.documents(),
-    }

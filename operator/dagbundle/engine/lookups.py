@@ -5,15 +5,13 @@ What a file may read is decided by today's grants: taking one away counts as a c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from dagbundle import errors
 from dagbundle.resources import grants as grant_models
 from dagbundle.rollout import policy
+from dagbundle.rollout.document import RolloutDocument
 from dagbundle.rollout.model import BundleKey, LookupKind, LookupValue
 from dagbundle.store.dagstore import DagStore
-from dagbundle.store.lookups import digest
+from dagbundle.store.lookups import Lookup, digest
 
 
 def changed(store: DagStore, grants: grant_models.Grants, *, cluster: str) -> tuple[frozenset[BundleKey], int]:
@@ -37,7 +35,7 @@ def changed(store: DagStore, grants: grant_models.Grants, *, cluster: str) -> tu
         if item.bundle in found:
             continue
         value = None
-        if policy.allows(_granted(grants, item.bundle, item.spec, item.kind), item.key):
+        if policy.allows(_granted(grants, item), item.key):
             if (item.kind, item.key) not in values:
                 values[item.kind, item.key] = _looked_up(store, item.kind, item.key)
             value = values[item.kind, item.key]
@@ -55,16 +53,14 @@ def _looked_up(store: DagStore, kind: LookupKind, key: str) -> LookupValue | err
         return error
 
 
-def _granted(
-    grants: grant_models.Grants, bundle: BundleKey, spec: Mapping[str, Any], kind: LookupKind
-) -> tuple[str, ...]:
+def _granted(grants: grant_models.Grants, item: Lookup) -> tuple[str, ...]:
     """Return what a bundle may read today; nothing where it asks for more than it is granted."""
-    tenant = grants.tenant(bundle.namespace)
+    tenant = grants.tenant(item.bundle.namespace)
     if tenant is None:
         return ()
-    name = f"{kind}s"
-    wanted = spec.get("spec", {}).get("parser", {}).get(name)
+    name = f"{item.kind}s"
     try:
-        return policy.narrowed(str(bundle), name, wanted, getattr(tenant, name))
+        wanted = RolloutDocument.from_json(item.document_json).wanted(item.kind)
+        return policy.narrowed(str(item.bundle), name, wanted, getattr(tenant, name))
     except errors.ResourceError:
         return ()

@@ -87,7 +87,7 @@ class Publisher:
             base_revision=rollout.base_revision,
             runs=self._store.outcomes(rollout.id),
         )
-        return self.publish(rollout_id, changeset, policy.Policy(**rollout.spec["policy"]))
+        return self.publish(rollout_id, changeset, rollout.document.policy)
 
     def publish(self, rollout_id: str, changeset: Changeset, rules: policy.Policy) -> Applied:
         """Judge and publish, again and again while others publish first.

@@ -196,6 +196,11 @@ MIN_RETRY_SECONDS = 10
 """What a shorter `retryInterval` counts as: each attempt makes Jobs."""
 OPERATIONAL = frozenset({"suspend", "timeout", "retry_interval", "deletion_policy"})
 """Fields of the spec that do not decide a rollout's result, so changing them starts none."""
+LATER: dict[tuple[str, ...], object] = {("parser", "connections"): None, ("parser", "variables"): None}
+"""Fields that 0.1.0 did not have, as paths in JSON (`*` is each item of a list), each with its default there.
+
+A field with its default does not count in a template hash, so an upgrade that brings the field starts no rollout.
+"""
 
 
 class RolloutPolicy(base.Model):

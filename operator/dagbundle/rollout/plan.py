@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dagbundle.resources import bundle as bundle_models
 from dagbundle.rollout import content, wording
@@ -71,10 +72,22 @@ def plan(resource: bundle_models.DagBundle, *, version: str, live: Live) -> Plan
 def template_hash(resource: bundle_models.DagBundle, version: str) -> str:
     """Hash what decides a rollout's result: the spec without its operational fields, and the version. Hex SHA-256."""
     spec = resource.spec.model_dump(mode="json", by_alias=True, exclude=set(bundle_models.OPERATIONAL))
-    for name in ("connections", "variables"):
-        if spec["parser"][name] is None:  # so that what was published, or is held, before there was such a field stays
-            del spec["parser"][name]
+    for path, default in bundle_models.LATER.items():
+        _drop(spec, path, default)
     return content.sha256_of({"spec": spec, "version": version})
+
+
+def _drop(found: Any, path: Sequence[str], default: object) -> None:
+    """Take a field out of a document in JSON, wherever it has its default."""
+    name, *rest = path
+    if name == "*":
+        for item in found:
+            _drop(item, rest, default)
+    elif rest:
+        if found.get(name) is not None:
+            _drop(found[name], rest, default)
+    elif name in found and found[name] == default:
+        del found[name]
 
 
 def contains(subdir: str, path: str) -> bool:

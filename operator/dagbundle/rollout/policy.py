@@ -5,11 +5,9 @@ The resource models stay at the edge; the judge sees only this, so that a test c
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from dagbundle import errors
 from dagbundle.resources import base
@@ -36,12 +34,6 @@ class Policy:
     """Names, or beginnings of names and `*`, of the Connections that may be read while files are parsed."""
     variables: Sequence[str] = ()
     """Likewise Variables."""
-
-    def documents(self) -> dict[str, dict[str, Any]]:
-        """Return what a rollout keeps of it, as JSON: what it is judged by, and the values that its files may read."""
-        policy = dataclasses.asdict(self)
-        values = {kind: list(policy.pop(kind)) for kind in ("connections", "variables")}
-        return {"policy": {**policy, "granted_prefixes": list(self.granted_prefixes)}, "values": values}
 
 
 def limit_of(limit: Limit, base: int) -> int | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dagbundle import errors
-from dagbundle.rollout.model import Json
+from dagbundle.rollout.document import RolloutDocument
 from dagbundle.server.limits import Buckets, Remembered
 from dagbundle.server.metrics import Metrics
 from dagbundle.server.settings import Settings
@@ -40,7 +40,7 @@ class Admitted:
     caller: Caller
     shard: int
     rollout_open: bool
-    spec: Json
+    document: RolloutDocument
     """The rollout's: what the bundle asked for, and what it is granted."""
     state: RunState | None
     """Of the current attempt at this shard; None when there is none yet."""
@@ -144,7 +144,7 @@ class Gate:
             caller,
             shard,
             is_open,
-            rollout.spec,
+            rollout.document,
             state,
             attempt == caller.pod_uid,
             len(rollout.subdirs) * job.shards,

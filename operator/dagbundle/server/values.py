@@ -66,7 +66,7 @@ class Values:
             raise errors.CallerError("NoTarget", "this server knows no Airflow")
         if not 0 < len(key) <= MOST_KEY or not key.isprintable():
             raise errors.CallerError("NoSuchValue", f"no {kind} has such a name")
-        allowed = policy.allows(admitted.spec.get("values", {}).get(f"{kind}s", ()), key)
+        allowed = policy.allows(getattr(admitted.document.policy, f"{kind}s"), key)
         value = self._store.look_up(kind, key) if allowed else None
         most = self._settings.lookups_per_run
         if not self._store.record_lookup(admitted.job.run_id, kind, key, value, most=most):
@@ -87,8 +87,7 @@ def _why_not(admitted: Admitted, kind: LookupKind, key: str) -> str:
     """Say which of the two lists leaves it out; a spec's are within its grant."""
     if not base.is_straight(key):
         return "a name with '.', '..' or nothing between slashes, or with one of % ? # ; \\, is not answered"
-    wanted = admitted.spec.get("spec", {}).get("parser", {}).get(f"{kind}s")
-    if wanted is not None:
+    if admitted.document.wanted(kind) is not None:
         return f"the DagBundle's spec.parser.{kind}s does not name it; a name there must be granted as well"
     return (
         f"it is not granted to namespace {admitted.job.namespace}: the platform team grants it by "

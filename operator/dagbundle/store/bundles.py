@@ -13,7 +13,8 @@ from sqlalchemy.engine import Connection
 
 from dagbundle import errors
 from dagbundle.rollout.content import storable
-from dagbundle.rollout.model import BundleKey, Json
+from dagbundle.rollout.document import RolloutDocument
+from dagbundle.rollout.model import BundleKey
 from dagbundle.store import bulk
 from dagbundle.store.records import RolloutRow, RolloutState
 from dagbundle.store.tables import AnyRow, Tables
@@ -98,7 +99,7 @@ def start_rollout(
     version: str,
     template_hash: str,
     subdirs: Sequence[str],
-    spec: Json,
+    document: RolloutDocument,
 ) -> RolloutRow:
     """See `DagStore.start_rollout`. Calling it again with the same `rollout_id` changes nothing."""
     owner = find(connection, tables, bundle, lock=True)
@@ -125,7 +126,7 @@ def start_rollout(
                 message="",
                 base_revision=owner.revision,
                 subdirs=list(subdirs),
-                spec=spec,
+                spec=document.to_json(),
                 created_at=now(),
             )
         )
@@ -168,7 +169,7 @@ def _read_rollout(row: AnyRow) -> RolloutRow:
         base_revision=row.base_revision,
         revision=row.revision,
         subdirs=tuple(row.subdirs),
-        spec=row.spec,
+        document_json=row.spec,
         created_at=row.created_at,
         finished_at=row.finished_at,
     )

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from dagbundle import errors
+from dagbundle.rollout.document import RolloutDocument
 from dagbundle.rollout.model import BundleKey, Changeset, Claim, Hold, Json, Judgement, Live, StagedFile, Verdict
 from dagbundle.store import backup, bundles, deactivating, garbage, jobs, publishing, staging
 from dagbundle.store.database import Mode
@@ -45,7 +46,7 @@ class DagStore(TargetedStore):
     # --- Rollouts and staging -----------------------------------------------------------------------------------------
 
     def start_rollout(
-        self, bundle: BundleKey, *, version: str, template_hash: str, subdirs: Sequence[str], spec: Json
+        self, bundle: BundleKey, *, version: str, template_hash: str, subdirs: Sequence[str], document: RolloutDocument
     ) -> RolloutRow:
         """Start a rollout; every unfinished one of this bundle is superseded: it neither stages nor publishes any more.
 
@@ -54,7 +55,7 @@ class DagStore(TargetedStore):
             version: The bundle version.
             template_hash: Hash of the resolved spec and version.
             subdirs: All subdirs of the bundle; what is live or remembered of others goes when this one is published.
-            spec: The resolved spec, kept for people.
+            document: What it is started with.
 
         Raises:
             NotFoundError: The bundle is not registered.
@@ -62,9 +63,10 @@ class DagStore(TargetedStore):
         new = bundles.new_id()
         return self.db.write(
             lambda c: bundles.start_rollout(
-                c, self.db.tables, bundle, new, version=version, template_hash=template_hash, subdirs=subdirs, spec=spec
+                c, self.db.tables, bundle, new, version=version, template_hash=template_hash, subdirs=subdirs,
+                document=document,
             )
-        )
+        )  # fmt: skip
 
     def attach_version(self, rollout_id: str, version: str) -> None:
         """Give an open rollout its bundle version, where it is known only once runs have reported (an image's digest).
@@ -300,7 +302,7 @@ class DagStore(TargetedStore):
             StoreError: The judgement is to block, with its message; or as `publish` and `stage` raise.
         """
         started = self.start_rollout(
-            bundle, version=version, template_hash=template_hash, subdirs=[subdir], spec={"submitted": True}
+            bundle, version=version, template_hash=template_hash, subdirs=[subdir], document=RolloutDocument()
         )
         run_id = self.open_run(started.id, subdir, attempt="submit", airflow=airflow, python=python)
         self.stage(run_id, "submit", files)

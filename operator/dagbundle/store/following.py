@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagbundle import errors
 from dagbundle.rollout import assets as rollout_assets
+from dagbundle.rollout.document import RolloutDocument
 from dagbundle.rollout.model import (
     BundleKey,
     Change,
@@ -37,7 +38,7 @@ from dagbundle.store.tables import AnyRow, Tables
 class Origin:
     """What a rollout's DAGs were parsed from, and with."""
 
-    spec: Mapping[str, Any]
+    document: RolloutDocument
     airflow: Mapping[str, str]
     """The version that serialized them, by subdir; without those of which nobody said."""
 
@@ -133,7 +134,7 @@ def is_settled(
     key: BundleKey,
     *,
     revision: int,
-    spec: Mapping[str, Any],
+    document: RolloutDocument,
     judgement: Judgement,
 ) -> bool:
     """See `DagStore.is_settled`."""
@@ -152,7 +153,9 @@ def is_settled(
             *(~sa.exists().where(condition) for condition in waiting),
         )
     ).one_or_none()
-    return row is not None and row.spec == spec and not is_behind(connection, tables, target, row)
+    if row is None or RolloutDocument.from_json(row.spec) != document:
+        return False
+    return not is_behind(connection, tables, target, row)
 
 
 def tell(
@@ -196,7 +199,7 @@ def tell(
         Move(
             bundle=bundles.key_of(owner),
             airflow_name=owner.airflow_name,
-            root=_root(origin.spec),
+            root=origin.document.path,
             version=version,
             active=active,
             written=tuple(
@@ -383,7 +386,7 @@ def _texts(connection: Connection, tables: Tables, shas: Collection[str]) -> dic
 
 def _origin(connection: Connection, tables: Tables, rollout: str | None) -> Origin:
     if rollout is None:
-        return Origin({}, {})
+        return Origin(RolloutDocument(), {})
     table, run = tables.rollout, tables.parse_run
     spec = connection.execute(sa.select(table.c.spec).where(table.c.id == rollout)).scalar()
     rows = connection.execute(
@@ -391,10 +394,4 @@ def _origin(connection: Connection, tables: Tables, rollout: str | None) -> Orig
             run.c.rollout == rollout, run.c.state == RunState.CLOSED, run.c.airflow.is_not(None)
         )
     )
-    return Origin(spec or {}, {row.subdir: row.airflow for row in rows})
-
-
-def _root(spec: Mapping[str, Any]) -> str:
-    source = spec.get("spec", {}).get("source", {})
-    place = next((item for item in source.values() if isinstance(item, dict)), {})
-    return str(place.get("path", ""))
+    return Origin(RolloutDocument.from_json(spec or {}), {row.subdir: row.airflow for row in rows})

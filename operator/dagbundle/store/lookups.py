@@ -28,14 +28,14 @@ class Lookup:
 
     Attributes:
         bundle: Whose files.
-        spec: The rollout's, with what the bundle may read.
+        document: The rollout's, as JSON.
         kind: Of what.
         key: Its name.
         digest: Of what the answer was; None for none.
     """
 
     bundle: BundleKey
-    spec: Json
+    document_json: Json
     kind: LookupKind
     key: str
     digest: str | None
@@ -81,7 +81,9 @@ def settled(connection: Connection, tables: Tables, cluster: str) -> tuple[Looku
         .order_by(bundle.c.id, lookup.c.kind, lookup.c.key)
     ).all()
     found = bundles.rollouts(connection, tables, {row.rollout for row in rows}) if rows else {}
-    return tuple(Lookup(bundles.key_of(row), found[row.rollout].spec, row.kind, row.key, row.digest) for row in rows)
+    return tuple(
+        Lookup(bundles.key_of(row), found[row.rollout].document_json, row.kind, row.key, row.digest) for row in rows
+    )
 
 
 def secret(connection: Connection, tables: Tables) -> str:

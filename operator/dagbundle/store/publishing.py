@@ -91,7 +91,7 @@ def publish(
         counts=_counted(judgement),
         rollout=rollout_id,
         heads=heads if target else (),
-        origin=Origin(rollout.spec, {subdir: version for subdir, version in closed.items() if version}),
+        origin=Origin(rollout.document, {subdir: version for subdir, version in closed.items() if version}),
         durations={
             (run.subdir, file.path): file.duration for run in changeset.runs for file in run.files if not file.unchanged
         },

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from dagbundle.rollout.document import RolloutDocument
 from dagbundle.rollout.model import BundleKey, Hold, Json, ParseWarning, Problem
 
 T = TypeVar("T")
@@ -69,9 +70,15 @@ class RolloutRow:
     revision: int | None
     """The revision that it published; None until then."""
     subdirs: tuple[str, ...]
-    spec: Json
+    document_json: Json
+    """What `document` reads; one that cannot be read must not hide the other rollouts of a listing."""
     created_at: dt.datetime
     finished_at: dt.datetime | None
+
+    @property
+    def document(self) -> RolloutDocument:
+        """What it was started with. Raises `StoreError` where a newer program wrote it."""
+        return RolloutDocument.from_json(self.document_json)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from dagbundle import errors
 from dagbundle.rollout import assets as rollout_assets
+from dagbundle.rollout.document import RolloutDocument
 from dagbundle.rollout.model import (
     BundleKey,
     Change,
@@ -112,15 +112,15 @@ class TargetedStore(DagReader):
         """Return the claims of assets that are nobody's any more, or the claimant's, or defined as it does."""
         return self.db.read(lambda c: assets.handed_over(c, self.db.tables))
 
-    def is_settled(self, bundle: BundleKey, revision: int, spec: Mapping[str, Any], judgement: Judgement) -> bool:
-        """Tell whether a rollout by this spec published the bundle's revision, and nothing waits for another one.
+    def is_settled(self, bundle: BundleKey, revision: int, document: RolloutDocument, judgement: Judgement) -> bool:
+        """Tell whether a rollout with this document published the bundle's revision, and nothing waits for another one.
 
         It was judged as now: one that held a subdir back is not over. What may wait is a hold, a claim, a request to
         parse again, or a target that has not followed.
         """
         return self.db.read(
             lambda c: following.is_settled(
-                c, self.db.tables, self.target, bundle, revision=revision, spec=spec, judgement=judgement
+                c, self.db.tables, self.target, bundle, revision=revision, document=document, judgement=judgement
             )
         )
 

@@ -22,6 +22,7 @@ from dagbundle.engine import collecting
 from dagbundle.resources import bundle as bundle_models
 from dagbundle.resources import protocol
 from dagbundle.rollout import plan
+from dagbundle.rollout.document import RolloutDocument
 from dagbundle.rollout.model import BundleKey
 from dagbundle.store.dagstore import DagStore
 from dagbundle.store.records import JobRow, RolloutRow
@@ -122,11 +123,18 @@ class World:
     kubernetes: Kubernetes
     authority: Authority
 
-    def rollout(self, key: BundleKey | None = None, subdirs: tuple[str, ...] = (".",), **spec: Any) -> RolloutRow:
+    def rollout(
+        self,
+        key: BundleKey | None = None,
+        subdirs: tuple[str, ...] = (".",),
+        document: RolloutDocument | None = None,
+    ) -> RolloutRow:
         key = key or BundleKey("team-sales", "sales")
         self.store.register_bundle(key, str(key))
         version = f"v{next(_numbers)}"
-        return self.store.start_rollout(key, version=version, template_hash=version, subdirs=subdirs, spec=spec)
+        return self.store.start_rollout(
+            key, version=version, template_hash=version, subdirs=subdirs, document=document or RolloutDocument()
+        )
 
     def job(
         self,

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from dagbundle.resources import protocol
 from dagbundle.rollout import policy
+from dagbundle.rollout.document import RolloutDocument
 from dagbundle.rollout.model import BundleKey, FileOutcome
 from dagbundle.store.records import JobRow
 from integration.parser.conftest import MINORS, find_airflow
@@ -65,7 +66,7 @@ def assert_kept(text: str) -> None:
 def granted(world: World, *, variables: tuple[str, ...] = ("sales*",), spec: list[str] | None = None) -> JobRow:
     """A run of a bundle that may read some values; `spec` is what its spec.parser.variables says."""
     rules = policy.Policy(connections=("sales_*",), variables=variables)
-    return world.job(world.rollout(**rules.documents() | {"spec": {"parser": {"variables": spec}}}))
+    return world.job(world.rollout(document=RolloutDocument({"parser": {"variables": spec}}, rules)))
 
 
 def kept(world: World, job: JobRow) -> dict[tuple[str, str], str | None]:

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from dagbundle.rollout.content import split
+from dagbundle.rollout.document import RolloutDocument
 from dagbundle.rollout.model import (
     BundleKey,
     Change,
@@ -103,7 +104,9 @@ def staged(path: str, what: Mapping[str, str] | Problem | None, *, warn: bool = 
 def start(store: DagStore, bundle: BundleKey, subdirs: Sequence[str] = (".",), version: str = "") -> RolloutRow:
     store.register_bundle(bundle, str(bundle))
     version = version or f"v{next(_versions)}"
-    return store.start_rollout(bundle, version=version, template_hash=f"hash-{version}", subdirs=subdirs, spec={})
+    return store.start_rollout(
+        bundle, version=version, template_hash=f"hash-{version}", subdirs=subdirs, document=RolloutDocument()
+    )
 
 
 def run(store: DagStore, rollout: RolloutRow, subdir: str, files: Sequence[StagedFile], attempt: str = "1") -> None:

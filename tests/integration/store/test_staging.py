@@ -7,6 +7,7 @@ import pytest
 from dagbundle import errors
 from dagbundle.rollout import budgets
 from dagbundle.rollout.content import storable
+from dagbundle.rollout.document import RolloutDocument
 from dagbundle.rollout.model import FileOutcome, Json, KnownFile, ParsedDag, ParseWarning, Problem, StagedFile
 from dagbundle.store import memory
 from dagbundle.store.dagstore import DagStore
@@ -251,7 +252,7 @@ def test_an_attempt_that_replaces_a_judged_one_stops_its_publish(store: DagStore
 
 def test_unknown_bundles_rollouts_and_runs_are_named(store: DagStore) -> None:
     with pytest.raises(errors.NotFoundError, match=r"team-sales\.sales"):
-        store.start_rollout(SALES, version="v", template_hash="h", subdirs=["."], spec={})
+        store.start_rollout(SALES, version="v", template_hash="h", subdirs=["."], document=RolloutDocument())
     with pytest.raises(errors.NotFoundError, match="rollout ghost"):
         store.open_run("ghost", ".", attempt="1", airflow=None, python="3.11")
     with pytest.raises(errors.NotFoundError, match="run ghost"):

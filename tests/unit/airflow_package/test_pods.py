@@ -27,6 +27,15 @@ def place(**pod: Any) -> lookup.Place:
     return lookup.Place("team-sales.sales", "team-sales", "ingest", None, DIGEST, f"r/dags@{DIGEST}", "/dags", pod)
 
 
+def test_a_task_runs_where_the_golden_document_of_its_rollout_tells() -> None:
+    golden = json.loads((pathlib.Path(__file__).parents[2] / "golden" / "rollout.v1.json").read_text())
+
+    found = lookup.place_in(golden, "ingest", "team-sales", TASK)
+
+    assert (found.account, found.run_as_user, found.path) == ("ingest", 50010, "/opt/dags")
+    assert found.image == f"registry.example/sales@{DIGEST}"
+
+
 def build(
     given: dict[str, Any] | None = None, where: lookup.Place | None = None, task: workload.Task = TASK, **base: Any
 ) -> Any:

@@ -156,19 +156,5 @@ def test_a_pattern_with_a_star_elsewhere_is_refused(name: str) -> None:
         granted(variables=[name])
 
 
-def test_a_bundle_that_names_no_values_has_the_template_that_it_had_before_there_were_any() -> None:
-    before = "eb26382a1afd52c2512a11166c48b3a97a1cd1d797bc423f7fcef1298e6b74ab"
-    assert plan.template_hash(resource(), "v") == before
-    assert plan.template_hash(resource(parser={"variables": ["region"]}), "v") != before
-
-
-def test_what_a_rollout_keeps_for_its_judge_is_what_it_kept_before_there_were_values() -> None:
-    kept = policy.resolve(resource(), granted(variables=["region"])).documents()
-    assert kept["values"] == {"connections": [], "variables": ["region"]}
-    assert kept["policy"].keys() == {
-        "scope", "on_import_error", "max_import_errors", "max_removed_dags", "prefixes", "granted_prefixes",
-    }  # fmt: skip
-
-
 def test_suspending_does_not_change_the_template() -> None:
     assert plan.template_hash(resource(suspend=True), "v") == plan.template_hash(resource(), "v")
