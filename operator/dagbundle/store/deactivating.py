@@ -10,10 +10,10 @@ from sqlalchemy.engine import Connection
 from dagbundle import errors
 from dagbundle.rollout.model import BundleKey
 from dagbundle.store import bulk, bundles, database, following, pointers, state, yielding
-from dagbundle.store.following import Target
 from dagbundle.store.pointers import Next
 from dagbundle.store.records import PublicationKind
 from dagbundle.store.tables import Tables
+from dagbundle.store.target import Target
 
 
 def deactivate(

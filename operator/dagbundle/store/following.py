@@ -1,15 +1,13 @@
-"""Tells a target what a publication changes, inside its transaction.
+"""Copies to a target what a publication changes, inside its transaction.
 
-How far a target has followed is kept per bundle. One that was added later, or that lost what it had, is told all that
+How far a target has followed is kept for each bundle. A target that was added later, or that lost rows, gets all that
 is live instead of the difference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Protocol
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -23,103 +21,13 @@ from dagbundle.rollout.model import (
     DagContent,
     Json,
     Judgement,
-    LookupKind,
-    LookupValue,
-    Problem,
 )
 from dagbundle.rollout.moves import Candidate, Move, Note, Symptom, WrittenDag
 from dagbundle.store import assets, bulk, bundles, database, reading, state
 from dagbundle.store.records import RolloutState, RunState
 from dagbundle.store.state import Definition, Finding, Pin
 from dagbundle.store.tables import AnyRow, Tables
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What a rollout's DAGs were parsed from, and with."""
-
-    document: RolloutDocument
-    airflow: Mapping[str, str]
-    """The version that serialized them, by subdir; without those of which nobody said."""
-
-
-class Target(Protocol):
-    """Keeps a copy of what is live, in the same database."""
-
-    name: str
-    """What its progress is kept under."""
-
-    @property
-    def owns_assets(self) -> bool:
-        """Whether an asset belongs to the bundle that defines it; False: the DAG that is written last defines it."""
-        ...
-
-    def move(self, connection: Connection, move: Move, /) -> None:
-        """Write what a publication changed. Whatever it raises takes the whole publication back."""
-        ...
-
-    def prepare(self) -> None:
-        """Begin what `refused` and `move` will need and what takes a while. Returns at once."""
-        ...
-
-    def refused(self, candidates: Sequence[Candidate], bundle: BundleKey, /) -> Mapping[str, Problem]:
-        """Return what is wrong with DAGs that a bundle's publication would write, by dag_id: their files are broken.
-
-        Raises:
-            TargetError: There is too much wrong to look at it all.
-        """
-        ...
-
-    def forbidden(self, connection: Connection, candidates: Sequence[Candidate], /) -> Mapping[str, Problem]:
-        """Return likewise what is wrong by what the target has in its database, of DAGs that were not refused."""
-        ...
-
-    def named(self, connection: Connection, dags: Collection[str], few: int, /) -> Collection[rollout_assets.Mention]:
-        """Return the assets that DAGs name which it has; nothing may be returned where they are `few` or less."""
-        ...
-
-    def owners(self, connection: Connection, dag_ids: Collection[str], /) -> Mapping[str, str]:
-        """Return the target's names of the bundles that have live DAGs of these names, whether they are ours or not."""
-        ...
-
-    def refresh(self, connection: Connection, names: Collection[str], /) -> None:
-        """Refresh what nobody else does, for bundles by their names in the target."""
-        ...
-
-    def overdue(self, connection: Connection, names: Mapping[str, str], /) -> Iterator[Callable[[Connection], None]]:
-        """Return steps that compute what has become due, each for a transaction of its own, and taken in this order.
-
-        Bundles are given by their names in the target, each with its namespace: namespaces have equal shares.
-        """
-        ...
-
-    def missing(self, connection: Connection, live: Mapping[str, Collection[str]], /) -> set[str]:
-        """Return the names of the bundles of which it does not show every live DAG."""
-        ...
-
-    def beat(self, connection: Connection, identity: str, /) -> None:
-        """Show that a processor lives."""
-        ...
-
-    def rest(self, connection: Connection, identity: str, /) -> None:
-        """Show that it ended in order."""
-        ...
-
-    def examine(self, connection: Connection, live: Mapping[str, Collection[str]], /) -> Sequence[Symptom]:
-        """Say what would go wrong with it, given what is live by the bundles' names in the target."""
-        ...
-
-    def look_up(self, connection: Connection, kind: LookupKind, key: str, /) -> LookupValue | None:
-        """Return a Variable's text or a Connection's fields; None where there is none.
-
-        Raises:
-            TargetError: It cannot be said; the message holds nothing of a value.
-        """
-        ...
-
-    def take_requests(self, connection: Connection, names: Collection[str], /) -> Mapping[str, set[str]]:
-        """Take the requests to parse files of these bundles again, and return the files by bundle."""
-        ...
+from dagbundle.store.target import Origin, Target
 
 
 def is_behind(connection: Connection, tables: Tables, target: Target | None, owner: AnyRow) -> bool:
@@ -158,73 +66,90 @@ def is_settled(
     return not is_behind(connection, tables, target, row)
 
 
-def tell(
-    connection: Connection,
-    tables: Tables,
-    target: Target | None,
-    owner: AnyRow,
-    *,
-    revision: int,
-    version: str,
-    heads: Sequence[AnyRow],
-    origin: Origin | None,
-    before: Mapping[str, Definition],
-    after: Mapping[str, Definition],
-    pins: Mapping[str, Pin],
-    errors: Collection[Finding],
-    durations: Mapping[tuple[str, str], float],
-    restated: Mapping[str, Json] = MappingProxyType({}),
-) -> None:
-    """Tell the target, and keep how far it has followed. What is missing of `heads` and `origin` is looked up."""
+@dataclass(frozen=True, slots=True)
+class LiveChange:
+    """What a revision makes live, against what was live before."""
+
+    revision: int
+    version: str
+    before: Mapping[str, Definition]
+    after: Mapping[str, Definition]
+    pins: Mapping[str, Pin]
+    errors: Collection[Finding]
+    heads: Sequence[AnyRow] = ()
+    """Of contents that were not live before (`reading.heads`); the missing ones are looked up."""
+    origin: Origin | None = None
+    """What parsed it; None looks it up."""
+    durations: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """Seconds that each file took to parse, by (subdir, path)."""
+    restated: Mapping[str, Json] = field(default_factory=dict)
+    """Documents of assets that the DAG of another bundle defined until now, by key."""
+
+
+def mirror(connection: Connection, tables: Tables, target: Target | None, owner: AnyRow, change: LiveChange) -> None:
+    """Copy a change to the target, and keep how far it has followed."""
     if target is None:
         _refuse_without(connection, tables, owner)
         return
-    active = owner.rollout is not None or bool(after)  # a bundle that is deactivated has no rollout
+    active = owner.rollout is not None or bool(change.after)  # a bundle that is deactivated has no rollout
     # what is not active is told again whatever is published next: that it is active, if nothing else
-    if not _keep(connection, tables, target, owner, revision if active else 0):
-        before = {}
-    pinned = {dag_id: pin.bundle_version for dag_id, pin in pins.items() if pin.bundle_version != version}
-    written = [item for dag_id, item in after.items() if _differs(before.get(dag_id), item)]
-    wanted = {item.sha256 for item in written}
-    if missing := wanted - {row.sha256 for row in heads}:
-        heads = (*heads, *reading.heads(connection, tables, missing))
-    contents = reading.whole(connection, tables, heads) if heads else {}
-    named = {key for item in written for key in rollout_assets.named(contents[item.sha256])}
+    is_known = _keep(connection, tables, target, owner, change.revision if active else 0)
+    before = change.before if is_known else {}
+    pinned = {dag_id: pin.bundle_version for dag_id, pin in change.pins.items() if pin.bundle_version != change.version}
+    written = [item for dag_id, item in change.after.items() if _differs(before.get(dag_id), item)]
+    origin = change.origin or _origin(connection, tables, owner.rollout)
+    dags, named = _written(connection, tables, written, change, pinned)
     if not target.owns_assets:
-        named, restated = set(), {}
-    texts = _texts(connection, tables, {item.source for item in written if item.source})
-    origin = origin or _origin(connection, tables, owner.rollout)
+        named = set()
+    restated = change.restated if target.owns_assets else {}
     target.move(
         connection,
         Move(
             bundle=bundles.key_of(owner),
             airflow_name=owner.airflow_name,
             root=origin.document.path,
-            version=version,
+            version=change.version,
             active=active,
-            written=tuple(
-                WrittenDag(
-                    dag_id=item.dag_id,
-                    path=item.path,
-                    relative_fileloc=item.relative_fileloc or item.path,
-                    bundle_version=pinned.get(item.dag_id, version),
-                    content=contents[item.sha256],
-                    source=texts.get(item.source or "", ""),
-                    duration=durations.get((item.subdir, item.path)),
-                )
-                for item in sorted(written, key=lambda item: item.dag_id)
-            ),
-            standing=after.keys() - {item.dag_id for item in written},
+            written=dags,
+            standing=change.after.keys() - {item.dag_id for item in written},
             pinned=pinned,
             errors=tuple(
                 Note(item.path, item.message)
-                for item in sorted(errors, key=lambda item: (item.path, item.line or 0, item.message))
+                for item in sorted(change.errors, key=lambda item: (item.path, item.line or 0, item.message))
             ),
             airflow=origin.airflow,
             assets=tuple(item.document for item in assets.owners(connection, tables, named, share=True).values()),
             restated=tuple(document for key, document in sorted(restated.items()) if key not in named),
         ),
     )
+
+
+def _written(
+    connection: Connection,
+    tables: Tables,
+    written: Sequence[Definition],
+    change: LiveChange,
+    pinned: Mapping[str, str],
+) -> tuple[tuple[WrittenDag, ...], set[str]]:
+    """Return the DAGs that the target writes in full, and the keys of the assets that they name."""
+    wanted, heads = {item.sha256 for item in written}, change.heads
+    if missing := wanted - {row.sha256 for row in heads}:
+        heads = (*heads, *reading.heads(connection, tables, missing))
+    contents = reading.whole(connection, tables, heads) if heads else {}
+    texts = _texts(connection, tables, {item.source for item in written if item.source})
+    dags = tuple(
+        WrittenDag(
+            dag_id=item.dag_id,
+            path=item.path,
+            relative_fileloc=item.relative_fileloc or item.path,
+            bundle_version=pinned.get(item.dag_id, change.version),
+            content=contents[item.sha256],
+            source=texts.get(item.source or "", ""),
+            duration=change.durations.get((item.subdir, item.path)),
+        )
+        for item in sorted(written, key=lambda item: item.dag_id)
+    )
+    return dags, {key for item in written for key in rollout_assets.named(contents[item.sha256])}
 
 
 _WRITTEN = frozenset({Change.ADDED, Change.CHANGED, Change.MOVED})
@@ -265,21 +190,15 @@ def follow(connection: Connection, tables: Tables, target: Target, bundle: Bundl
         return
     mine = sa.and_(tables.target.c.bundle_id == owner.id, tables.target.c.name == target.name)
     connection.execute(sa.delete(tables.target).where(mine))
-    tell(
-        connection,
-        tables,
-        target,
-        owner,
-        revision=owner.revision,
-        version=owner.version,
-        heads=(),
-        origin=None,
+    change = LiveChange(
+        owner.revision,
+        owner.version,
         before={},
         after=state.definitions(connection, tables, owner.id),
         pins=state.pins(connection, tables, owner.id),
         errors=state.findings(connection, tables.import_error, owner.id),
-        durations={},
     )
+    mirror(connection, tables, target, owner, change)
 
 
 def refresh(

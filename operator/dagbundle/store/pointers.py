@@ -17,10 +17,11 @@ from sqlalchemy.engine import Connection
 from dagbundle import errors
 from dagbundle.rollout.model import Claim, Json
 from dagbundle.store import assets, bulk, bundles, following, state
-from dagbundle.store.following import Origin, Target
+from dagbundle.store.following import LiveChange
 from dagbundle.store.records import PublicationKind
 from dagbundle.store.state import Definition, Finding, Pin, Present
 from dagbundle.store.tables import AnyRow, Tables
+from dagbundle.store.target import Origin, Target
 
 _SHOWN = 10
 """How many refused dag_ids a message names."""
@@ -83,22 +84,19 @@ def write(
         _move_findings(connection, tables.import_error, owner.id, now.errors, step.errors, revision=revision)
         _move_findings(connection, tables.parse_warning, owner.id, now.warnings, step.warnings, revision=revision)
         _publication(connection, tables, owner, step, revision)
-    following.tell(
-        connection,
-        tables,
-        target,
-        owner,
-        revision=revision,
-        version=step.version,
-        heads=step.heads,
-        origin=step.origin,
+    change = LiveChange(
+        revision,
+        step.version,
         before=before,
         after=step.definitions,
         pins=step.pins,
         errors=step.errors,
+        heads=step.heads,
+        origin=step.origin,
         durations=step.durations,
         restated=restated,
     )
+    following.mirror(connection, tables, target, owner, change)
     return revision
 
 

@@ -26,11 +26,11 @@ from dagbundle.store import (
     staging,
     state,
 )
-from dagbundle.store.following import Origin, Target
 from dagbundle.store.pointers import Next
 from dagbundle.store.records import PublicationKind, RolloutState
 from dagbundle.store.state import Definition, Finding, Pin
 from dagbundle.store.tables import AnyRow, Tables
+from dagbundle.store.target import Origin, Target
 
 
 def publish(

@@ -22,9 +22,9 @@ from dagbundle.rollout.model import (
 from dagbundle.rollout.moves import Symptom
 from dagbundle.store import assets, following, lookups
 from dagbundle.store.database import Mode
-from dagbundle.store.following import Target
 from dagbundle.store.lookups import Lookup
 from dagbundle.store.reader import DagReader
+from dagbundle.store.target import Target
 
 _log = logging.getLogger(__name__)
 
