@@ -20,11 +20,13 @@ from dagbundle.rollout.model import (
     BundleKey,
     Change,
     Changeset,
+    DagContent,
     FileOutcome,
     Hold,
     Judgement,
     KnownFile,
     Live,
+    RunOutcome,
     Verdict,
     short_version,
 )
@@ -41,6 +43,40 @@ def key_of(resource: bundle_models.DagBundle, cluster: str = "") -> BundleKey:
 def airflow_name_of(resource: bundle_models.DagBundle, cluster: str = "") -> str:
     """Return the name that Airflow knows the bundle by."""
     return resource.spec.bundle_name or str(key_of(resource, cluster))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Start:
+    """What an apply or a preview starts from."""
+
+    bundle: BundleKey
+    version: str
+    live: Live
+    planned: plan.Plan
+
+    def changeset(self, runs: Sequence[RunOutcome]) -> Changeset:
+        """Return what the runs make of it."""
+        return Changeset(self.bundle, self.version, self.planned.template_hash, self.live.revision, tuple(runs))
+
+    def left_alone(
+        self, judgement: Judgement, runs: Sequence[RunOutcome] = (), *, contents: Mapping[str, DagContent] | None = None
+    ) -> Applied:
+        """Return the answer where all stays live that is live; `contents` are those of a dry run, and make it one."""
+        return Applied(
+            self.bundle,
+            self.version,
+            judgement,
+            tuple(runs),
+            base_revision=self.live.revision,
+            revision=self.live.revision,
+            dry_run=contents is not None,
+            contents=contents or {},
+        )
+
+    @property
+    def refusal(self) -> Judgement:
+        """Why nothing is to be parsed."""
+        return Judgement(Verdict.BLOCK, self.planned.reason, self.planned.message, ready=False)
 
 
 class Engine:
@@ -78,35 +114,47 @@ class Engine:
             SupersededError: A newer rollout of the bundle began meanwhile.
             StoreError: The database said no; nothing was published.
         """
-        key = key_of(resource, self._cluster)
-        version = runtime.resolve_version()
-        live = self._publisher.live(key)
-        planned = plan.plan(resource, version=version, live=live)
-        if not planned.runs:
-            return _nothing(key, version, live, planned)
+        start = self._start_from(resource, runtime)
+        if not start.planned.runs:
+            return start.left_alone(start.refusal)
+        key, version, planned = start.bundle, start.version, start.planned
         document = RolloutDocument.of(resource, rules)
         sink = deferring.DeferredSink(self._store, key, lambda: self._begin(resource, planned, version, document).id)
-        if force or planned.template_hash != live.template_hash:
+        if force or planned.template_hash != start.live.template_hash:
             sink.start()
             self._store.prepare()
-        collecting.carry_out(
-            planned.runs,
-            collecting.RunSettings("apply", airflow_name_of(resource, self._cluster), resource.spec.parser, force),
-            runtime=runtime,
-            sink=sink,
-            watch=self._watch,
-        )
+        self._carry_out("apply", start, resource, runtime=runtime, sink=sink, force=force)
         same = runtime.resolve_version() == version
-        changeset = Changeset(key, version, planned.template_hash, live.revision, sink.unchanged())
-        if same and changeset.runs and (done := self._nothing_new(changeset, live, rules, document)):
+        changeset = start.changeset(sink.unchanged())
+        if same and changeset.runs and (done := self._nothing_new(start, changeset, rules, document)):
             return done
         rollout_id = sink.start()
-        changeset = dataclasses.replace(changeset, runs=self._store.outcomes(rollout_id))
+        changeset = start.changeset(self._store.outcomes(rollout_id))
         return (
             self._publisher.publish(rollout_id, changeset, rules)
             if same
             else self._changed_underneath(rollout_id, changeset)
         )
+
+    def _start_from(self, resource: bundle_models.DagBundle, runtime: Runtime) -> _Start:
+        key = key_of(resource, self._cluster)
+        version = runtime.resolve_version()
+        live = self._publisher.live(key)
+        return _Start(key, version, live, plan.plan(resource, version=version, live=live))
+
+    def _carry_out(
+        self,
+        kind: str,
+        start: _Start,
+        resource: bundle_models.DagBundle,
+        *,
+        runtime: Runtime,
+        sink: collecting.Sink,
+        force: bool,
+    ) -> None:
+        name = airflow_name_of(resource, self._cluster)
+        settings = collecting.RunSettings(kind, name, resource.spec.parser, force)
+        collecting.carry_out(start.planned.runs, settings, runtime=runtime, sink=sink, watch=self._watch)
 
     def start(
         self,
@@ -146,17 +194,17 @@ class Engine:
         )
 
     def _nothing_new(
-        self, changeset: Changeset, live: Live, rules: policy.Policy, document: RolloutDocument
+        self, start: _Start, changeset: Changeset, rules: policy.Policy, document: RolloutDocument
     ) -> Applied | None:
         """Return what an apply did that found all as it was published; None when a rollout has something to do."""
-        changeset, judgement = self._publisher.judged(changeset, live, rules)
+        changeset, judgement = self._publisher.judged(changeset, start.live, rules)
         if judgement.verdict is Verdict.BLOCK or any(
             change.change not in {Change.UNCHANGED, Change.KEPT} for change in judgement.changes
         ):
             return None
-        if not self._store.is_settled(changeset.bundle, live.revision, document, judgement):
+        if not self._store.is_settled(start.bundle, start.live.revision, document, judgement):
             return None
-        return Applied(changeset.bundle, changeset.version, judgement, changeset.runs, live.revision, live.revision)
+        return start.left_alone(judgement, changeset.runs)
 
     def finish(self, rollout_id: str) -> Applied:
         """Judge what was staged for a rollout, and publish or block it.
@@ -182,38 +230,21 @@ class Engine:
         force: bool = False,
     ) -> Applied:
         """Parse and judge like `apply`, in memory: nothing is written, nobody's rollout is superseded."""
-        key = key_of(resource, self._cluster)
-        version = runtime.resolve_version()
-        live = self._publisher.live(key)
-        planned = plan.plan(resource, version=version, live=live)
-        if not planned.runs:
-            return dataclasses.replace(_nothing(key, version, live, planned), dry_run=True)
+        start = self._start_from(resource, runtime)
+        if not start.planned.runs:
+            return start.left_alone(start.refusal, contents={})
         known: dict[str, Mapping[str, KnownFile]] = {}
         remembered: dict[str, FileOutcome] = {}
-        if live.revision:
-            for run in planned.runs:
-                known[run.subdir] = self._store.known_files(key, run.subdir)
-                remembered |= self._store.remembered(key, run.subdir)
+        if start.live.revision:
+            for run in start.planned.runs:
+                known[run.subdir] = self._store.known_files(start.bundle, run.subdir)
+                remembered |= self._store.remembered(start.bundle, run.subdir)
         sink = collecting.MemorySink(known, remembered)
-        collecting.carry_out(
-            planned.runs,
-            collecting.RunSettings("dry-run", airflow_name_of(resource, self._cluster), resource.spec.parser, force),
-            runtime=runtime,
-            sink=sink,
-            watch=self._watch,
+        self._carry_out("dry-run", start, resource, runtime=runtime, sink=sink, force=force)
+        changeset, judgement = self._publisher.judged(
+            start.changeset(sink.outcomes()), start.live, rules, sink.contents
         )
-        changeset = Changeset(key, version, planned.template_hash, live.revision, sink.outcomes())
-        changeset, judgement = self._publisher.judged(changeset, live, rules, sink.contents)
-        return Applied(
-            bundle=key,
-            version=version,
-            judgement=judgement,
-            runs=changeset.runs,
-            base_revision=live.revision,
-            revision=live.revision,
-            dry_run=True,
-            contents=sink.contents,
-        )
+        return start.left_alone(judgement, changeset.runs, contents=sink.contents)
 
     def rollback(
         self, key: BundleKey, *, to_revision: int | None = None, reason: str = "rolled back by hand"
@@ -233,27 +264,8 @@ class Engine:
             ConflictError: Somebody published meanwhile.
         """
         live = self._store.live(key)
-        if not live.revision:
-            raise errors.NotFoundError(f"bundle {key.namespace}/{key.name} was never published")
-        target = self._revision_before(live) if to_revision is None else to_revision
-        if target == live.revision:
-            raise errors.UsageError(
-                f"revision {target} of bundle {key.namespace}/{key.name} is live already",
-                hint=f"`dagbundle history {key.namespace}/{key.name}` lists its revisions",
-            )
-        if not 0 < target < live.revision:
-            raise errors.NotFoundError(
-                f"bundle {key.namespace}/{key.name} has no "
-                + (f"revision {target}" if target else "earlier version")
-                + f" to go back to (it is at revision {live.revision})",
-                hint=f"`dagbundle history {key.namespace}/{key.name}` lists its revisions",
-            )
-        before = self._store.state_at(key, target)
-        if any(hold.template_hash == before.template_hash for hold in live.holds):
-            raise errors.UsageError(
-                f"revision {target} is version {short_version(before.version)}, which was rolled back and is held",
-                hint=f"`dagbundle resume {key.namespace}/{key.name}` lifts the hold",
-            )
+        before = self._restorable(live, to_revision)
+        target = before.revision
         differs = before.template_hash != live.template_hash
         hold = Hold(live.template_hash, live.version, reason) if differs else None
         revision = self._store.republish(key, to_revision=target, base_revision=live.revision, hold=hold)
@@ -279,6 +291,31 @@ class Engine:
             revision=revision,
             rejudged=self._publisher.rejudge(released),
         )
+
+    def _restorable(self, live: Live, to_revision: int | None) -> Live:
+        """Return what a rollback makes live again. Raises `NotFoundError` and `UsageError` as `rollback` does."""
+        if not live.revision:
+            raise errors.NotFoundError(f"bundle {live.bundle.namespace}/{live.bundle.name} was never published")
+        target = self._revision_before(live) if to_revision is None else to_revision
+        if target == live.revision:
+            raise errors.UsageError(
+                f"revision {target} of bundle {live.bundle.namespace}/{live.bundle.name} is live already",
+                hint=f"`dagbundle history {live.bundle.namespace}/{live.bundle.name}` lists its revisions",
+            )
+        if not 0 < target < live.revision:
+            raise errors.NotFoundError(
+                f"bundle {live.bundle.namespace}/{live.bundle.name} has no "
+                + (f"revision {target}" if target else "earlier version")
+                + f" to go back to (it is at revision {live.revision})",
+                hint=f"`dagbundle history {live.bundle.namespace}/{live.bundle.name}` lists its revisions",
+            )
+        before = self._store.state_at(live.bundle, target)
+        if any(hold.template_hash == before.template_hash for hold in live.holds):
+            raise errors.UsageError(
+                f"revision {target} is version {short_version(before.version)}, which was rolled back and is held",
+                hint=f"`dagbundle resume {live.bundle.namespace}/{live.bundle.name}` lifts the hold",
+            )
+        return before
 
     def _revision_before(self, live: Live) -> int:
         """Return the newest earlier revision of another version that nobody refused; 0 when there is none."""
@@ -312,13 +349,3 @@ class Engine:
             base_revision=changeset.base_revision,
             revision=changeset.base_revision,
         )
-
-
-def _nothing(key: BundleKey, version: str, live: Live, planned: plan.Plan) -> Applied:
-    return Applied(
-        bundle=key,
-        version=version,
-        judgement=Judgement(Verdict.BLOCK, planned.reason, planned.message, ready=False),
-        base_revision=live.revision,
-        revision=live.revision,
-    )
