@@ -44,7 +44,7 @@ def sync(
     from dagbundle.cli import report  # noqa: PLC0415 - likewise
 
     with report.opened_store(database_url, target="airflow") as store:
-        keys = [naming.bundle(store, bundle)] if bundle else list(store.bundles_known())
+        keys = [naming.bundle(store, bundle)] if bundle is not None else list(store.bundles_known())
         told: list[dict[str, str | None]] = []
         ended = Exit.OK
         for key in keys:

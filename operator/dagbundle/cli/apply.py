@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -42,12 +43,14 @@ def apply(
     python = inputs.interpreter(python)
     if not local:
         raise errors.UsageError("only --local is there so far", hint="add --local to parse on this machine")
-    if check_determinism:
-        _check_determinism(_Prepared(file, chosen, folder, grants, python), quiet=quiet, out=out)
+    prepared = None
+    if check_determinism:  # standard input can be read once only
+        prepared = _Prepared(file, chosen, folder, grants, python)
+        _check_determinism(prepared, quiet=quiet, out=out)
     with headstart.parser(python, database_url, force=force) as parser:
         from dagbundle.cli import report  # noqa: PLC0415 - loaded while the parser comes up
 
-        prepared = _Prepared(file, chosen, folder, grants, python)
+        prepared = prepared or _Prepared(file, chosen, folder, grants, python)
         with report.opened_store(database_url, missing="empty" if dry_run else "make") as store:
             applied = prepared.run(store, parser, dry_run=dry_run, force=force, quiet=quiet)
             report.applied(applied, store, out, details=dry_run)
@@ -113,10 +116,12 @@ def diff(
     out: options.Output = output.Format.TEXT,
 ) -> None:
     """Show what changed, task by task: between two revisions of a bundle, or between what is live and a folder."""
-    if (bundle is None) == (file is None):
-        raise errors.UsageError(
-            "diff takes either a BUNDLE or -f FILE", hint="`dagbundle diff --help` shows both forms"
-        )
+    _check_form(
+        bundle,
+        file,
+        {"--from": from_revision, "--to": to_revision},
+        {"--bundle": chosen, "--folder": folder, "--grants": grants, "--python": python},
+    )
     python = inputs.interpreter(python) if file else None
     with contextlib.ExitStack() as stack:
         parser = stack.enter_context(headstart.parser(python, database_url, force=False)) if file else None
@@ -134,6 +139,48 @@ def diff(
             found = changes.between(store, key, from_revision, to_revision)
             ended = report.differences(found, out, exit_code=exit_code)
     raise typer.Exit(ended)
+
+
+def _check_form(
+    bundle: str | None,
+    file: pathlib.Path | None,
+    of_revisions: Mapping[str, object],
+    of_files: Mapping[str, object],
+) -> None:
+    """Refuse options of the other form of `diff`: ignored, they would make its answer one to another question.
+
+    Args:
+        bundle: The argument BUNDLE.
+        file: The option -f.
+        of_revisions: The options that compare two revisions of BUNDLE; None where one was not given.
+        of_files: The options that compare files with what is live, likewise.
+
+    Raises:
+        UsageError: Both forms are given, or none, or an option of the other one.
+    """
+    revisions = "`dagbundle diff NAMESPACE/NAME --from 1 --to 2` compares two revisions"
+    files = "`dagbundle diff -f FILE --folder FOLDER` compares a folder with what is live"
+    if bundle is not None and file is not None:
+        raise errors.UsageError(
+            f"diff takes either a BUNDLE or -f FILE, and not both: {bundle} and -f {file}",
+            hint=f"{revisions}, {files}; where FILE holds several DagBundles, --bundle chooses one",
+        )
+    if bundle is None and file is None:
+        raise errors.UsageError("diff takes either a BUNDLE or -f FILE, and has none", hint=f"{revisions}, {files}")
+    stray = [name for name, value in (of_revisions if file else of_files).items() if value is not None]
+    if not stray:
+        return
+    names = " and ".join(stray)
+    if file:
+        raise errors.UsageError(
+            f"{names} cannot be combined with -f: diff -f compares files with what is live, not with a revision",
+            hint=f"leave out {names}; {revisions}",
+        )
+    raise errors.UsageError(
+        f"{names} cannot be combined with BUNDLE alone: diff BUNDLE compares two revisions that are stored, and reads "
+        "no files",
+        hint=f"leave out {names}; {files}",
+    )
 
 
 class _Prepared:

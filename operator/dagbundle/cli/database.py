@@ -47,7 +47,9 @@ def downgrade(
 
 @app.command()
 def backup(
-    target: Annotated[pathlib.Path, typer.Argument(help="File to write; must not exist.")],
+    target: Annotated[
+        pathlib.Path, typer.Argument(help="File to write; must not exist.", parser=options.path, metavar="TARGET")
+    ],
     database_url: options.DatabaseUrl = None,
     out: options.Output = output.Format.TEXT,
 ) -> None:

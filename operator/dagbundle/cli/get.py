@@ -57,7 +57,9 @@ def dags(
 ) -> None:
     """List live DAGs."""
     _list(
-        lambda store: store.list_dags(naming.bundle(store, bundle) if bundle else None, limit=limit, cursor=cursor),
+        lambda store: store.list_dags(
+            naming.bundle(store, bundle) if bundle is not None else None, limit=limit, cursor=cursor
+        ),
         ("dag_id", "bundle", "file", "version", "kept"),
         lambda row: (
             row.dag_id,
@@ -106,7 +108,9 @@ def errors(
 ) -> None:
     """List the import errors that are visible now."""
     _list(
-        lambda store: store.list_errors(naming.bundle(store, bundle) if bundle else None, limit=limit, cursor=cursor),
+        lambda store: store.list_errors(
+            naming.bundle(store, bundle) if bundle is not None else None, limit=limit, cursor=cursor
+        ),
         ("bundle", "file", "line", "error", "message"),
         lambda row: (
             f"{row.bundle.namespace}/{row.bundle.name}",

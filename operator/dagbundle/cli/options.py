@@ -17,12 +17,20 @@ def path(text: str) -> pathlib.Path:
     return pathlib.Path(text)
 
 
+def filled(text: str | None) -> str | None:
+    """Refuse an empty option, as of a variable that is not set: it would count as one that was not given."""
+    if text is not None and not text.strip():
+        raise typer.BadParameter("it is empty: is a variable not set?")
+    return text
+
+
 Output = Annotated[output.Format, typer.Option("--output", "-o", help="How to show the answer.")]
 DatabaseUrl = Annotated[
     str | None,
     typer.Option(
         "--database-url",
         help="Database to use. Default: $DAGBUNDLE_DATABASE_URL, else SQLite in your data folder.",
+        callback=filled,
         show_default=False,
     ),
 ]
@@ -55,13 +63,20 @@ Folder = Annotated[
 ]
 GrantsFile = Annotated[
     pathlib.Path | None,
-    typer.Option("--grants", help="Grants file (`tenants: […]`). Default: nothing is limited.", show_default=False),
+    typer.Option(
+        "--grants",
+        help="Grants file (`tenants: […]`). Default: nothing is limited.",
+        parser=path,
+        metavar="PATH",
+        show_default=False,
+    ),
 ]
 Python = Annotated[
     str | None,
     typer.Option(
         "--python",
         help="Interpreter of the environment that has Airflow. Default: $DAGBUNDLE_PYTHON, else pyproject.toml's.",
+        callback=filled,
         show_default=False,
     ),
 ]

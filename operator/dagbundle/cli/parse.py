@@ -21,13 +21,16 @@ if TYPE_CHECKING:
 
 def parse(
     paths: Annotated[
-        list[pathlib.Path], typer.Argument(help="DAG files, or folders of them.", metavar="PATH…", show_default=False)
+        list[pathlib.Path],
+        typer.Argument(help="DAG files, or folders of them.", parser=options.path, metavar="PATH…", show_default=False),
     ],
     root: Annotated[
         pathlib.Path | None,
         typer.Option(
             "--root",
             help="The bundle's root. Default: the folder; of files the one above with a manifest or DagBundle.",
+            parser=options.path,
+            metavar="PATH",
             show_default=False,
         ),
     ] = None,

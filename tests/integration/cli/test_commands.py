@@ -369,3 +369,15 @@ def test_garbage_is_collected_and_what_is_live_stays(command: Command, bundle: M
     assert "1 version" in command("db", "gc", "--keep", "2").out
     assert [row["number"] for row in command("get", "versions", "a", "-o", "json").data["items"]] == [3, 2]
     assert command("rollback", "team/b", "-o", "json").data["revision"] == 4
+
+
+def test_check_determinism_takes_its_bundle_from_standard_input_too(command: Command, bundle: MakeBundle) -> None:
+    folder = bundle(steady=PLAIN.format("steady", "x"))
+    done = subprocess.run(
+        [COMMAND, "apply", "-f", "-", "--local", "--folder", folder, "--python", airflow.python(),
+         "--check-determinism"],
+        input=(folder.parent / "resource.yaml").read_text(),
+        env=command.environment, cwd=command.folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Deterministic: " in done.stdout

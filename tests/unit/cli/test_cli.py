@@ -29,6 +29,17 @@ from dagbundle.store.dagstore import DagStore
         (["parse", ".", "--file-timeout", "0s"], "the least is 1s"),
         (["apply", "-f", "bundle.yaml", "--local", "--folder", "nowhere"], "is no folder"),
         (["diff"], "either a BUNDLE or -f FILE"),
+        (["diff"], "`dagbundle diff -f FILE --folder FOLDER` compares a folder with what is live"),
+        (["diff", "--folder", "."], "and has none"),
+        (["get", "bundles", "--database-url", ""], "it is empty: is a variable not set?"),
+        (["parse", ".", "--python", ""], "it is empty: is a variable not set?"),
+        (["parse", ""], "the path is empty"),
+        (["parse", ".", "--root", ""], "the path is empty"),
+        (["db", "backup", ""], "the path is empty"),
+        (["apply", "-f", "bundle.yaml", "--local", "--folder", ".", "--grants", ""], "the path is empty"),
+        (["get", "dags", "--bundle", ""], "'' is no bundle"),
+        (["get", "errors", "--bundle", ""], "'' is no bundle"),
+        (["diff", "team/none", "-f", "bundle.yaml"], "and not both: team/none and -f bundle.yaml"),
         (["parse", "nowhere.py"], "is not there"),
         (["history", "team/none"], "no bundle"),
         (["rollback", "team/none"], "There is no bundle team/none"),
@@ -49,6 +60,30 @@ def test_wrong_usage_ends_with_2_and_says_what_to_do(call: Any, arguments: list[
     assert words in " ".join(err.replace("│", " ").split())
     assert out == ""
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names", "instead"),
+    [
+        (["-f", "bundle.yaml", "--folder", ".", "--from", "1"], "--from", "diff NAMESPACE/NAME --from 1"),
+        (["-f", "bundle.yaml", "--folder", ".", "--to", "0"], "--to", "diff NAMESPACE/NAME --from 1"),
+        (["-f", "bundle.yaml", "--from", "1", "--to", "2"], "--from and --to", "diff NAMESPACE/NAME --from 1"),
+        (["team-sales/sales", "--folder", "."], "--folder", "diff -f FILE --folder FOLDER"),
+        (["team-sales/sales", "--bundle", "a/b"], "--bundle", "diff -f FILE --folder FOLDER"),
+        (["team-sales/sales", "--grants", "g.yaml"], "--grants", "diff -f FILE --folder FOLDER"),
+        (["team-sales/sales", "--from", "0", "--python", "python3"], "--python", "diff -f FILE --folder FOLDER"),
+    ],
+)
+def test_an_option_of_the_other_form_of_diff_is_a_usage_error_and_not_ignored(
+    call: Any, tmp_path: pathlib.Path, arguments: list[str], names: str, instead: str
+) -> None:
+    with DagStore.open(f"sqlite:///{tmp_path / 'test.db'}", upgrade=True) as store:
+        store.register_bundle(BundleKey("team-sales", "sales"), "team-sales.sales")
+    code, out, err = call("diff", *arguments)
+    assert (code, out) == (exits.Exit.USAGE, "")
+    assert f"Error: {names} cannot be combined with" in err
+    assert f"leave out {names}; " in err
+    assert instead in err
 
 
 @pytest.mark.parametrize(
