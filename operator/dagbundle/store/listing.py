@@ -129,7 +129,7 @@ def list_versions(
         .join(publication, _published_at(publication, version))
         .where(version.c.dag_id == dag_id)
     )
-    return _page(
+    page = _page(
         connection,
         statement,
         [version.c.number],
@@ -148,6 +148,19 @@ def list_versions(
             to_revision=row.to_revision,
             created_at=row.created_at,
         ),
+    )
+    if not page.items and not _was_ever(connection, tables, dag_id):
+        raise errors.NotFoundError(
+            f"There is no DAG {dag_id}, and no revision that is kept had one",
+            hint="`dagbundle get dags` lists the live DAGs",
+        )
+    return page
+
+
+def _was_ever(connection: Connection, tables: Tables, dag_id: str) -> bool:
+    version = tables.dag_version
+    return (
+        connection.execute(sa.select(version.c.number).where(version.c.dag_id == dag_id).limit(1)).first() is not None
     )
 
 

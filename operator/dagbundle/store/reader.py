@@ -233,7 +233,7 @@ class DagReader:
     def list_versions(
         self, dag_id: str, *, limit: int = DEFAULT_LIMIT, cursor: str | None = None
     ) -> Page[DagVersionRow]:
-        """List a dag_id's definitions, the newest first, in whichever bundle."""
+        """List a dag_id's definitions, the newest first, in whichever bundle. Raises `NotFoundError` where none was."""
         return self.db.read(lambda c: listing.list_versions(c, self.db.tables, dag_id, limit=limit, cursor=cursor))
 
     def list_errors(

@@ -159,6 +159,20 @@ def test_lists_are_empty_and_not_errors_on_a_new_database(call: Any) -> None:
     assert (code, yaml.safe_load(out)) == (0, {"outcome": "OK", "items": [], "next_cursor": None})
 
 
+@pytest.mark.parametrize("command", ["get versions", "get tasks", "dags show", "dags details", "dags next-execution"])
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_dag_that_never_was_is_an_error_and_no_empty_list(call: Any, command: str, form: str) -> None:
+    call("db", "upgrade")
+    code, out, err = call(*command.split(), "nodag", "-o", form)
+    assert code == exits.Exit.USAGE
+    assert "DAG nodag" in err
+    assert "Hint: `dagbundle get dags` lists the live DAGs" in err
+    if form == "json":
+        assert json.loads(out)["error"]["kind"] == "NotFoundError"
+    else:
+        assert out == ""
+
+
 def test_a_database_that_cannot_be_reached_is_told_and_may_be_tried_again(
     call: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
