@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dagbundle import errors
-from dagbundle.cli import accounts, headstart, inputs, naming, options, output, progress
+from dagbundle.cli import accounts, headstart, inputs, interrupts, naming, options, output, progress
 from dagbundle.cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -51,7 +51,10 @@ def apply(
         from dagbundle.cli import report  # noqa: PLC0415 - loaded while the parser comes up
 
         prepared = prepared or _Prepared(file, chosen, folder, grants, python)
-        with report.opened_store(database_url, missing="empty" if dry_run else "make") as store:
+        with (
+            report.opened_store(database_url, missing="empty" if dry_run else "make") as store,
+            interrupts.told(lambda: prepared.state_in(store)),
+        ):
             applied = prepared.run(store, parser, dry_run=dry_run, force=force, quiet=quiet)
             report.applied(applied, store, out, details=dry_run)
     raise typer.Exit(report.exit_of(applied))
@@ -61,7 +64,7 @@ def _check_determinism(prepared: _Prepared, *, quiet: bool, out: output.Format) 
     from dagbundle.cli import report  # noqa: PLC0415 - usage errors answer before this is loaded
     from dagbundle.engine import determinism  # noqa: PLC0415 - likewise
 
-    with progress.shown(quiet=quiet) as watch:
+    with interrupts.told(), progress.shown(quiet=quiet) as watch:
         try:
             drifts = determinism.check(prepared.resource, prepared.runtime_with_seed, watch=watch)
         except errors.RunError as error:
@@ -208,6 +211,7 @@ class _Prepared:
         self.python = python
         self.resource: bundle_models.DagBundle = inputs.with_manifest(resource, folder)
         self.rules: policy.Policy = policies.resolve(self.resource, inputs.grants(grants))
+        self._began: list[str] = []
 
     def runtime_with_seed(self, seed: int) -> LocalRuntime:
         from dagbundle.runtime.local import LocalRuntime  # noqa: PLC0415 - usage errors answer before this is loaded
@@ -216,10 +220,30 @@ class _Prepared:
 
     def run(self, store: DagStore, parser: ParserProcess | None, *, dry_run: bool, force: bool, quiet: bool) -> Applied:
         from dagbundle.engine import engine as engines  # noqa: PLC0415 - loaded while the parser comes up
+        from dagbundle.engine import events  # noqa: PLC0415 - likewise
         from dagbundle.runtime.local import LocalRuntime  # noqa: PLC0415 - likewise
 
         runtime = LocalRuntime(self.folder, python=self.python, standing_by=parser)
         with progress.shown(quiet=quiet) as watch:
-            call = engines.Engine(store, watch=watch)
+
+            def seen(event: events.Event) -> None:
+                if isinstance(event, events.RolloutBegan):
+                    self._began.append(event.rollout_id)
+                watch(event)
+
+            call = engines.Engine(store, watch=seen)
             action = call.preview if dry_run else call.apply
             return action(self.resource, runtime=runtime, rules=self.rules, force=force)
+
+    def state_in(self, store: DagStore) -> str:
+        """Say what an apply that was interrupted has published. The store is asked: only it can tell."""
+        name = f"{self.resource.metadata.namespace}/{self.resource.metadata.name}"
+        if not self._began:
+            return interrupts.UNCHANGED
+        try:
+            rollout = store.rollout(self._began[-1])
+        except errors.DagBundleError:
+            return f"`dagbundle history {name}` shows whether a revision was published"
+        if rollout.revision is None:
+            return f"nothing was published, and what is live of bundle {name} is as it was"
+        return f"bundle {name} is published as revision {rollout.revision}"

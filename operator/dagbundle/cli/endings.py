@@ -16,7 +16,7 @@ from typing import NamedTuple
 import typer
 
 from dagbundle import errors
-from dagbundle.cli import output
+from dagbundle.cli import interrupts, output
 from dagbundle.cli.exits import Exit
 
 
@@ -42,8 +42,8 @@ def end(error: BaseException, arguments: Sequence[str]) -> int:
     if isinstance(error, SystemExit) and isinstance(error.code, int | None) and _cause_of(error) is None:
         if error.code != Exit.INTERRUPTED:
             return error.code or 0  # the command chose its code itself, and has answered
-        error = KeyboardInterrupt()
-    ending = _ending_of(error)
+        error = interrupts.of(error) or KeyboardInterrupt()
+    ending = _ending_of(error, arguments)
     with contextlib.suppress(OSError, ValueError):  # the one who reads, or the disk, may be what is gone
         if not ending.is_shown:
             _show(error, ending)
@@ -84,14 +84,20 @@ def _cause_of(end: SystemExit) -> BaseException | None:
     return None if found is None or isinstance(found, typer.Exit) else found
 
 
-def _ending_of(error: BaseException) -> Ending:
+_READING = frozenset({"crd", "dags", "diff", "get", "history", "parse"})
+"""Commands that change nothing, however far they came; but for `dags reserialize`, which is an apply."""
+
+
+def _ending_of(error: BaseException, arguments: Sequence[str]) -> Ending:
     match error:
         case errors.DagBundleError():
             return Ending(code_of(error), type(error).__name__, error.message, error.hint)
         case KeyboardInterrupt():
-            return Ending(Exit.INTERRUPTED, "Interrupted", "interrupted: nothing more was done")
+            only_reads = _READING.intersection(arguments[:1]) and list(arguments[:2]) != ["dags", "reserialize"]
+            state = str(error) or (interrupts.UNCHANGED if only_reads else "nothing more was done")
+            return Ending(Exit.INTERRUPTED, "Interrupted", f"interrupted: {state}")
         case SystemExit():
-            return _ending_of_typer(error)
+            return _ending_of_typer(error, arguments)
         case OSError():
             where = f"{error.filename}: " if error.filename else "input or output: "
             text = f"{where}{error.strerror or error}"
@@ -107,13 +113,13 @@ def _ending_of(error: BaseException) -> Ending:
             )
 
 
-def _ending_of_typer(error: SystemExit) -> Ending:
+def _ending_of_typer(error: SystemExit, arguments: Sequence[str]) -> Ending:
     """Typer shows its own errors, and ends with 1 where a question is declined or nobody reads the output."""
     cause = _cause_of(error)
     if isinstance(cause, typer.Abort):
         return Ending(Exit.FAILED, "Aborted", "declined: nothing was changed", is_shown=True)
     if isinstance(cause, OSError):
-        return _ending_of(cause)
+        return _ending_of(cause, arguments)
     message = cause.format_message() if cause is not None and hasattr(cause, "format_message") else str(error.code)
     return Ending(Exit.USAGE, "UsageError", message, is_shown=cause is not None)
 

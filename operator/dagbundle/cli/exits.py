@@ -29,4 +29,4 @@ class Exit(enum.IntEnum):
     RETRY = 75
     """The database was locked, restarting or gone, or somebody was faster: call again (75 is EX_TEMPFAIL)."""
     INTERRUPTED = 130
-    """Ctrl-C or SIGTERM: parsers are ended and nothing is published."""
+    """Ctrl-C or SIGTERM: parsers are ended and nothing more is done; the message has the state that this leaves."""

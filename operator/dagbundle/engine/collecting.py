@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import os
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -74,11 +75,16 @@ def carry_out(
     Raises:
         DagBundleError: The sink refused (the store is gone); a run's own failure is recorded and not raised.
     """
+    stopped = threading.Event()
     with concurrent.futures.ThreadPoolExecutor(max_workers=min(len(runs), os.cpu_count() or 1)) as pool:
         try:  # from the first thread on: an interrupt may come while it is being started
-            futures = [pool.submit(_carry_out_one, run, settings, runtime, sink, watch, runs=len(runs)) for run in runs]
+            futures = [
+                pool.submit(_carry_out_one, run, settings, runtime, sink, watch, stopped=stopped, runs=len(runs))
+                for run in runs
+            ]
             concurrent.futures.wait(futures)
         except BaseException:  # interrupted: leaving the pool would wait for parsers that nobody waits for any more
+            stopped.set()
             runtime.stop()
             raise
     for future in futures:
@@ -86,7 +92,14 @@ def carry_out(
 
 
 def _carry_out_one(
-    run: plan.RunPlan, settings: RunSettings, runtime: Runtime, sink: Sink, watch: events.Watcher, *, runs: int
+    run: plan.RunPlan,
+    settings: RunSettings,
+    runtime: Runtime,
+    sink: Sink,
+    watch: events.Watcher,
+    *,
+    stopped: threading.Event,
+    runs: int,
 ) -> None:
     attempt = str(uuid.uuid4())
     request = request_for(run, settings, attempt=attempt, root=runtime.root, known=sink.known(run.subdir))
@@ -99,6 +112,8 @@ def _carry_out_one(
             for event in taker.finish():
                 watch(event)
     except (errors.ProtocolError, errors.RunError) as error:
+        if stopped.is_set():  # this side ended the parser: that is no failure of the run, and nobody waits for it
+            return
         failure = error.message + taker.flight + (f" ({error.hint})" if error.hint else "")
         sink.failed(run.subdir, failure)
         watch(events.RunEnded(run.subdir, failure))

@@ -117,14 +117,19 @@ class Engine:
         start = self._start_from(resource, runtime)
         if not start.planned.runs:
             return start.left_alone(start.refusal)
-        key, version, planned = start.bundle, start.version, start.planned
         document = RolloutDocument.of(resource, rules)
-        sink = deferring.DeferredSink(self._store, key, lambda: self._begin(resource, planned, version, document).id)
-        if force or planned.template_hash != start.live.template_hash:
+
+        def begin() -> str:
+            rollout_id = self._begin(resource, start.planned, start.version, document).id
+            self._watch(events.RolloutBegan(rollout_id))
+            return rollout_id
+
+        sink = deferring.DeferredSink(self._store, start.bundle, begin)
+        if force or start.planned.template_hash != start.live.template_hash:
             sink.start()
             self._store.prepare()
         self._carry_out("apply", start, resource, runtime=runtime, sink=sink, force=force)
-        same = runtime.resolve_version() == version
+        same = runtime.resolve_version() == start.version
         changeset = start.changeset(sink.unchanged())
         if same and changeset.runs and (done := self._nothing_new(start, changeset, rules, document)):
             return done

@@ -11,6 +11,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class RolloutBegan:
+    """An apply began to write: what becomes of it is found by this name."""
+
+    rollout_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunOpened:
     """A run began to report; `files` records will come."""
 
@@ -44,7 +51,7 @@ class RejudgeFailed:
     message: str
 
 
-Event = RunOpened | FileParsed | RunEnded | RejudgeFailed
+Event = RolloutBegan | RunOpened | FileParsed | RunEnded | RejudgeFailed
 Watcher = Callable[[Event], None]
 
 

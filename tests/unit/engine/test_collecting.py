@@ -52,9 +52,12 @@ def test_an_interrupt_while_the_first_run_is_being_started_stops_it(monkeypatch:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(concurrent.futures.ThreadPoolExecutor, "submit", interrupted)
+    seen: list[object] = []
+    sink = collecting.MemorySink({}, {})
     with pytest.raises(KeyboardInterrupt):
-        collecting.carry_out([WHOLE], SETTINGS, runtime=runtime, sink=collecting.MemorySink({}, {}), watch=print)
+        collecting.carry_out([WHOLE], SETTINGS, runtime=runtime, sink=sink, watch=seen.append)
     assert runtime.stopped.is_set()
+    assert (seen, sink.outcomes()) == ([], ())  # a parser that was ended on purpose is no failure to tell of
 
 
 def test_what_is_kept_to_the_end_of_a_report_counts_as_held_after_its_files_are_staged() -> None:
