@@ -10,12 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
-import re
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dagbundle import errors
+from dagbundle.cli import documents
 
 if TYPE_CHECKING:
     from dagbundle.resources import bundle as bundle_models
@@ -23,18 +22,8 @@ if TYPE_CHECKING:
     from dagbundle.resources import manifest as manifests
     from dagbundle.rollout.model import BundleKey
 
-STDIN = "-"
-"""What stands for standard input in place of a file."""
 MAX_RESOURCE_BYTES = 1024 * 1024
 """etcd refuses larger objects, so no cluster would take one either."""
-MAX_DEPTH = 100
-"""Levels of lists and maps of one document."""
-MAX_NUMBER = 100
-"""Characters of a number."""
-_LONG_NUMBER = re.compile(rf"[-+.]?[0-9][0-9_:.eE+-]{{{MAX_NUMBER},}}\Z")
-"""PyYAML computes 1:1:1:… to the base of 60, in time that grows with the square of its length."""
-_SAID = 1_000
-"""Characters of an error of PyYAML's that are shown: it may quote the document."""
 
 
 PYTHON_HINT = (
@@ -75,46 +64,50 @@ def resource(path: pathlib.Path, bundle: str | None = None) -> bundle_models.Dag
     from dagbundle.resources import bundle as bundle_models
 
     found = _resources(path)
-    bundles = [(file, item) for file, item in found if _is_bundle(item)]
+    bundles = [document for document in found if _is_bundle(document.value)]
+    wanted = None
     if bundle is not None:
         key = bundle_key(bundle)
-        bundles = [(file, item) for file, item in bundles if _name_of(item) == (key.namespace, key.name)]
+        wanted = f"{key.namespace}/{key.name}"
+        bundles = [document for document in bundles if _name_of(document.value) == wanted]
     elif len(found) == 1:
         bundles = found  # the error names the fields that it lacks
     if len(bundles) != 1:
-        raise _not_one(path, found, bundle, is_ambiguous=bool(bundles))
-    ((file, document),) = bundles
-    return base.validate(bundle_models.DagBundle, document, what=f"DagBundle in {file}")
+        raise _not_one(path, found, wanted)
+    (document,) = bundles
+    return base.validate(bundle_models.DagBundle, document.value, what=f"DagBundle in {document.file}")
 
 
-def _not_one(
-    path: pathlib.Path, found: Sequence[tuple[pathlib.Path, Any]], wanted: str | None, *, is_ambiguous: bool
-) -> errors.ResourceError:
+def _not_one(path: pathlib.Path, found: Sequence[documents.Document], wanted: str | None) -> errors.ResourceError:
     """Return the error of what holds no DagBundle, not the one that is wanted, or several."""
     from dagbundle.cli import naming
 
-    there = sorted(("/".join(_name_of(item)), str(file)) for file, item in found if _is_bundle(item))
-    where = "standard input" if str(path) == STDIN else str(path)
-    named = ", ".join(name if file == str(path) else f"{name} ({file})" for name, file in there)
+    there = [(_name_of(item.value), item) for item in found if _is_bundle(item.value)]
+    there.sort(key=lambda one: one[0])
+    where = "standard input" if str(path) == documents.STDIN else str(path)
     if not there:
         kinds = sorted(
-            {str(item.get("kind", "no kind")) if isinstance(item, dict) else "no mapping" for _, item in found}
+            {str(item.value.get("kind", "no kind")) if isinstance(item.value, dict) else "no mapping" for item in found}
         )
         what = f"holds no DagBundle, but {', '.join(kinds)}" if found else "holds no YAML document"
         return errors.ResourceError(
             f"{where} {what}", hint="-f takes a file with a document of kind DagBundle; docs/manifest.md shows one"
         )
+    for name, _ in there:
+        places = [item.place for named, item in there if named == name]
+        if len(places) > 1 and wanted in {None, name}:
+            return errors.ResourceError(
+                f"{where} holds DagBundle {name} more than once: in {' and in '.join(places)}",
+                hint="remove all but one of them, or give one another name or namespace",
+            )
+    listed = ", ".join(name if str(item.file) == str(path) else f"{name} ({item.file})" for name, item in there)
     if wanted is None:
         return errors.ResourceError(
-            f"{where} holds {len(there)} DagBundles, and a command takes one: {named}",
+            f"{where} holds {len(there)} DagBundles, and a command takes one: {listed}",
             hint=f"choose one, as in --bundle {there[0][0]}",
         )
-    if is_ambiguous:
-        return errors.ResourceError(
-            f"{where} holds DagBundle {wanted} more than once: {named}", hint="remove all but one, or name one file"
-        )
     return errors.ResourceError(
-        f"{where} holds no DagBundle {wanted}, but {named}", hint=naming.near(wanted, [name for name, _ in there])
+        f"{where} holds no DagBundle {wanted}, but {listed}", hint=naming.near(wanted, [name for name, _ in there])
     )
 
 
@@ -122,9 +115,9 @@ def subdirs_of_bundles_in(folder: pathlib.Path) -> Iterator[list[str]]:
     """Yield the subdirs of each DagBundle that a file of a folder holds, as far as that can be read."""
     for path in _yaml_files(folder):
         with contextlib.suppress(errors.ResourceError):
-            for item in _documents(path, MAX_RESOURCE_BYTES) if _speaks_of_bundles(path) else ():
-                if _is_bundle(item):
-                    spec = item.get("spec")
+            for document in documents.read(path, MAX_RESOURCE_BYTES) if _speaks_of_bundles(path) else ():
+                if _is_bundle(document.value):
+                    spec = document.value.get("spec")
                     subdirs = spec.get("subdirs") if isinstance(spec, dict) else None
                     paths = [entry.get("path") for entry in subdirs or () if isinstance(entry, dict)]
                     yield [path for path in paths if isinstance(path, str)]
@@ -191,7 +184,7 @@ def grants(path: pathlib.Path | None) -> grant_models.Grants | None:
     from dagbundle.resources import base
     from dagbundle.resources import grants as grant_models
 
-    return base.validate(grant_models.Grants, _yaml(path, MAX_RESOURCE_BYTES), what=f"grants in {path}")
+    return base.validate(grant_models.Grants, documents.one(path, MAX_RESOURCE_BYTES), what=f"grants in {path}")
 
 
 def with_manifest(bundle: bundle_models.DagBundle, folder: pathlib.Path) -> bundle_models.DagBundle:
@@ -225,7 +218,7 @@ def manifest_of(folder: pathlib.Path) -> manifests.Manifest | None:
     path = folder / manifests.FILE_NAME
     if path.is_symlink() or not path.is_file():
         return None
-    return base.validate(manifests.Manifest, _yaml(path, manifests.MAX_BYTES), what=f"manifest {path}")
+    return base.validate(manifests.Manifest, documents.one(path, manifests.MAX_BYTES), what=f"manifest {path}")
 
 
 def bundle_key(text: str) -> BundleKey:
@@ -257,16 +250,16 @@ def database_url(option: str | None) -> str:
     return f"sqlite:///{folder / 'dagbundle.db'}"
 
 
-def _resources(path: pathlib.Path) -> list[tuple[pathlib.Path, Any]]:
-    """Read what `-f` names, each document with its file."""
+def _resources(path: pathlib.Path) -> list[documents.Document]:
+    """Read what `-f` names."""
     files = [path]
-    if path.is_dir() and str(path) != STDIN:
+    if path.is_dir() and str(path) != documents.STDIN:
         files = list(_yaml_files(path))
         if not files:
             raise errors.ResourceError(f"the folder {path} holds no .yaml, .yml or .json file", hint=_FILE_HINT)
-    elif str(path) != STDIN and not path.exists():
+    elif str(path) != documents.STDIN and not path.exists():
         raise errors.ResourceError(f"{path} is not there", hint=_FILE_HINT)
-    return [(file, item) for file in files for item in _documents(file, MAX_RESOURCE_BYTES)]
+    return [document for file in files for document in documents.read(file, MAX_RESOURCE_BYTES)]
 
 
 def _yaml_files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
@@ -289,57 +282,7 @@ def _is_bundle(item: object) -> bool:
     return isinstance(item, dict) and item.get("kind") == "DagBundle"
 
 
-def _name_of(item: Any) -> tuple[str, str]:
+def _name_of(item: Any) -> str:
     metadata = item.get("metadata")
     named = metadata if isinstance(metadata, dict) else {}
-    return str(named.get("namespace", "default")), str(named.get("name", ""))
-
-
-def _yaml(path: pathlib.Path, limit: int) -> object:
-    """Read one YAML document."""
-    documents = _documents(path, limit)
-    if len(documents) != 1:
-        raise errors.ResourceError(f"{path} holds {len(documents)} documents; exactly one is expected")
-    return documents[0]
-
-
-def _is_long_number(event: Any) -> bool:
-    return (not event.style or event.tag is not None) and _LONG_NUMBER.match(event.value) is not None
-
-
-def _documents(path: pathlib.Path, limit: int) -> list[Any]:
-    """Read YAML documents, bounded; anchors that multiply are refused as any too large document is."""
-    import yaml
-
-    try:
-        with contextlib.nullcontext(sys.stdin.buffer) if str(path) == STDIN else path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise errors.ResourceError(f"{path} cannot be read: {error.strerror}") from error
-    if len(data) > limit:
-        raise errors.ResourceError(f"{path} is larger than {limit:,} bytes")
-    try:
-        depth = 0
-        for event in yaml.parse(data, Loader=yaml.SafeLoader):  # one by one: PyYAML takes minutes over what nests
-            if isinstance(event, yaml.AliasEvent):
-                raise errors.ResourceError(
-                    f"{path} uses YAML aliases, which are not accepted here", hint="write it out"
-                )
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:
-                raise errors.ResourceError(
-                    f"{path} is no YAML that can be read: lists and maps nest deeper than {MAX_DEPTH} levels"
-                )
-            if isinstance(event, yaml.ScalarEvent) and _is_long_number(event):
-                raise errors.ResourceError(
-                    f"{path} is no YAML that can be read: a number has more than {MAX_NUMBER} characters",
-                    hint="write it in quotes where it is a text",
-                )
-        return list(yaml.safe_load_all(data))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise errors.ResourceError(f"{path} is no YAML that can be read: {str(error)[:_SAID]}") from error
-    except (AttributeError, KeyError, TypeError) as error:  # of PyYAML's constructors, by a tag that does not fit
-        raise errors.ResourceError(
-            f"{path} is no YAML that can be read: a value does not fit its tag ({type(error).__name__})",
-            hint="leave out tags such as !!timestamp and !!bool",
-        ) from error
+    return f"{named.get('namespace', 'default')}/{named.get('name', '')}"

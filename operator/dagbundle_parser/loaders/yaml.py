@@ -19,7 +19,7 @@ from dagbundle_parser.ignorefile import MAX_PATTERN_CHARACTERS, IgnoreRule, is_i
 from dagbundle_parser.loaders.airflow import AirflowAdapter
 from dagbundle_parser.loaders.base import AbstractDagLoader, Candidate, LoadResult, SourceFile
 from dagbundle_parser.loaders.python import not_utf8
-from dagbundle_parser.loaders.yaml_places import blamed, line_of
+from dagbundle_parser.loaders.yaml_places import blamed, line_of, line_to_mend
 from dagbundle_parser.manifest import FILE_NAME, invalid
 from dagbundle_parser.problems import problem_of
 
@@ -180,9 +180,9 @@ def _are_texts(value: Any) -> bool:
 
 
 def _problem(error: Exception, file: SourceFile) -> FileProblem:
-    mark = getattr(error, "problem_mark", None)
-    if mark is not None:
-        return FileProblem("YamlError", f"{file.path} is not valid YAML: {error}", mark.line + 1)
+    if getattr(error, "problem_mark", None) is not None:
+        said = str(error).replace('in "<unicode string>", ', "in ")
+        return FileProblem("YamlError", f"{file.path} is not valid YAML: {said}", line_to_mend(error, file))
     dag_id, task_id = blamed(error)
     doing = f"dag-factory cannot build {file.path}"
     doing += f", DAG {dag_id!r}" * bool(dag_id) + f", task {task_id!r}" * bool(task_id)

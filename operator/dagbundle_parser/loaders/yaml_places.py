@@ -37,6 +37,24 @@ def blamed(error: BaseException) -> tuple[str, str]:
     return dag_id, task_id
 
 
+def line_to_mend(error: Any, file: SourceFile) -> int:
+    """Return the line that an error of PyYAML's is about: of what is never closed the one where it was opened."""
+    mark, begun = error.problem_mark, getattr(error, "context_mark", None)
+    context, problem = str(getattr(error, "context", "")), str(getattr(error, "problem", ""))
+    is_quote = context == "while scanning a quoted scalar" and problem.startswith("found unexpected")
+    is_open = is_quote or (context.startswith("while parsing a flow ") and mark.line >= _lines(file))
+    if is_open and begun is not None:
+        mark = begun
+    return int(mark.line) + 1
+
+
+def _lines(file: SourceFile) -> int:
+    try:
+        return len(Path(file.absolute).read_bytes().rstrip().splitlines())
+    except OSError:
+        return 0
+
+
 def line_of(dag_id: str, task_id: str, file: SourceFile) -> int:
     """Return the line of a task, else that of its DAG."""
     try:

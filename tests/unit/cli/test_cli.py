@@ -128,6 +128,50 @@ def test_a_resource_that_cannot_be_read_is_refused(call: Any, text: str, words: 
     assert words in err
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('a: 1\nb: "x\nc: 2\n\n', "line 2, column 4: a quote is opened here, and never closed"),
+        ("a: 1\nb: 'x\n---\nc: 2\n", "line 2, column 4: a quote is opened here, and never closed"),
+        ("a: [1,\nb: 2\n", "line 1, column 4: a list's [ is opened here, and never closed"),
+        ("a: {b: 1\n", "line 1, column 4: a mapping's { is opened here, and never closed"),
+        ('a: 1\nb: "x\nc: "y"\n', "line 3, column 5: expected <block end>, but found '<scalar>'"),
+        ('a: 1\nb: "x\nc: "y"\n', "The quote before it is opened in line 2: is its end missing there?"),
+        ("a: 1\nb: c: d\n", "line 2, column 5: mapping values are not allowed here"),
+        ("a:\n\tb: 1\n", "line 2, column 1: found character '\\t' that cannot start any token"),
+    ],
+)
+def test_yaml_that_cannot_be_read_names_the_line_to_mend(call: Any, text: str, told: str) -> None:
+    for name in ("bundle.yaml", "grants.yaml", "dagbundle.yaml"):
+        before = pathlib.Path(name).read_text() if pathlib.Path(name).exists() else ""
+        pathlib.Path(name).write_text(text)
+        arguments = ["apply", "-f", "bundle.yaml", "--local", "--folder", ".", "--grants", "grants.yaml"]
+        code, _, err = call(*arguments)
+        assert code == exits.Exit.USAGE
+        assert f"{name} is no YAML that can be read: " in err
+        assert told in err
+        assert "byte string" not in err
+        pathlib.Path(name).write_text(before or "tenants: [{namespace: team-sales}]\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["apply", "--local"], ["diff"], ["dags", "reserialize"], ["diff", "--bundle", "team-sales/sales"]],
+)
+def test_a_bundle_that_the_files_hold_twice_is_an_error_with_both_places(call: Any, arguments: list[str]) -> None:
+    text = pathlib.Path("bundle.yaml").read_text()
+    pathlib.Path("several").mkdir()
+    other = text.replace("name: sales", "name: stock")
+    pathlib.Path("several/one.yaml").write_text(f"# a comment\n{other}---\n{text}")
+    pathlib.Path("several/two.yaml").write_text(text)
+    code, _, err = call(*arguments, "-f", "several", "--folder", ".")
+    assert code == exits.Exit.USAGE
+    line = 2 + len(other.splitlines())
+    places = f"in several/one.yaml, line {line} and in several/two.yaml, line 1"
+    assert f"Error: several holds DagBundle team-sales/sales more than once: {places}\n" in err
+    assert "Hint: remove all but one of them" in err
+
+
 def test_a_manifest_with_an_unknown_field_names_it(call: Any) -> None:
     pathlib.Path("dagbundle.yaml").write_text("version: v1beta\nparser: x\n")
     code, _, err = call("apply", "-f", "bundle.yaml", "--local", "--folder", ".")

@@ -104,7 +104,9 @@ def test_one_of_several_resources_is_chosen_by_its_name(tmp_path: pathlib.Path) 
         inputs.resource(tmp_path, "team/nws")
     assert caught.value.hint == "did you mean team/news?"
     (tmp_path / "c.yml").write_text(yaml.safe_dump(bundle("news")))
-    with pytest.raises(errors.ResourceError, match=r"holds DagBundle team/news more than once: .*b.yml\), .*c.yml"):
+    with pytest.raises(
+        errors.ResourceError, match=r"holds DagBundle team/news more than once: in .*b.yml, line 1 and in .*c.yml"
+    ):
         inputs.resource(tmp_path, "team/news")
 
 
