@@ -26,6 +26,7 @@ from dagbundle_parser.errors import FileProblem, RunError
 from dagbundle_parser.loaders import lookups
 from dagbundle_parser.loaders.base import LoadedDag, LoadedWarning, LoadResult, SourceFile
 from dagbundle_parser.loaders.dummies import DUMMIES
+from dagbundle_parser.loaders.refused import problem_of_import
 from dagbundle_parser.loaders.sparing import sparing_imports
 from dagbundle_parser.loaders.traces import Tracer
 from dagbundle_parser.places import line_defining, lines_naming
@@ -340,7 +341,7 @@ class AirflowAdapter:
     def _import_problems(self, texts: dict[str, str], file: SourceFile) -> list[FileProblem]:
         caught = self._log.caught
         if len(caught) >= len(texts):
-            return [problem_of(error, file) for error in _distinct(caught)] if texts else []
+            return [problem_of_import(error, file, self._dag_class) for error in _distinct(caught)] if texts else []
         return [problem_of_text(text, file) for text in texts.values()]
 
     def _duplicates(self, seen: Sequence[Any], dags: Sequence[Any], file: SourceFile) -> list[FileProblem]:
