@@ -157,14 +157,15 @@ def _settle(sink: MemorySink) -> None:
 
 
 def _show(sink: MemorySink, skipped: Sequence[str], *, verbose: bool) -> None:
-    dags = broken = 0
+    dags: set[str] = set()
+    broken = 0
     for path, file in sorted(sink.files.items()):
         outcome = file.outcome
         typer.secho(f"{output.printable(path)}  {outcome.duration:.3f} s", bold=True)
         if reader := _reader_of(file):
             typer.echo(f"    {output.printable(reader)} loads it, and has its DAGs")
         for content in file.contents:
-            dags += 1
+            dags.add(content.dag_id)
             typer.secho(
                 f"    {output.printable(content.dag_id)}: {output.counted(len(content.tasks), 'task')}",
                 fg=typer.colors.GREEN,
@@ -183,7 +184,7 @@ def _show(sink: MemorySink, skipped: Sequence[str], *, verbose: bool) -> None:
     for path in skipped:
         text = "skipped: .airflowignore names it, or it does not look like it holds DAGs"
         typer.echo(f"{output.printable(path)}  {text}")
-    counts = ((len(sink.files), "file"), (dags, "DAG"), (broken, "broken file"))
+    counts = ((len(sink.files), "file"), (len(dags), "DAG"), (broken, "broken file"))
     typer.echo(", ".join(output.counted(number, noun) for number, noun in counts))
 
 

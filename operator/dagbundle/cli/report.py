@@ -16,8 +16,8 @@ from dagbundle.cli import inputs, output
 from dagbundle.cli.exits import Exit
 from dagbundle.engine import changes, collecting, determinism
 from dagbundle.engine.applied import Applied
-from dagbundle.rollout import diff
-from dagbundle.rollout.model import Change, FileProblem, RunOutcome, Verdict, short_version
+from dagbundle.rollout import diff, wording
+from dagbundle.rollout.model import Change, FileProblem, Judgement, RunOutcome, Verdict, short_version
 from dagbundle.store import schema
 from dagbundle.store.dagstore import DagStore
 from dagbundle.store.database import Database
@@ -113,7 +113,7 @@ def applied(result: Applied, store: DagStore, out: output.Format, *, details: bo
     name = f"{result.bundle.namespace}/{result.bundle.name}"
     typer.secho(f"{name}  version {short_version(result.version)}  {arrow}", bold=True)
     for run in result.runs:
-        typer.echo(f"  {_run_line(run)}")
+        typer.echo(f"  {_run_line(run, judgement.problems)}")
     if judgement.changes and judgement.verdict is Verdict.BLOCK:
         typer.echo(
             "Without what blocks it, an apply would:"
@@ -129,7 +129,7 @@ def applied(result: Applied, store: DagStore, out: output.Format, *, details: bo
     colour = {Exit.OK: typer.colors.GREEN, Exit.KEPT_BACK: typer.colors.YELLOW}.get(ended, typer.colors.RED)
     prefix = "Dry run, nothing was written. An apply would end as " if result.dry_run else ""
     verb = _verb(result)
-    typer.secho(f"{prefix}{verb}{judgement.reason}: {output.printable(judgement.message)}", fg=colour)
+    typer.secho(f"{prefix}{verb}{judgement.reason}: {output.printable(_summary(judgement))}", fg=colour)
     _python_hint(result)
     for bundle in result.rejudged:
         typer.echo(f"Also published {bundle.namespace}/{bundle.name}, which waited for a DAG that was let go of.")
@@ -170,7 +170,7 @@ def differences(
     if compared and judgement and ended not in {Exit.OK, Exit.DIFFERENT}:
         verb = _verb(compared) or "Not all could be compared: "
         colour = typer.colors.RED if judgement.verdict is Verdict.BLOCK else typer.colors.YELLOW
-        typer.secho(f"{verb}{judgement.reason}: {output.printable(judgement.message)}", fg=colour)
+        typer.secho(f"{verb}{judgement.reason}: {output.printable(_summary(judgement))}", fg=colour)
         _python_hint(compared)
     elif not found:
         typer.echo("No differences.")
@@ -195,12 +195,20 @@ def drift(drifts: Sequence[determinism.Drift], out: output.Format) -> None:
         typer.echo("Deterministic: two parses under different hash seeds are equal.")
 
 
-def _run_line(run: RunOutcome) -> str:
-    files, dags = len(run.files), sum(len(file.dags) for file in run.files)
-    broken, unchanged = sum(bool(file.problems) for file in run.files), sum(file.unchanged for file in run.files)
-    parts = [output.counted(files, "file"), output.counted(dags, "DAG")]
+def _summary(judgement: Judgement) -> str:
+    """Return a judgement's message without the errors that it quotes: they were shown above, in full."""
+    return judgement.message.replace(wording.said(judgement.problems), "")
+
+
+def _run_line(run: RunOutcome, problems: Sequence[FileProblem]) -> str:
+    """Count what a run brought: a dag_id of two files once, and what the judge finds broken with what did not load."""
+    dags = {dag.dag_id for file in run.files for dag in file.dags}
+    broken = {file.path for file in run.files if file.problems}
+    broken |= {item.path for item in problems if item.subdir == run.subdir}
+    unchanged = sum(file.unchanged for file in run.files)
+    parts = [output.counted(len(run.files), "file"), output.counted(len(dags), "DAG")]
     parts += [f"{unchanged:,} unchanged"] if unchanged else []
-    parts += [f"{broken:,} broken"] if broken else []
+    parts += [f"{len(broken):,} broken"] if broken else []
     return f"{output.printable(run.subdir)}: " + ", ".join(parts) + ("" if run.closed else ", did not finish")
 
 

@@ -300,16 +300,16 @@ def _failure(
     if broken and policy.on_import_error == "Fail":
         return _Blocked(
             "ImportErrors",
-            f"{wording.counted(len(broken), 'broken file')} and onImportError is Fail: {wording.names(broken)}"
-            + wording.said(draft.problems),
+            f"{wording.counted(len(broken), 'broken file')} and onImportError is Fail: {wording.names(broken)}. "
+            "Mend them, or set spec.rollout.onImportError to KeepLastGood" + wording.said(draft.problems),
         )
     allowed = policies.limit_of(policy.max_import_errors, sum(listed.get(subdir, 0) for subdir in unit))
     if allowed is not None and len(broken) > allowed:
         return _Blocked(
             "TooManyImportErrors",
             f"{wording.counted(len(broken), 'broken file')}, more than maxImportErrors "
-            f"{wording.limit(policy.max_import_errors, allowed)}: {wording.names(broken)}"
-            + wording.said(draft.problems),
+            f"{wording.limit(policy.max_import_errors, allowed)}: {wording.names(broken)}. "
+            "Mend them, or raise spec.rollout.maxImportErrors" + wording.said(draft.problems),
         )
     allowed = policies.limit_of(policy.max_removed_dags, sum(dag.subdir in unit for dag in live))
     if allowed is not None and len(removed) > allowed:
@@ -317,7 +317,8 @@ def _failure(
             "TooManyRemovedDags",
             f"{wording.counted(len(removed), 'DAG')} would go, more than maxRemovedDags "
             f"{wording.limit(policy.max_removed_dags, allowed)}: "
-            + wording.names([change.dag_id for change in removed]),
+            + wording.names([change.dag_id for change in removed])
+            + f". If they are to go, raise spec.rollout.maxRemovedDags to {len(removed)}, else bring back their files",
         )
     return None
 

@@ -113,7 +113,12 @@ def test_parse_refuses_a_dag_id_of_two_files_as_an_apply_does(command: Command, 
     assert warning["message"].startswith("dag_id 'one' is also defined in a.py, which comes first: rename one")
     told = command(*arguments, code=3).out
     assert "    DuplicateDagId\n        dag_id 'one' is also defined in a.py" in told
-    assert told.splitlines()[-1] == "3 files, 4 DAGs, 1 broken file"
+    assert told.splitlines()[-1] == "3 files, 2 DAGs, 1 broken file"
+    given = ["-f", str(folder.parent / "resource.yaml"), "--local", "--folder", str(folder)]
+    applied_again = command("apply", *given, "--python", airflow.python(), "--force", code=3).out
+    assert "  .: 3 files, 2 DAGs, 1 broken\n" in applied_again
+    assert applied_again.count("rename one of the two") == 2  # below the file, and of the file that lost one of two
+    assert applied_again.splitlines()[-1].startswith("KeptLastGood: 1 broken file: b.py; 0 DAGs kept")
 
 
 def test_a_yaml_file_alone_is_parsed_as_with_its_folder(command: Command, bundle: MakeBundle) -> None:

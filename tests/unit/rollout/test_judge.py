@@ -296,6 +296,7 @@ def test_max_removed_dags_blocks_above_its_value(limit: int | str | None, remove
     if verdict is Verdict.BLOCK:
         assert (found.reason, found.ready) == ("TooManyRemovedDags", False)
         assert "d0" in found.message
+        assert f"raise spec.rollout.maxRemovedDags to {removed}, else bring back their files" in found.message
 
 
 def test_moves_do_not_count_as_removals() -> None:
@@ -312,6 +313,7 @@ def test_max_import_errors_blocks_above_its_value(limit: int | str, broken: int,
     found = decide(run(*files), rules=policy.Policy(max_import_errors=limit))
     assert found.verdict is verdict
     assert (found.reason == "TooManyImportErrors") is (verdict is Verdict.BLOCK)
+    assert ("Mend them, or raise spec.rollout.maxImportErrors" in found.message) is (verdict is Verdict.BLOCK)
 
 
 def test_an_empty_listing_where_dags_were_is_blocked() -> None:
