@@ -42,4 +42,7 @@ def backup_sqlite(db: database.Database, target: pathlib.Path) -> None:
         partial.rename(target)
     except (sqlite3.Error, OSError) as error:
         partial.unlink(missing_ok=True)
-        raise errors.StoreUnusableError(f"{db.file} could not be copied to {target}: {error}") from error
+        raise errors.StoreUnusableError(
+            f"{db.file} could not be copied to {target}: {error}",
+            hint="this user must be able to write into both folders, and the disk must have room",
+        ) from error

@@ -229,6 +229,10 @@ _CONTENT_SQLITE = ("CONSTRAINT_NOTNULL", "CONSTRAINT_CHECK", "TOOBIG")
 _SCHEMA_STATES = ("42P01", "42703", "3F000")
 _UNAVAILABLE_SQLITE = ("BUSY", "LOCKED", "PROTOCOL")
 _UNUSABLE_SQLITE = ("FULL", "READONLY", "CANTOPEN", "IOERR", "PERM", "NOTADB", "CORRUPT", "AUTH")
+_WRITABLE = (
+    "Nothing was changed; SQLite writes into the file's folder even to read: make the file and its folder writable "
+    "for this user, or copy the file to another place"
+)
 _REFUSED_CONNECTION = re.compile(
     r"FATAL:|SSL|certificate|invalid |missing |no password supplied|\[Errno -[25]\]|could not translate host name"
 )
@@ -270,7 +274,9 @@ def translate(error: BaseException, where: str) -> errors.DagBundleError:
     if _is_unusable(error):
         return errors.StoreUnusableError(
             f"{where} cannot be used: {_text_of(error)}",
-            hint="Nothing was changed; mend the URL, the account, the file or the disk that this names",
+            hint=_WRITABLE
+            if _sqlite_name(error).startswith("READONLY")
+            else "Nothing was changed; mend the URL, the account, the file or the disk that this names",
         )
     if _is_unavailable(error):
         return errors.StoreUnavailableError(
@@ -349,4 +355,7 @@ def private_file(path: pathlib.Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
     except OSError as error:
-        raise errors.StoreUnusableError(f"{path} cannot be created: {error.strerror}") from error
+        raise errors.StoreUnusableError(
+            f"{path} cannot be created: {error.strerror}",
+            hint="make its folder writable for this user, or name another place",
+        ) from error

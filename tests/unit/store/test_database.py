@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import pathlib
 import sqlite3
 import subprocess
 import sys
@@ -182,3 +184,25 @@ def test_opening_the_store_loads_neither_alembic_nor_a_driver_that_is_not_used()
     )
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_file_that_cannot_be_written_says_that_its_folder_must_be_writable_even_to_read(
+    tmp_path: pathlib.Path,
+) -> None:
+    (tmp_path / "a.db").touch()
+    with (
+        contextlib.closing(sqlite3.connect(f"file:{tmp_path / 'a.db'}?mode=ro", uri=True)) as connection,
+        pytest.raises(sqlite3.OperationalError) as caught,
+    ):
+        connection.execute("CREATE TABLE a (b)")
+    error = exc.OperationalError("CREATE TABLE a (b)", None, caught.value)
+    found = database.translate(error, "sqlite:///a.db")
+    assert (type(found), "readonly database" in found.message) == (errors.StoreUnusableError, True)
+    assert "make the file and its folder writable for this user" in found.hint
+
+
+def test_a_file_that_cannot_be_made_names_the_next_step(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(errors.StoreUnusableError, match="cannot be created") as caught:
+        database.private_file(tmp_path / "file/a.db")
+    assert caught.value.hint == "make its folder writable for this user, or name another place"
