@@ -31,18 +31,45 @@ def upgrade(database_url: options.DatabaseUrl = None, out: options.Output = outp
 def downgrade(
     revision: Annotated[str, typer.Argument(help="Version to go back to; `base` drops all tables.")],
     database_url: options.DatabaseUrl = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask. `base` asks for the database's name.")] = False,
     out: options.Output = output.Format.TEXT,
 ) -> None:
     """Take the tables back to an older version (SQLite is backed up first)."""
     from dagbundle.store import schema  # noqa: PLC0415 - usage errors answer before the store is loaded
 
     with _opened(database_url) as database:
+        schema.check_downgrade(database, revision)  # before somebody is asked
         if not yes:
-            question = f"Going back to {revision} drops what older tables cannot hold. Continue?"
-            typer.confirm(question, abort=True, err=True)
+            _ask(database, revision, drops_all=revision == schema.BASE)
         saved = schema.downgrade(database, revision)
         _tell_version(database.name, schema.current(database) or schema.BASE, saved, out)
+
+
+def _ask(database: Database, revision: str, *, drops_all: bool) -> None:
+    """Ask whether to go on. What drops everything is not confirmed by one key, but by the database's name."""
+    if not drops_all:
+        question = f"Going back to {revision} drops what older tables cannot hold (docs/store.md). Continue?"
+        typer.confirm(question, abort=True, err=True)
+        return
+    from dagbundle.store import schema  # noqa: PLC0415 - usage errors answer before the store is loaded
+
+    held = schema.held(database)
+    typer.echo(
+        f"This drops all tables of dagbundle in {database.name}, with all that they hold: "
+        f"{output.counted(held.bundles, 'bundle')}, {output.counted(held.dags, 'live DAG')} and "
+        f"{output.counted(held.revisions, 'revision')}. Sources, import errors, holds and the way back "
+        "(rollback, diff) go with them.",
+        err=True,
+    )
+    typer.echo(
+        "The SQLite file is copied first."
+        if database.file is not None
+        else "PostgreSQL is not backed up here: pg_dump --schema=dagbundle does that (docs/store.md).",
+        err=True,
+    )
+    if typer.prompt(f"Type {database.label} to drop them", err=True) != database.label:
+        typer.echo(f"That is not {database.label}: nothing was changed.", err=True)
+        raise typer.Abort
 
 
 @app.command()

@@ -74,6 +74,11 @@ class Database:
         return self.engine.url.render_as_string(hide_password=True)
 
     @property
+    def label(self) -> str:
+        """The name without the place: the SQLite file's, or PostgreSQL's name of the database."""
+        return pathlib.Path(self.engine.url.database or self.name).name
+
+    @property
     def file(self) -> pathlib.Path | None:
         """The SQLite file; None on PostgreSQL and for a database in memory."""
         database = self.engine.url.database

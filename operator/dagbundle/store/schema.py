@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
@@ -100,13 +100,41 @@ def downgrade(db: database.Database, revision: str) -> pathlib.Path | None:
     Raises:
         SchemaError: There are no tables, they are newer than this program, or `revision` is not older than them.
     """
+    return _migrate(db, check_downgrade(db, revision), revision, up=False)
+
+
+def check_downgrade(db: database.Database, revision: str) -> str:
+    """Make sure that a downgrade could begin, and return the version of the tables. Raises as `downgrade`."""
     known = (BASE, *REVISIONS)
     found = current(db)
     if found not in REVISIONS:
         check(db)
     if found is None or revision not in known or known.index(revision) > known.index(found):
-        raise errors.SchemaError(f"Tables of version {found} cannot be downgraded to {revision}")
-    return _migrate(db, found, revision, up=False)
+        older = ", ".join(known[: known.index(found) + 1]) if found in known else BASE
+        raise errors.SchemaError(
+            f"Tables of version {found} cannot be downgraded to {revision}", hint=f"choose one of {older}"
+        )
+    return found
+
+
+class Held(NamedTuple):
+    """How much the tables hold."""
+
+    bundles: int
+    dags: int
+    """Live ones."""
+    revisions: int
+    """All that are kept."""
+
+
+def held(db: database.Database) -> Held:
+    """Count what a downgrade to `base` takes away, whatever version the tables have."""
+    counted = (db.tables.bundle, db.tables.dag, db.tables.publication)  # these are as old as the first tables
+    return db.read(
+        lambda connection: Held(
+            *(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one() for table in counted)
+        )
+    )
 
 
 def _create(db: database.Database) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pathlib
 from typing import Any
@@ -224,6 +225,30 @@ def test_a_database_that_cannot_be_reached_is_told_and_may_be_tried_again(
     code, _, err = call("get", "bundles")
     assert code == exits.Exit.RETRY
     assert "Traceback" not in err
+
+
+def test_a_downgrade_to_base_tells_what_is_lost_and_asks_for_the_databases_name(
+    call: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with DagStore.open(f"sqlite:///{tmp_path / 'test.db'}", upgrade=True) as store:
+        store.register_bundle(BundleKey("team-sales", "sales"), "team-sales.sales")
+    for answer in ("y\n", "base\n", ""):
+        monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+        code, _, err = call("db", "downgrade", "base")
+        assert (code, "1 bundle, 0 live DAGs and 0 revisions" in err) == (exits.Exit.FAILED, True)
+        assert "The SQLite file is copied first." in err
+    assert call("get", "bundles")[0] == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO("test.db\n"))
+    assert call("db", "downgrade", "base")[0] == 0
+    assert "has no tables" in call("get", "bundles")[2]
+
+
+def test_a_downgrade_that_cannot_be_asks_nothing_and_names_the_versions_that_can(call: Any) -> None:
+    call("db", "upgrade")
+    code, _, err = call("db", "downgrade", "nonsense")
+    assert code == exits.Exit.FAILED
+    assert "Continue?" not in err
+    assert "Hint: choose one of base, 0001, 0002" in err
 
 
 def test_the_version_is_printed(call: Any) -> None:
