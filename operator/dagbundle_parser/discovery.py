@@ -15,7 +15,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from dagbundle_parser.cpu import CpuBudget, OutOfTimeError
 from dagbundle_parser.errors import FileProblem, RunError
@@ -32,6 +32,8 @@ PATH_CPU_SECONDS = 5.0
 PATTERNS_CPU_SECONDS = 300.0
 """How much they may take in one listing."""
 _SOURCES = (".py", ".yaml", ".yml")
+LOOKS = "(Python that mentions airflow and dag, YAML with tasks, a zip archive)"
+"""What holds DAGs, by its looks; for people."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Lister:
         self._exclude: frozenset[str] = frozenset()
         self._shard = (0, 1)
         self._budget = CpuBudget(PATH_CPU_SECONDS, PATTERNS_CPU_SECONDS)
+        self._ignored: set[str] = set()
 
     def list_files(
         self, subdir: str = ".", exclude: Sequence[str] = (), *, shard: int = 0, shards: int = 1
@@ -102,6 +105,18 @@ class Lister:
             except SlowPatternError as slow:
                 raise _too_slow(slow) from slow
         return sorted(self._found.values(), key=lambda file: file.path)
+
+    def why_not(self, path: str) -> str:
+        """Why a file of the bundle is not listed; after `list_files`."""
+        if not Path(self._root, path).exists():
+            return "does not exist in the bundle"
+        above = (path, *map(str, PurePosixPath(path).parents))
+        ignored = next((name for name in above if name in self._ignored), None)
+        if ignored is not None:
+            return f"is not listed: {IGNORE_FILE} names " + ("it" if ignored == path else f"its folder {ignored}")
+        if not (self._in_subdir(path) and self._exclude.isdisjoint(above)):
+            return f"is not listed: it lies outside of the subdir {self._subdir or '.'!r}"
+        return "is not listed: it does not look like it holds DAGs " + LOOKS
 
     def _list(self, directory: str, rules: list[IgnoreRule]) -> None:
         absolute = posixpath.join(self._root, directory) if directory else self._root
@@ -167,11 +182,17 @@ class Lister:
             return  # a link to nothing, or one that is gone by now; Airflow passes it over, too
         if stat.S_ISDIR(info.st_mode):
             self._directory(path, entry, rules)
-        elif stat.S_ISREG(info.st_mode) and self._in_subdir(path) and not self._ignores(rules, path):
-            self._file(path, entry, info)
+        elif stat.S_ISREG(info.st_mode) and self._in_subdir(path):
+            if self._ignores(rules, path):
+                self._ignored.add(path)
+            else:
+                self._file(path, entry, info)
 
     def _directory(self, path: str, entry: os.DirEntry[str], rules: list[IgnoreRule]) -> None:
-        if entry.name.startswith("..") or self._ignores(rules, path, is_dir=True):
+        if self._ignores(rules, path, is_dir=True):
+            self._ignored.add(path)
+            return
+        if entry.name.startswith(".."):
             return  # `..data` is how Kubernetes mounts a ConfigMap: its files are linked beside it
         if not entry.is_symlink():
             self._folders.append((path, rules))

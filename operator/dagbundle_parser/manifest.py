@@ -48,7 +48,7 @@ def loader_settings(root: str, names: Collection[str]) -> dict[str, Mapping[str,
     unknown = sorted(set(map(str, found)) - set(names))
     if unknown:
         there = ", ".join(sorted(names))
-        raise invalid(f"bundle_config.loaders.{unknown[0]} is no loader of this image; there are: {there}")
+        raise invalid(f"bundle_config.loaders.{unknown[0]} is no loader of this environment; there are: {there}")
     return {name: _mapping(found, "bundle_config.loaders", name) for name in found}
 
 
@@ -73,7 +73,7 @@ def _parsed(content: bytes) -> Any:
     try:
         yaml = importlib.import_module("yaml")
     except ImportError as error:
-        raise invalid("bundle_config.loaders needs PyYAML, which is not installed in this image") from error
+        raise invalid("bundle_config.loaders needs PyYAML, which is not installed in this environment") from error
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         depth = 0

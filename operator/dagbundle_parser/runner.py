@@ -133,22 +133,21 @@ class Run:
         settings = loader_settings(self._request.root, [loader.name for loader in self._loaders])
         for loader in self._loaders:
             loader.configure(settings.get(loader.name, {}))
-        files = Lister(self._request.root, self._settings, self._loaders).list_files(
-            subdir, self._request.exclude, shard=self._request.shard, shards=self._request.shards
-        )
+        lister = Lister(self._request.root, self._settings, self._loaders)
+        files = lister.list_files(subdir, self._request.exclude, shard=self._request.shard, shards=self._request.shards)
         self._prober = self._make_prober({file.path: file.digest for file in files if file.digest})
         self._readers = Readers(self._request.root, self._request.known, files)
         self._shared.listed = [(file.path, file.open_to_others) for file in files]
-        wanted = self._only_requested(files) if self._request.files else files
+        wanted = self._only_requested(files, lister) if self._request.files else files
         if self._readers.watched:
             first = [file for file in wanted if not self._readers.gives_way(file.path)]
             self._waiting = {file.path for file in first if not self._is_remembered(file)}
         return wanted
 
-    def _only_requested(self, files: Sequence[ListedFile]) -> list[ListedFile]:
+    def _only_requested(self, files: Sequence[ListedFile], lister: Lister) -> list[ListedFile]:
         listed = {file.path: file for file in files}
         ours = [path for path in self._request.files if shard_of(path, self._request.shards) == self._request.shard]
-        return [listed.get(path) or _not_listed(path, self._request) for path in sorted(ours)]
+        return [listed.get(path) or _not_listed(path, lister) for path in sorted(ours)]
 
     def is_unchanged(self, file: ListedFile) -> bool:
         """Whether what the store remembers of a file still holds (docs/architecture.md, Skipping).
@@ -317,12 +316,5 @@ def _recorded() -> Iterator[None]:
         RECORDER.pause()
 
 
-def _not_listed(path: str, request: RunRequest) -> ListedFile:
-    if not Path(request.root, path).exists():
-        text = f"{path} does not exist in the bundle"
-    else:
-        text = (
-            f"{path} is not listed: it lies outside of the subdir {request.subdir!r}, .airflowignore names it, or it "
-            "does not look like it holds DAGs (Python that mentions airflow and dag, YAML with tasks, a zip archive)"
-        )
-    return ListedFile(path, None, FileProblem("NotListed", text))
+def _not_listed(path: str, lister: Lister) -> ListedFile:
+    return ListedFile(path, None, FileProblem("NotListed", f"{path} {lister.why_not(path)}"))

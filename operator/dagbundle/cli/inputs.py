@@ -38,8 +38,8 @@ _PROJECT_KEYS = frozenset({"python"})
 
 
 def lacks_airflow(failure: str) -> bool:
-    """Tell whether a parser failed because its interpreter has no Airflow (`AirflowNotInstalled`)."""
-    return "Airflow is not installed" in failure
+    """Tell whether a parser failed because its interpreter has no Airflow, or too old a one."""
+    return "must have Airflow 3.0 or newer" in failure
 
 
 def with_python_hint(error: errors.DagBundleError) -> errors.DagBundleError:
@@ -111,8 +111,8 @@ def _not_one(path: pathlib.Path, found: Sequence[documents.Document], wanted: st
     )
 
 
-def subdirs_of_bundles_in(folder: pathlib.Path) -> Iterator[list[str]]:
-    """Yield the subdirs of each DagBundle that a file of a folder holds, as far as that can be read."""
+def subdirs_of_bundles_in(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, list[str]]]:
+    """Yield each DagBundle that a file of a folder holds: the file, and its subdirs as far as they can be read."""
     for path in _yaml_files(folder):
         with contextlib.suppress(errors.ResourceError):
             for document in documents.read(path, MAX_RESOURCE_BYTES) if _speaks_of_bundles(path) else ():
@@ -120,7 +120,7 @@ def subdirs_of_bundles_in(folder: pathlib.Path) -> Iterator[list[str]]:
                     spec = document.value.get("spec")
                     subdirs = spec.get("subdirs") if isinstance(spec, dict) else None
                     paths = [entry.get("path") for entry in subdirs or () if isinstance(entry, dict)]
-                    yield [path for path in paths if isinstance(path, str)]
+                    yield path, [subdir for subdir in paths if isinstance(subdir, str)]
 
 
 def interpreter(option: str | None) -> str | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dagbundle import errors
-from dagbundle.cli import inputs, options, output, progress, roots
+from dagbundle.cli import advice, inputs, options, output, progress, roots
 from dagbundle.cli.exits import Exit
 from dagbundle.runtime.process import ParserProcess
 
@@ -54,15 +54,19 @@ def parse(
         sink = _parsed(wanted, python, parser, file_timeout=file_timeout, processes=processes, quiet=quiet)
     if whole:
         _settle(sink)
-        skipped = _narrowed(sink, selected.files)
+        skipped = dict.fromkeys(_narrowed(sink, selected.files), _SKIPPED)
     else:
         skipped = _skipped(sink)
         _settle(sink)
+    if not sink.files and not selected.files:
+        raise _nothing_in(selected)
+    _advise(sink)
     ended = Exit.KEPT_BACK if any(file.outcome.problems for file in sink.files.values()) else Exit.OK
     if out is output.Format.TEXT:
+        typer.echo(f"root {output.printable(str(selected.root))} ({selected.why})")
         _show(sink, skipped, verbose=verbose)
     else:
-        output.document(_document(sink, skipped), out, ended)
+        output.document({"root": str(selected.root), **_document(sink, list(skipped))}, out, ended)
     raise typer.Exit(ended)
 
 
@@ -75,7 +79,7 @@ def _parsed(
     processes: int,
     quiet: bool,
 ) -> MemorySink:
-    from dagbundle.engine import collecting  # noqa: PLC0415 - loaded while the parser comes up
+    from dagbundle.engine import collecting, events  # noqa: PLC0415 - loaded while the parser comes up
     from dagbundle.resources import base  # noqa: PLC0415 - likewise
     from dagbundle.resources import bundle as bundle_models  # noqa: PLC0415 - likewise
     from dagbundle.rollout import plan  # noqa: PLC0415 - likewise
@@ -101,27 +105,46 @@ def _parsed(
             collecting.RunSettings("parse", "local.parse", settings, force=True, only=selected.files),
             runtime=LocalRuntime(selected.root, python=python, standing_by=parser),
             sink=sink,
-            watch=watch,
+            watch=lambda event: None if isinstance(event, events.RunEnded) else watch(event),  # the error says it
         )
     (run,) = sink.outcomes()
     if not run.closed:
-        raise inputs.with_python_hint(collecting.error_of(run, f"{selected.root} could not be parsed"))
+        failed = dataclasses.replace(run, failure=advice.for_parse(run.failure))
+        raise inputs.with_python_hint(collecting.error_of(failed, f"{selected.root} could not be parsed"))
     return sink
 
 
-def _skipped(sink: MemorySink) -> list[str]:
-    """Take out the files that a run of the whole folder would not look at, and return their paths.
+def _nothing_in(selected: roots.Selection) -> errors.UsageError:
+    """Return the error of a folder without DAG files. Files without DAGs are none: pre-commit names helpers, too."""
+    return errors.UsageError(
+        f"nothing was parsed: {selected.root / selected.subdir} holds no file with DAGs",
+        hint="DAGs are in Python that mentions airflow and dag, in YAML with tasks, or in a zip archive; what "
+        ".airflowignore names does not count",
+    )
+
+
+def _advise(sink: MemorySink) -> None:
+    """Put the next steps of this command into what the parser says of files."""
+    for path, file in sink.files.items():
+        if file.outcome.problems:
+            problems = tuple(map(advice.problem_for_parse, file.outcome.problems))
+            sink.files[path] = dataclasses.replace(file, outcome=file.outcome._replace(problems=problems))
+
+
+def _skipped(sink: MemorySink) -> dict[str, str]:
+    """Take out the files that a run of the whole folder would not look at; return their paths, and why.
 
     Who names many files, as pre-commit does, names helpers among them; one that is not there never comes so far.
     """
-    paths = [
-        path
+    skipped = {
+        path: problem.message.partition(" is not listed: ")[2] or _SKIPPED
         for path, file in sorted(sink.files.items())
-        if any(problem.kind == "NotListed" for problem in file.outcome.problems)
-    ]
-    for path in paths:
+        for problem in file.outcome.problems
+        if problem.kind == "NotListed"
+    }
+    for path in skipped:
         del sink.files[path]
-    return paths
+    return skipped
 
 
 def _narrowed(sink: MemorySink, wanted: Sequence[str]) -> list[str]:
@@ -156,7 +179,7 @@ def _settle(sink: MemorySink) -> None:
         sink.files[item.loser] = dataclasses.replace(file, outcome=file.outcome._replace(warnings=warnings))
 
 
-def _show(sink: MemorySink, skipped: Sequence[str], *, verbose: bool) -> None:
+def _show(sink: MemorySink, skipped: Mapping[str, str], *, verbose: bool) -> None:
     dags: set[str] = set()
     broken = 0
     for path, file in sorted(sink.files.items()):
@@ -181,13 +204,16 @@ def _show(sink: MemorySink, skipped: Sequence[str], *, verbose: bool) -> None:
         if file.output.strip() and (outcome.problems or verbose) and not _is_quoted(outcome.problems):
             typer.echo(f"    It printed {output.counted(file.printed, 'byte')}, last:")
             typer.echo(output.block(output.end_of(file.output), "        "))
-    for path in skipped:
-        text = "skipped: .airflowignore names it, or it does not look like it holds DAGs"
-        typer.echo(f"{output.printable(path)}  {text}")
+    for path, why in skipped.items():
+        typer.echo(f"{output.printable(path)}  skipped: {output.printable(why)}")
+    if not sink.files:
+        typer.echo("Nothing was parsed: no file that was given holds DAGs.")
+        return
     counts = ((len(sink.files), "file"), (len(dags), "DAG"), (broken, "broken file"))
     typer.echo(", ".join(output.counted(number, noun) for number, noun in counts))
 
 
+_SKIPPED = ".airflowignore names it, or it does not look like it holds DAGs"
 _READ_BY = "//read-by"
 """The key of a closure under which the parser says which Python file loads a YAML file."""
 _QUOTED = ("\nIt printed last:\n", "\nIts process reported these calls, innermost first:\n")

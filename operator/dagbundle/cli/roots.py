@@ -25,6 +25,8 @@ class Selection(NamedTuple):
     """Relative to the root; `.` for all of it."""
     files: tuple[str, ...]
     """Files of it, relative to the root; none: all."""
+    why: str
+    """Why that is the root, for people."""
 
 
 def select(paths: Sequence[pathlib.Path], root: pathlib.Path | None) -> Selection:
@@ -42,19 +44,20 @@ def select(paths: Sequence[pathlib.Path], root: pathlib.Path | None) -> Selectio
             raise errors.UsageError(f"{path} is not there")
     common = pathlib.Path(os.path.commonpath([path if path.is_dir() else path.parent for path in absolute]))
     if root is not None:
-        chosen = _absolute(root)
+        chosen, why = _absolute(root), "--root"
         if not chosen.is_dir():
             raise errors.UsageError(f"--root {chosen} is no folder")
     elif len(absolute) == 1 and absolute[0].is_dir():
-        chosen = absolute[0]
+        chosen, why = absolute[0], "the folder that was given"
     else:
-        chosen = next((folder for folder in _upwards(common) if _is_root(folder)), common)
+        marked = ((folder, mark) for folder in _upwards(common) if (mark := _mark_of(folder)))
+        chosen, why = next(marked, (common, "the common folder, as no folder above has a manifest or a DagBundle"))
     if not common.is_relative_to(chosen):
         raise errors.UsageError(f"{common} lies outside of --root {chosen}")
     if len(absolute) == 1 and absolute[0].is_dir():
-        return Selection(chosen, absolute[0].relative_to(chosen).as_posix(), ())
+        return Selection(chosen, absolute[0].relative_to(chosen).as_posix(), (), why)
     files = sorted({file.relative_to(chosen).as_posix() for path in absolute for file in _files(path)})
-    return Selection(chosen, ".", tuple(files))
+    return Selection(chosen, ".", tuple(files), why)
 
 
 def needs_all_files(selected: Selection) -> bool:
@@ -86,12 +89,16 @@ def _upwards(folder: pathlib.Path) -> Iterator[pathlib.Path]:
             return
 
 
-def _is_root(folder: pathlib.Path) -> bool:
+def _mark_of(folder: pathlib.Path) -> str:
+    """Say what makes a folder the root of a bundle; empty where nothing does."""
     from dagbundle.resources import manifest  # noqa: PLC0415 - loaded while the parser comes up
 
-    return (folder / manifest.FILE_NAME).is_file() or any(
-        all((folder / subdir).is_dir() for subdir in subdirs) for subdirs in inputs.subdirs_of_bundles_in(folder)
-    )
+    if (folder / manifest.FILE_NAME).is_file():
+        return f"it holds the manifest {manifest.FILE_NAME}"
+    for path, subdirs in inputs.subdirs_of_bundles_in(folder):
+        if all((folder / subdir).is_dir() for subdir in subdirs):
+            return f"it holds the DagBundle {path.name}" + (", and its subdirs" if subdirs else "")
+    return ""
 
 
 def _files(path: pathlib.Path) -> Iterator[pathlib.Path]:

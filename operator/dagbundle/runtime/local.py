@@ -88,7 +88,7 @@ class LocalRuntime:
             except errors.RunError as error:
                 raise errors.RunError(
                     f"the parser of subdir {request.subdir} {error.message}",
-                    hint="its last output is above; nothing was published",
+                    hint="its last output is above",
                 ) from error
             finally:
                 self._running.discard(parser)

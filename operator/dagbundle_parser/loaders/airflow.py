@@ -46,6 +46,7 @@ _ENVIRONMENT = {
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite:////nonexistent/the-parser-has-no-database.db",
 }
 
+_NEEDED = "that environment (in a pod the image) must have Airflow 3.0 or newer"
 _CONTEXTS = "airflow.sdk.definitions._internal.contextmanager"
 
 
@@ -120,10 +121,13 @@ class AirflowAdapter:
             if installed is None:
                 raise RunError(
                     "AirflowNotInstalled",
-                    f"Apache Airflow is not installed for {sys.executable}: use an image that has Airflow 3.0 or newer",
+                    f"Apache Airflow is not installed for {sys.executable}: {_NEEDED}",
                 )
             if int(installed.split(".")[0]) < 3:  # noqa: PLR2004 - the first version with DAG bundles
-                raise RunError("AirflowTooOld", f"Airflow {installed} is installed, 3.0 or newer is needed")
+                raise RunError(
+                    "AirflowTooOld",
+                    f"Airflow {installed} is installed for {sys.executable}: {_NEEDED}",
+                )
             try:
                 with sparing_imports():
                     cls._instance = cls(installed)

@@ -28,7 +28,7 @@ _NAMED = re.compile(rb"""["']?\b(?:operator|decorator)["']?\s*:\s*["']?([A-Za-z_
 """What a task says that it is made of."""
 _MAX_INSPECTED_BYTES = 4 << 20
 _MISSING = (
-    "dag-factory is not installed in this image, and YAML files with `tasks` are in its format: "
+    "dag-factory is not installed in this environment, and YAML files with `tasks` are in its format: "
     "install it (`pip install dag-factory`), or, if the file holds no DAG, name it in .airflowignore or turn the YAML "
     f"loader off in the manifest ({FILE_NAME}, bundle_config.loaders.yaml.enabled)"
 )

@@ -22,7 +22,7 @@ def find_parser(name: str) -> type[AbstractBundleParser]:
     entries = {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
     if name not in entries:
         there = ", ".join(sorted({SinglePassBundleParser.name, *entries}))
-        raise RunError("UnknownParser", f"there is no bundle parser {name!r} in this image; there are: {there}")
+        raise RunError("UnknownParser", f"there is no bundle parser {name!r} in this environment; there are: {there}")
     try:
         found = entries[name].load()
     except Exception as error:  # a third party's module may raise anything while it is imported

@@ -398,3 +398,42 @@ def test_check_determinism_takes_its_bundle_from_standard_input_too(command: Com
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Deterministic: " in done.stdout
+
+
+def test_parse_shows_its_root_and_why_each_file_was_skipped(command: Command, bundle: MakeBundle) -> None:
+    folder = bundle(one=PLAIN.format("one", "x"), ignored=PLAIN.format("two", "x"), helper="X = 1\n")
+    (folder / ".airflowignore").write_text("ignored.py\n")
+    python = ("--python", airflow.python())
+    files = [str(folder / f"{name}.py") for name in ("one", "ignored", "helper")]
+    shown = command("parse", *files, *python).out
+    assert shown.splitlines()[0] == f"root {folder.parent} (it holds the DagBundle resource.yaml)"
+    assert "\nbundle/ignored.py  skipped: .airflowignore names it\n" in shown
+    assert "\nbundle/helper.py  skipped: it does not look like it holds DAGs (" in shown
+    assert command("parse", str(folder), *python).out.startswith(f"root {folder} (the folder that was given)\n")
+    found = command("parse", *files, *python, "-o", "json").data
+    assert (found["root"], found["skipped"]) == (str(folder.parent), ["bundle/helper.py", "bundle/ignored.py"])
+
+
+def test_parse_says_that_nothing_was_parsed_and_ends_with_2_for_a_folder_and_with_0_for_files(
+    command: Command, bundle: MakeBundle
+) -> None:
+    folder = bundle(helper="X = 1\n")
+    python = ("--python", airflow.python())
+    shown = command("parse", str(folder / "helper.py"), *python).out
+    assert shown.splitlines()[-1] == "Nothing was parsed: no file that was given holds DAGs."
+    refused = command("parse", str(folder), *python, "-o", "json", code=2)
+    assert refused.data["error"]["message"] == f"nothing was parsed: {folder} holds no file with DAGs"
+    assert ".airflowignore" in refused.data["error"]["hint"]
+
+
+def test_parse_advises_with_its_own_options_and_apply_with_fields(command: Command, bundle: MakeBundle) -> None:
+    folder = bundle(slow=DAG + "import time\ntime.sleep(20)\n")
+    python = ("--python", airflow.python())
+    shown = command("parse", str(folder), *python, "--file-timeout", "1s", code=3).out
+    assert "or raise --file-timeout\n" in shown
+    assert "spec.parser" not in shown
+    (folder.parent / "resource.yaml").write_text(
+        (folder.parent / "resource.yaml").read_text().replace("spec: {", "spec: {parser: {fileTimeout: 1s}, ")
+    )
+    (problem,) = apply(command, folder, code=3)["problems"]  # type: ignore[misc] # JSON
+    assert "or raise spec.parser.fileTimeout" in problem["message"]

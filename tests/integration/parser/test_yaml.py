@@ -286,7 +286,7 @@ def test_yaml_that_a_pattern_names_is_loaded_whoever_reads_it(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{loaders: {yml: {enabled: false}}}", "bundle_config.loaders.yml is no loader of this image"),
+        ("{loaders: {yml: {enabled: false}}}", "bundle_config.loaders.yml is no loader of this environment"),
         ("{loaders: {yaml: {enabled: 'no'}}}", "bundle_config.loaders.yaml.enabled must be true or false"),
         ("{loaders: {yaml: {pattern: []}}}", "bundle_config.loaders.yaml has no setting 'pattern'"),
         ("{loaders: {yaml: {patterns: [1]}}}", "bundle_config.loaders.yaml.patterns must be a list"),

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from dagbundle_parser import discovery
 from support import pythons
 from unit.parser.conftest import ROOT, STUB, Parse, request_for, run_stub, stub_environment, write_bundle
 
@@ -140,6 +141,23 @@ def test_only_the_files_that_were_asked_for_are_parsed(parse: Parse) -> None:
     assert report.records[-1]["files"] == ["a.py", "gone.py", "no.txt"]
     assert report.files["a.py"]["errors"] == []
     assert report.error("gone.py")["kind"] == report.error("no.txt")["kind"] == "NotListed"
+
+
+def test_a_file_that_is_not_listed_says_which_one_reason_it_has(parse: Parse) -> None:
+    files: dict[str, str | bytes] = {
+        ".airflowignore": "b.py\nsub/\n", "a.py": "DAGS = {'a': {}}", "b.py": "DAGS = {}", "sub/deep/c.py": "DAGS = {}",
+        "no.txt": "", "own/d.py": "DAGS = {}",
+    }  # fmt: skip
+    wanted = ["a.py", "b.py", "sub/deep/c.py", "no.txt", "gone.py", "own/d.py"]
+    report = parse(files, files=wanted, exclude=["own"])
+    said = {path: report.error(path)["message"].removeprefix(f"{path} ") for path in wanted[1:]}
+    assert said == {
+        "b.py": "is not listed: .airflowignore names it",
+        "sub/deep/c.py": "is not listed: .airflowignore names its folder sub",
+        "no.txt": f"is not listed: it does not look like it holds DAGs {discovery.LOOKS}",
+        "gone.py": "does not exist in the bundle",
+        "own/d.py": "is not listed: it lies outside of the subdir '.'",
+    }
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
