@@ -1,43 +1,82 @@
-"""The calls that a controller makes to an API server, answered from memory: what is written is seen at once."""
+"""The controller's own client of an API server, with one in memory behind it: what is written is seen at once."""
 
 from __future__ import annotations
 
-import copy
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dagbundle import errors
 from dagbundle.controller.deletion import FINALIZER
 from dagbundle.controller.seen import Seen
-from dagbundle.runtime.kubernetes import jobs
+from dagbundle.runtime.kubernetes.client import Cluster
+from support.memory_api import MemoryApi, Object
+
+_JSON_PATCH = {"Content-Type": "application/json-patch+json"}
+_MERGE_PATCH = {"Content-Type": "application/merge-patch+json"}
+_APPLY = {"Content-Type": "application/apply-patch+yaml"}
 
 
-class ApiServer:
-    """Has the methods of `dagbundle.runtime.kubernetes.client.Cluster`, and shows every change to the watches.
+class ApiServer(Cluster):
+    """A `Cluster` whose requests are answered from memory, and tools for what others than the controller do.
 
     Args:
-        seen: The watches.
+        seen: The watches, which are shown every change; None where a test shows them what it likes.
     """
 
-    def __init__(self, seen: Seen) -> None:
+    def __init__(self, seen: Seen | None = None) -> None:
+        self.memory = MemoryApi()
         self.seen = seen
-        self.bundles: dict[tuple[str, str], dict[str, Any]] = {}
-        self.jobs: dict[tuple[str, str], dict[str, Any]] = {}
         self.reasons: list[str] = []
         """Those of the statuses that were written, in order."""
-        self.events: list[Mapping[str, Any]] = []
-        self._numbers = itertools.count(1)
+        self.made: list[str] = []
+        """UIDs of all Jobs that were made, in order."""
+        self.memory.watchers.append(self._show)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        query: Sequence[tuple[str, str]] = (),
+    ) -> Object:
+        """Answer as an API server does."""
+        answer = self.memory.call(method, path, body=body, headers=headers or {}, query=query)
+        if method == "PATCH" and path.endswith("/status") and "/dagbundles/" in path:
+            conditions = answer["status"].get("conditions", ())
+            self.reasons += [item["reason"] for item in conditions if item["type"] == "Ready"]
+        if method == "POST" and path.endswith("/jobs"):
+            self.made.append(answer["metadata"]["uid"])
+        return answer
+
+    @property
+    def bundles(self) -> dict[tuple[str, str], Object]:
+        """All DagBundles by (namespace, name)."""
+        return self.memory.objects["dagbundles"]
+
+    @property
+    def jobs(self) -> dict[tuple[str, str], Object]:
+        """All Jobs likewise."""
+        return self.memory.objects["jobs"]
+
+    @property
+    def events(self) -> list[Object]:
+        """All Events, in order."""
+        return list(self.memory.objects["events"].values())
 
     def apply(self, namespace: str, name: str, spec: Mapping[str, Any] | None = None, **metadata: Any) -> None:
-        """Make a DagBundle, as a team does, with the finalizer that the controller would add."""
+        """Apply a DagBundle, as a team does, with the finalizer that the controller would add."""
+        self.memory.namespaces.add(namespace)
         body = {
             "apiVersion": "dagbundle.dev/v1alpha1", "kind": "DagBundle",
-            "metadata": {"namespace": namespace, "name": name, "uid": f"uid-{next(self._numbers)}", "generation": 1,
-                         "finalizers": [FINALIZER], **metadata},
+            "metadata": {"namespace": namespace, "name": name, "finalizers": [FINALIZER], **metadata},
             "spec": spec or {"source": {"image": {"reference": "registry.example/sales:1"}}},
         }  # fmt: skip
-        self._show(body)
+        self.call("PATCH", _path("dagbundles", namespace, name), body=body, headers=_APPLY)
+
+    def delete(self, namespace: str, name: str) -> None:
+        """Delete a DagBundle, as a team does."""
+        self.call("DELETE", _path("dagbundles", namespace, name))
 
     def ready(self, namespace: str, name: str) -> dict[str, Any]:
         """Return a bundle's Ready condition; empty where nobody has written one."""
@@ -46,71 +85,18 @@ class ApiServer:
 
     def end_job(self, namespace: str, name: str, condition: str = "Complete") -> None:
         """Let a Job end."""
-        job = copy.deepcopy(self.jobs[namespace, name])
-        job["status"] = {"conditions": [{"type": condition, "status": "True"}]}
-        self.jobs[namespace, name] = job
-        self.seen.take_child("Job", job, deleted=False)
+        told = {"status": {"conditions": [{"type": condition, "status": "True"}]}}
+        self.call("PATCH", _path("jobs", namespace, name) + "/status", body=told, headers=_MERGE_PATCH)
 
-    def create_job(self, manifest: jobs.Manifest, account: str) -> str:
-        """Create a Job, or find it."""
-        del account
-        place = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
-        if place not in self.jobs:
-            uid = f"job-{next(self._numbers)}"
-            self.jobs[place] = {**manifest, "metadata": {**manifest["metadata"], "uid": uid}, "status": {}}
-            self.seen.take_child("Job", self.jobs[place], deleted=False)
-        return str(self.jobs[place]["metadata"]["uid"])
-
-    def job(self, namespace: str, name: str) -> dict[str, Any] | None:
-        """Return a Job."""
-        return self.jobs.get((namespace, name))
-
-    def delete_job(self, namespace: str, name: str) -> None:
-        """Delete a Job."""
-        job = self.jobs.pop((namespace, name), None)
-        if job is not None:
-            self.seen.take_child("Job", job, deleted=True)
-
-    def job_events(self, namespace: str, uid: str) -> Sequence[Mapping[str, Any]]:
-        """Return no Events."""
-        del namespace, uid
-        return ()
-
-    def workload(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
-        """Return no workload."""
-        del kind, namespace, name
-        return None
-
-    def bundle_versions(self) -> dict[tuple[str, str], str]:
-        """Return the resourceVersion of every DagBundle."""
-        return {key: body["metadata"]["resourceVersion"] for key, body in self.bundles.items()}
-
-    def write_status(self, body: Mapping[str, Any], status: Mapping[str, Any]) -> None:
-        """Replace a status, if the object is still the one that was read."""
-        self._patch(body, status=status)
-        self.reasons += [item["reason"] for item in status["conditions"] if item["type"] == "Ready"]
-
-    def write_finalizers(self, body: Mapping[str, Any], finalizers: Sequence[str]) -> None:
-        """Replace the finalizers, likewise; the last one takes an object that is deleted with it."""
-        if body["metadata"].get("deletionTimestamp") and not finalizers:
-            self.bundles.pop((body["metadata"]["namespace"], body["metadata"]["name"]))
-            self.seen.take_bundle(body, deleted=True)
+    def _show(self, kind: str, body: Object, gone: bool) -> None:
+        if self.seen is None:
             return
-        self._patch(body, metadata={**body["metadata"], "finalizers": list(finalizers)})
+        if kind == "DagBundle":
+            self.seen.take_bundle(body, deleted=gone)
+        elif kind in {"Job", "Pod"}:
+            self.seen.take_child(kind, body, deleted=gone)
 
-    def post_event(self, namespace: str, event: Mapping[str, Any]) -> None:
-        """Keep an Event."""
-        del namespace
-        self.events.append(event)
 
-    def _patch(self, body: Mapping[str, Any], **changes: Any) -> None:
-        key = body["metadata"]["namespace"], body["metadata"]["name"]
-        if self.bundles[key]["metadata"]["resourceVersion"] != body["metadata"]["resourceVersion"]:
-            raise errors.StaleError(f"DagBundle {'/'.join(key)} changed")
-        self._show({**self.bundles[key], **changes})
-
-    def _show(self, body: Mapping[str, Any]) -> None:
-        version = str(next(self._numbers))
-        shown = {**body, "metadata": {**body["metadata"], "resourceVersion": version}}
-        self.bundles[shown["metadata"]["namespace"], shown["metadata"]["name"]] = shown
-        self.seen.take_bundle(shown, deleted=False)
+def _path(resource: str, namespace: str, name: str) -> str:
+    api = {"dagbundles": "dagbundle.dev/v1alpha1", "jobs": "batch/v1"}[resource]
+    return f"/apis/{api}/namespaces/{namespace}/{resource}/{name}"

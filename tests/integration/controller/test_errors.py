@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -29,11 +28,6 @@ from support.api_server import ApiServer
 
 GRANTS = Grants.model_validate({"tenants": [{"namespace": "team"}]})
 SETTINGS = Settings(database_url="", jobs=jobs.Settings("https://server.invalid", "", "parser:1"), grants=GRANTS)
-
-
-def deleted() -> dict[str, str]:
-    """Metadata of a bundle that is deleted now: a deletion waits five minutes for what fails."""
-    return {"deletionTimestamp": dt.datetime.now(dt.UTC).isoformat()}
 
 
 FIRST = {
@@ -163,8 +157,7 @@ def test_a_deletion_that_fails_says_so_in_the_status(
 ) -> None:
     controller = Controller(sqlite_store)
     first_version("sales", controller)
-    body = controller.api.bundles["team", "sales"]
-    controller.api._show({**body, "metadata": {**body["metadata"], **deleted(), "generation": 2}})
+    controller.api.delete("team", "sales")
     faulty = controller.store if method == "deactivate_bundle" else controller.cluster
     faulty.fails, faulty.error = method, made(kind)
     controller.work("sales")
