@@ -248,6 +248,7 @@ class Reconciler:
                 case steps.Start(pinned):
                     rollouts.start(resource, rules, view, requested_at=requested_at, pinned=pinned)
                 case steps.CreateJobs(subdirs):
+                    rollouts.remove_old_jobs(view)  # a controller that was killed when it started this one left them
                     if not rollouts.create_jobs(body, resource, view, subdirs):
                         queued = Outcome(None, QUEUED, _queued(self._settings.max_pods), reconciling=True)
                         return queued, view.facts, _QUEUED_RETRY
