@@ -35,7 +35,11 @@ def changed(store: DagStore, grants: grant_models.Grants, *, cluster: str) -> tu
         if item.bundle in found:
             continue
         value = None
-        if policy.allows(_granted(grants, item), item.key):
+        try:
+            granted = _granted(grants, item)
+        except errors.StoreError:
+            continue  # a newer program started its rollout; what its files read is that program's to compare
+        if policy.allows(granted, item.key):
             if (item.kind, item.key) not in values:
                 values[item.kind, item.key] = _looked_up(store, item.kind, item.key)
             value = values[item.kind, item.key]
@@ -54,7 +58,11 @@ def _looked_up(store: DagStore, kind: LookupKind, key: str) -> LookupValue | err
 
 
 def _granted(grants: grant_models.Grants, item: Lookup) -> tuple[str, ...]:
-    """Return what a bundle may read today; nothing where it asks for more than it is granted."""
+    """Return what a bundle may read today; nothing where it asks for more than it is granted.
+
+    Raises:
+        StoreError: A newer version of this program started the rollout.
+    """
     tenant = grants.tenant(item.bundle.namespace)
     if tenant is None:
         return ()
