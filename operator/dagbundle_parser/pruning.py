@@ -8,7 +8,7 @@ are not evaluated, and imports of what the process has already and the rest of t
 from __future__ import annotations
 
 import ast
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 _SDK = "airflow.sdk"
@@ -102,52 +102,68 @@ def _is_type_checking(statement: ast.AST) -> bool:
 def _empty_bodies_that_do_not_run(tree: ast.Module) -> list[ast.AST]:
     """Replace the bodies of tasks, of callables that operators get, and of what only those use, by `pass`."""
     nodes = _walk(tree)
-    airflows = {
+    airflows = _names_of_airflow(nodes)
+    classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+    methods = {id(statement) for node in classes for statement in node.body}  # called by attribute, or by Airflow
+    functions = [node for node in nodes if isinstance(node, FUNCTION)]
+    for operator in classes:
+        if _is_operator(operator, airflows):
+            _empty(filter(_is_for_workers, operator.body))
+    tasks = {name for name, original in airflows.items() if original in _TASK_DECORATORS}
+    _empty(function for function in functions if _is_task(function, tasks))
+    may_be_idle = [item for item in functions if not item.decorator_list and id(item) not in methods]
+    while True:
+        nodes = _walk(tree)
+        used = _used_names(nodes, _handed_to_operators(nodes, airflows))
+        idle = [item for item in may_be_idle if item.name not in used and not isinstance(item.body[0], ast.Pass)]
+        if not idle:
+            return nodes
+        _empty(idle)
+
+
+def _empty(functions: Iterable[ast.AST]) -> None:
+    for function in functions:
+        if isinstance(function, FUNCTION):
+            function.body = [ast.Pass()]
+
+
+def _names_of_airflow(nodes: Iterable[ast.AST]) -> dict[str, str]:
+    """What the file takes from Airflow's modules: original names by the file's own."""
+    return {
         alias.asname or alias.name: alias.name
         for node in nodes
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "airflow"
         for alias in node.names
     }
-    tasks = {name for name, original in airflows.items() if original in _TASK_DECORATORS}
-    functions = [node for node in nodes if isinstance(node, FUNCTION)]
-    classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
-    methods = {id(statement) for node in classes for statement in node.body}  # called by attribute, or by Airflow
-    for operator in filter(lambda node: _is_operator(node, airflows), classes):
-        for function in operator.body:
-            if isinstance(function, FUNCTION) and function.name in _RUN_BY_TASKS_ONLY and not function.decorator_list:
-                function.body = [ast.Pass()]
-    for function in functions:
-        if function.decorator_list and all(root_of(item) in tasks for item in function.decorator_list):
-            function.body = [ast.Pass()]
-    while True:
-        nodes = _walk(tree)
-        handed = {
-            id(keyword.value)
-            for node in nodes
-            if isinstance(node, ast.Call)
-            and root_of(node) in airflows  # the file's own functions may call what they get
-            for keyword in node.keywords
-            if keyword.arg in _CALLED_BY_TASKS_ONLY
-        }
-        used = {
-            node.id
-            for node in nodes
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and id(node) not in handed
-        }
-        idle = [
-            function
-            for function in functions
-            if not (
-                function.decorator_list
-                or function.name in used
-                or id(function) in methods
-                or isinstance(function.body[0], ast.Pass)
-            )
-        ]
-        if not idle:
-            return nodes
-        for function in idle:
-            function.body = [ast.Pass()]
+
+
+def _is_for_workers(statement: ast.AST) -> bool:
+    """Whether a statement of an operator's class is a method that only a worker calls."""
+    return isinstance(statement, FUNCTION) and statement.name in _RUN_BY_TASKS_ONLY and not statement.decorator_list
+
+
+def _is_task(function: ast.FunctionDef | ast.AsyncFunctionDef, tasks: Container[str]) -> bool:
+    return bool(function.decorator_list) and all(root_of(item) in tasks for item in function.decorator_list)
+
+
+def _handed_to_operators(nodes: Iterable[ast.AST], airflows: Container[str]) -> set[int]:
+    """The values of arguments that only a task calls. The file's own functions may call what they get."""
+    return {
+        id(keyword.value)
+        for node in nodes
+        if isinstance(node, ast.Call) and root_of(node) in airflows
+        for keyword in node.keywords
+        if keyword.arg in _CALLED_BY_TASKS_ONLY
+    }
+
+
+def _used_names(nodes: Iterable[ast.AST], without: Container[int]) -> set[str]:
+    """The names that are read, but for some nodes."""
+    return {
+        node.id
+        for node in nodes
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and id(node) not in without
+    }
 
 
 def _is_operator(node: ast.ClassDef, airflows: Mapping[str, str]) -> bool:
