@@ -131,6 +131,8 @@ def _out_of_reach(error: ImportError) -> str:
 
     Python takes a package that it cannot look into for an empty one, and says nothing of the reason.
     """
+    if error.path is not None and not isinstance(error, ModuleNotFoundError):
+        return ""  # the module was found and read: it has no such name
     name = error.name if isinstance(error.name, str) else ""
     steps = name.split(".")[:_DEEPEST_MODULE]
     inner = ["/".join(steps[: count + 1]) for count in range(len(steps) if name else 0)]

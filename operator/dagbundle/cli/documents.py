@@ -12,6 +12,7 @@ import sys
 from typing import Any, NamedTuple
 
 from dagbundle import errors
+from dagbundle.resources import repeats
 
 STDIN = "-"
 """What stands for standard input in place of a file."""
@@ -108,11 +109,18 @@ class _Glance:
     def __init__(self, name: str) -> None:
         self._name = name
         self._depth = 0
+        self._repeats = repeats.Repeats()
         self._long_quote: Any = None  # the last text in quotes that goes over several lines
         self.lines: list[int] = []
 
     def look(self, event: Any) -> None:
-        """Look at the next event. Raises `ResourceError` where it is over a bound, or an alias."""
+        """Look at the next event. Raises `ResourceError` where it is over a bound, an alias, or a key given twice."""
+        key = self._repeats.look(event)
+        if key is not None:
+            raise errors.ResourceError(
+                f"{self._name}: the key {key[:_SAID]!r} in line {event.start_mark.line + 1} is in its mapping already",
+                hint="keep one of the two",
+            )
         match type(event).__name__:
             case "AliasEvent":
                 raise errors.ResourceError(

@@ -69,6 +69,7 @@ def opened_store(
         yield store
 
 
+_SHOWN_WARNINGS = 10
 _DECISIONS = frozenset(
     {"EmptyListing", "Held", "ImportErrors", "SourceChanged", "Suspended", "TooManyImportErrors", "TooManyRemovedDags"}
 )
@@ -125,6 +126,7 @@ def applied(result: Applied, store: DagStore, out: output.Format, *, details: bo
     else:
         _change_lines(result)
     _problems(judgement.problems)
+    _warnings(result.runs)
     ended = exit_of(result)
     colour = {Exit.OK: typer.colors.GREEN, Exit.KEPT_BACK: typer.colors.YELLOW}.get(ended, typer.colors.RED)
     prefix = "Dry run, nothing was written. An apply would end as " if result.dry_run else ""
@@ -167,6 +169,7 @@ def differences(
         return ended
     _explained(found)
     _problems(problems)
+    _warnings(compared.runs if compared else ())
     if compared and judgement and ended not in {Exit.OK, Exit.DIFFERENT}:
         verb = _verb(compared) or "Not all could be compared: "
         colour = typer.colors.RED if judgement.verdict is Verdict.BLOCK else typer.colors.YELLOW
@@ -193,6 +196,18 @@ def drift(drifts: Sequence[determinism.Drift], out: output.Format) -> None:
         )
     else:
         typer.echo("Deterministic: two parses under different hash seeds are equal.")
+
+
+def _warnings(runs: Sequence[RunOutcome]) -> None:
+    """Show what warns in the files that were parsed: such as that a DAG is gone because nothing calls it."""
+    found = [(file.path, item) for run in runs for file in run.files for item in file.warnings if not file.unchanged]
+    for path, item in found[:_SHOWN_WARNINGS]:
+        typer.secho(
+            f"{output.printable(path)}: {output.printable(item.category)}: {output.printable(item.message)}",
+            fg=typer.colors.YELLOW,
+        )
+    if len(found) > _SHOWN_WARNINGS:
+        typer.echo(f"… and {len(found) - _SHOWN_WARNINGS} more warnings: `dagbundle parse` and `-o json` show them all")
 
 
 def _summary(judgement: Judgement) -> str:

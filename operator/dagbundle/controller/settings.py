@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import yaml
 
 from dagbundle import errors
-from dagbundle.resources import base
+from dagbundle.resources import base, repeats
 from dagbundle.resources import grants as grant_models
 from dagbundle.runtime.kubernetes import jobs
 
@@ -106,8 +106,16 @@ def _text(path: str, name: str) -> str:
 
 
 def _grants(path: str) -> grant_models.Grants:
+    text, keys = _text(path, "DAGBUNDLE_GRANTS_FILE"), repeats.Repeats()
     try:
-        document = yaml.safe_load(_text(path, "DAGBUNDLE_GRANTS_FILE"))
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            if (key := keys.look(event)) is not None:
+                line = event.start_mark.line + 1 if event.start_mark else 0
+                raise errors.UsageError(
+                    f"DAGBUNDLE_GRANTS_FILE={path}: the key {key!r} in line {line} is in its mapping already",
+                    hint="keep one of the two",
+                )
+        document = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise errors.UsageError(f"DAGBUNDLE_GRANTS_FILE={path} is no YAML: {error}") from error
     return base.validate(grant_models.Grants, document, what=f"grants in {path}")

@@ -131,6 +131,8 @@ def _create_engine(url: str, timeout: float) -> Engine:
         "hide_parameters": True,  # what tenants wrote stays out of logs and messages
     }
     if backend == "sqlite":
+        if parsed.host or parsed.port or parsed.username:  # with two slashes a file's name is a host's
+            raise errors.UsageError(f"{url!r:.200} names a host, which SQLite does not have", hint=_URL_HINT)
         engine = sa.create_engine(parsed, connect_args={"timeout": timeout}, **shared)
         event.listen(engine, "connect", _configure_sqlite)
         event.listen(engine, "begin", _begin_sqlite)

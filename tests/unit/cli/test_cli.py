@@ -155,6 +155,30 @@ def test_yaml_that_cannot_be_read_names_the_line_to_mend(call: Any, text: str, t
         pathlib.Path(name).write_text(before or "tenants: [{namespace: team-sales}]\n")
 
 
+def test_a_key_that_is_given_twice_is_refused_with_its_line(call: Any) -> None:
+    good = pathlib.Path("bundle.yaml").read_text()
+    texts = {
+        "bundle.yaml": good + "  rollout: {maxRemovedDags: 0}\n  rollout: {onImportError: Fail}\n",
+        "grants.yaml": "tenants: []\ntenants: [{namespace: team-sales}]\n",
+        "dagbundle.yaml": "bundle_config: {}\nbundle_config: {}\n",
+    }
+    for name, text in texts.items():
+        pathlib.Path(name).write_text(text)
+        arguments = ["apply", "-f", "bundle.yaml", "--local", "--folder", ".", "--grants", "grants.yaml"]
+        code, _, err = call(*arguments)
+        assert code == exits.Exit.USAGE
+        assert f"{name}: the key " in err
+        assert f"in line {len(text.splitlines())} is in its mapping already" in err
+        pathlib.Path(name).write_text(good if name == "bundle.yaml" else "tenants: [{namespace: team-sales}]\n")
+
+
+@pytest.mark.parametrize("url", ["sqlite://d.db", "sqlite://me@/d.db", "sqlite://localhost:1/d.db"])
+def test_a_sqlite_url_that_names_a_host_is_no_database(call: Any, url: str) -> None:
+    code, _, err = call("get", "bundles", "--database-url", url)
+    assert code == exits.Exit.USAGE
+    assert "names a host, which SQLite does not have" in err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["apply", "--local"], ["diff"], ["dags", "reserialize"], ["diff", "--bundle", "team-sales/sales"]],

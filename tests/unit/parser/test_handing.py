@@ -242,6 +242,18 @@ def test_where_only_what_files_import_is_closed_the_error_names_it_with_its_mode
     assert f"it belongs to root, its mode is {mode:04o}. Open it (chmod o+rX {closed})" in message
 
 
+def test_a_name_that_a_module_lacks_is_no_matter_of_closed_folders(machine: Path) -> None:
+    files: dict[str, str | bytes] = {
+        "a.py": "import sys\nDAGS = {}\nsys.path.insert(0, '/root')\nfrom helper import missing\n",
+        "helper.py": "",
+    }
+    bundle = write_bundle(machine / "bundle", files)
+    (bundle / "package").mkdir(mode=0o700)
+    message = parse(machine, bundle).error("a.py")["message"]
+    assert "cannot import name 'missing' from 'helper'" in message
+    assert "is closed to user" not in message
+
+
 def test_what_is_closed_among_the_temporary_files_looks_as_before(machine: Path) -> None:
     folder = machine / "other"
     folder.mkdir()
