@@ -199,7 +199,7 @@ def _send(connection: socket.socket, stream: io.BufferedReader, body: Iterator[b
                 return
             connection.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         connection.sendall(b"0\r\n\r\n")
-    except (BrokenPipeError, ConnectionResetError):
+    except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
         if not _answered(connection, stream, 0):
             raise
         # it has said why, and does not listen any more

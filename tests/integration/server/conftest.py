@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import http.client
@@ -227,7 +228,8 @@ class Caller:
             **{name.replace("_", "-"): text for name, text in headers.items()},
         }
         try:
-            connection.request(method, path, body, sent, encode_chunked=not isinstance(body, bytes | None))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):  # it may answer earlier
+                connection.request(method, path, body, sent, encode_chunked=not isinstance(body, bytes | None))
             response = connection.getresponse()
             return Answer(response.status, response.headers, response.read())
         finally:
