@@ -35,6 +35,11 @@ _MAX_TOLD = 50_000
 """Names that are kept in all; an Airflow with all its providers has some 20,000 modules."""
 _MAX_NAME = 250
 """Characters of one of them."""
+_CONTEXTS = "airflow.sdk.definitions._internal.contextmanager"
+_MADE, _MAKER = "autoregistered_dags", "current_autoregister_module_name"
+"""Of Airflow's DagContext: the DAGs that `with` blocks made, and the module in sys.modules that they are given to."""
+_making_dags: set[str] = set()
+"""Top-level packages that make DAGs while they are imported: those belong to the file that imports them."""
 _NEVER = frozenset({"antigravity", "this", "__main__", "idlelib", "turtledemo", "tkinter"})
 """Modules that do more than to define something."""
 
@@ -158,14 +163,50 @@ def _take(name: str, directories: Sequence[str]) -> bool:
     if sys.modules.get(name) is not None:
         return True
     parent, _, own = name.rpartition(".")
-    if name in _NEVER or own in {"", "*", "__main__"} or (parent and not _take(parent, directories)):
+    if name in _NEVER or own in {"", "*", "__main__"} or name.partition(".")[0] in _making_dags:
+        return False
+    if parent and not _take(parent, directories):
         return False
     path = getattr(sys.modules[parent], "__path__", []) if parent else None
     if name not in sys.builtin_module_names and not _is_installed(name, path, directories):
         return False
-    with contextlib.suppress(Exception, SystemExit):
-        importlib.import_module(name)
+    _import(name)
     return sys.modules.get(name) is not None
+
+
+def _import(name: str) -> None:
+    """Import a module, and take it back where DAGs are made meanwhile.
+
+    Airflow gives a DAG that a `with` block makes to the file during whose import that happens. Here that is no file:
+    the DAG would be lost to each file that imports the module afterwards.
+    """
+    context = getattr(sys.modules.get(_CONTEXTS), "DagContext", None)
+    before = set(sys.modules)
+    with contextlib.ExitStack() as stack:
+        if context is not None:
+            stack.callback(setattr, context, "autoregistered_dags", context.autoregistered_dags)
+            stack.callback(
+                setattr, context, "current_autoregister_module_name", context.current_autoregister_module_name
+            )
+            context.autoregistered_dags, context.current_autoregister_module_name = set(), __name__
+        with contextlib.suppress(Exception, SystemExit):
+            importlib.import_module(name)
+        has_made_dags = context is not None and bool(getattr(context, _MADE))
+    if has_made_dags:
+        _take_back(set(sys.modules) - before)
+
+
+def _take_back(names: set[str]) -> None:
+    """Forget modules, so that a file imports them anew. Compiled ones stay, which no process can import twice."""
+    files = {name: str(getattr(sys.modules[name], "__file__", None) or "") for name in names}
+    compiled = {name.partition(".")[0] for name, file in files.items() if not file.endswith(".py")}
+    for name in sorted(names):
+        top, parent, own = name.partition(".")[0], *name.rpartition(".")[::2]
+        if top not in compiled:
+            _making_dags.add(top)
+            del sys.modules[name]
+            if parent in sys.modules:
+                vars(sys.modules[parent]).pop(own, None)
 
 
 def _is_installed(name: str, path: Sequence[str] | None, directories: Sequence[str]) -> bool:

@@ -88,8 +88,7 @@ class Recorder:
         self._root = ""
         self._above: frozenset[str] = frozenset()
         self._ignored: tuple[str, ...] = ()
-        self._active = False
-        self._attached = False
+        self._active = self._attached = False
         self._opened: set[str] = set()
         self._listed: set[tuple[str, str]] = set()
         self._looks: set[tuple[str, str]] = set()
@@ -100,8 +99,7 @@ class Recorder:
         self._before: tuple[object, ...] = ()
         self._telling: dict[str, bool] = {}
         self._shared: dict[str, str] = {}
-        self._has_shared = False
-        self._is_placed = False
+        self._has_shared = self._is_placed = False
         self._getcwd, self._fspath, self._fsdecode = os.getcwd, os.fspath, os.fsdecode
 
     def attach(self, ignored: Iterable[str]) -> None:
@@ -111,16 +109,12 @@ class Recorder:
             ignored: prefixes of paths that the fingerprint covers: the standard library and installed distributions.
         """
         self._ignored = tuple(ignored)
+        self.bind(self._prober)
         if not self._attached:
             self._attached = True
             looks.attach(self)
-            frequent = _FREQUENT
-
-            def hook(event: str, arguments: tuple[Any, ...]) -> None:  # a method would take twice the time
-                if event not in frequent and self._active:
-                    self._see(event, arguments)
-
-            sys.addaudithook(hook)
+            frequent, see = _FREQUENT, self._see  # a method as the hook would take twice the time
+            sys.addaudithook(lambda event, arguments: see(event, arguments) if event not in frequent else None)
 
     def bind(self, prober: Prober) -> None:
         """Say where the bundle lies, and who says what a path is."""
@@ -247,7 +241,9 @@ class Recorder:
         return False
 
     def _is_covered(self, path: str) -> bool:
-        return path.startswith(self._ignored) and not (self._root and path.startswith(self._root + "/"))
+        if not self._root:  # unknown yet, and perhaps among what is installed: only what imports open is certain
+            return path.startswith(self._ignored) and path.endswith((".py", ".pyc", ".so"))
+        return path.startswith(self._ignored) and not path.startswith(self._root + "/")
 
     def is_library(self, filename: str) -> bool:
         """Whether a source belongs to Python or to something installed."""
@@ -313,6 +309,8 @@ class Recorder:
                 self._dynamic.add(function)
 
     def _see(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if not self._active:
+            return
         if event == "open":
             if not self._is_installed(arguments[0]) and self._counts():
                 self._open(*arguments)

@@ -7,6 +7,7 @@ signals while they match, and so does Python code while it runs.
 from __future__ import annotations
 
 import signal
+import time
 from types import FrameType, TracebackType
 
 
@@ -34,12 +35,14 @@ class CpuBudget:
 
     def __init__(self, each: float, total: float) -> None:
         self._each, self._total, self._left = each, total, total
-        self._given = 0.0
+        self._given = self._began = 0.0
         self._is_running = False
         self._before: object = None
 
     def __enter__(self) -> None:
-        self._given = min(self._each, self._left)
+        if self._left <= 0:
+            raise OutOfTimeError(self._total, is_one_step=False)
+        self._began, self._given = time.process_time(), min(self._each, self._left)
         self._before = signal.signal(signal.SIGPROF, self._expired)
         self._is_running = True
         signal.setitimer(signal.ITIMER_PROF, self._given)
@@ -48,15 +51,12 @@ class CpuBudget:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._is_running = False
-        left, _ = signal.setitimer(signal.ITIMER_PROF, 0)
-        self._left = max(_LEAST, self._left - (self._given - left))
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        # not by what is left of the timer: kernels add up to a tick to it when it is set
+        self._left -= time.process_time() - self._began
         signal.signal(signal.SIGPROF, self._before)  # type: ignore[arg-type]  # what `signal` gave
 
     def _expired(self, _number: int, _frame: FrameType | None) -> None:
         if self._is_running:
             is_one_step = self._given >= self._each
             raise OutOfTimeError(self._each if is_one_step else self._total, is_one_step=is_one_step)
-
-
-_LEAST = 1e-6
-"""A timer of 0 never expires."""

@@ -38,6 +38,23 @@ _STEPS: dict[str, tuple[int, tuple[tuple[str, bool], ...]]] = {
 character, and whether any number of such characters may stand there."""
 
 
+class _Memory:
+    """A bound for what all automata of a process remember; more is computed again, in the CPU time that there is."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def take(self, count: int) -> bool:
+        """Whether so many bytes may be kept."""
+        if count > self._left:
+            return False
+        self._left -= count
+        return True
+
+
+_MEMORY = _Memory(16 << 20)
+
+
 class Automaton:
     """A glob with many wildcards.
 
@@ -53,7 +70,7 @@ class Automaton:
             if leap:
                 self._leaps[len(self._steps)] = len(self._steps) + leap
             self._steps += [(_one_character(expression), is_loop) for expression, is_loop in steps]
-        self._known: dict[str, list[bool]] = {}
+        self._known: dict[str, bytes] = {}
 
     def match(self, text: str) -> bool:
         """Whether it stands for the whole of a text."""
@@ -69,10 +86,13 @@ class Automaton:
                 return False
         return len(self._steps) in places
 
-    def _fits(self, char: str) -> list[bool]:
-        if char not in self._known:
-            self._known[char] = [pattern.match(char) is not None for pattern, _ in self._steps]
-        return self._known[char]
+    def _fits(self, char: str) -> bytes:
+        known = self._known.get(char)
+        if known is None:
+            known = bytes(pattern.match(char) is not None for pattern, _ in self._steps)
+            if _MEMORY.take(len(known)):
+                self._known[char] = known
+        return known
 
     def _with_leaps(self, places: set[int]) -> set[int]:
         """What is reached from some places without a character."""

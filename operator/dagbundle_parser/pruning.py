@@ -8,9 +8,12 @@ are not evaluated, and imports of what the process has already and the rest of t
 from __future__ import annotations
 
 import ast
-from collections.abc import Container, Iterable, Mapping, Sequence
+import collections
+import dataclasses
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 _SDK = "airflow.sdk"
 """Airflow's public interface, a package whose members come in at first use."""
 _TASK_DECORATORS = frozenset({"task", "setup", "teardown", "asset"})
@@ -111,14 +114,77 @@ def _empty_bodies_that_do_not_run(tree: ast.Module) -> list[ast.AST]:
             _empty(filter(_is_for_workers, operator.body))
     tasks = {name for name, original in airflows.items() if original in _TASK_DECORATORS}
     _empty(function for function in functions if _is_task(function, tasks))
-    may_be_idle = [item for item in functions if not item.decorator_list and id(item) not in methods]
-    while True:
-        nodes = _walk(tree)
-        used = _used_names(nodes, _handed_to_operators(nodes, airflows))
-        idle = [item for item in may_be_idle if item.name not in used and not isinstance(item.body[0], ast.Pass)]
-        if not idle:
-            return nodes
-        _empty(idle)
+    may_be_idle = [
+        item
+        for item in functions
+        if not (item.decorator_list or id(item) in methods or isinstance(item.body[0], ast.Pass))
+    ]
+    if not may_be_idle:
+        return _walk(tree)
+    _empty(_idle(tree, may_be_idle, _handed_to_operators(_walk(tree), airflows)))
+    return _walk(tree)
+
+
+@dataclasses.dataclass
+class _Uses:
+    """Which names are read, and where: each once, by the innermost function that may be idle.
+
+    Attributes:
+        count: how often each name is read, but for the bodies of idle functions.
+        within: the names that a function's body reads, by the function's id.
+        inner: the functions right in a function's body, likewise.
+    """
+
+    count: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    within: dict[int, list[str]] = dataclasses.field(default_factory=dict)
+    inner: dict[int, list[int]] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, tree: ast.Module, functions: Sequence[Function], handed: Container[int]) -> _Uses:
+        """Read a file's tree; `handed` are the ids of names that are no uses."""
+        ids = [id(function) for function in functions]
+        found = cls(within={key: [] for key in ids}, inner={key: [] for key in ids})
+        waiting: list[tuple[ast.AST, int]] = [(tree, 0)]
+        while waiting:
+            node, owner = waiting.pop()
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and id(node) not in handed:
+                found._read(node.id, owner)
+            body = set[int]()
+            if id(node) in found.within:
+                body.update(map(id, getattr(node, "body", ())))
+                found.inner.get(owner, []).append(id(node))
+            waiting += [(child, id(node) if id(child) in body else owner) for child in ast.iter_child_nodes(node)]
+        return found
+
+    def _read(self, name: str, owner: int) -> None:
+        self.count[name] += 1
+        if owner:
+            self.within[owner].append(name)
+
+    def take_back(self, function: int) -> Iterator[str]:
+        """Take back what a body reads, and the functions in it; yields the names that nothing reads any more."""
+        for name in self.within.pop(function, ()):
+            self.count[name] -= 1
+            if not self.count[name]:
+                yield name
+        for one in self.inner[function]:
+            yield from self.take_back(one)
+
+
+def _idle(tree: ast.Module, functions: Sequence[Function], handed: Container[int]) -> list[Function]:
+    """The functions that nothing uses but bodies of idle ones.
+
+    Each use counts once and is taken back once, so a chain of functions costs its length and not the square of it.
+    """
+    uses = _Uses.of(tree, functions, handed)
+    named: dict[str, list[Function]] = {}
+    for function in functions:
+        named.setdefault(function.name, []).append(function)
+    found = [function for function in functions if not uses.count[function.name]]
+    for function in found:  # it grows
+        for name in uses.take_back(id(function)):
+            found += named.get(name, ())
+    return found
 
 
 def _empty(functions: Iterable[ast.AST]) -> None:
@@ -154,15 +220,6 @@ def _handed_to_operators(nodes: Iterable[ast.AST], airflows: Container[str]) -> 
         if isinstance(node, ast.Call) and root_of(node) in airflows
         for keyword in node.keywords
         if keyword.arg in _CALLED_BY_TASKS_ONLY
-    }
-
-
-def _used_names(nodes: Iterable[ast.AST], without: Container[int]) -> set[str]:
-    """The names that are read, but for some nodes."""
-    return {
-        node.id
-        for node in nodes
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and id(node) not in without
     }
 
 

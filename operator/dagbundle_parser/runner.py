@@ -206,6 +206,7 @@ class Run:
                 assignments.append(Assignment(source, file.loader))
         if not assignments:
             return
+        RECORDER.bind(self._prober)
         if self._line is not None and not VALUES.is_connected:
             VALUES.connect(self._line.open())  # for what is loaded before the fork, such as plugins
         try:
@@ -213,7 +214,6 @@ class Run:
                 self._warm_up(assignments)
         except LookupFailed as error:
             raise RunError("ValueUnavailable", f"what is loaded before the files needs a value: {error}") from error
-        RECORDER.bind(self._prober)
         self._share()
         lessons = Lessons(self._import_ahead)
         work = dataclasses.replace(self._work(len(assignments)), watched=watched)

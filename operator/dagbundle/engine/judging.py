@@ -48,6 +48,7 @@ def judged(
         The changeset, in which refused files are broken, and its judgement.
     """
     claims: tuple[Claim, ...] = ()
+    least = 1
     while True:
         judgement = judge.judge(
             changeset, live=live, owners=owners, policy=policy, yielding=yielding, is_dry_run=contents is not None
@@ -56,13 +57,14 @@ def judged(
         if judgement.verdict is Verdict.BLOCK:
             return changeset, judgement
         try:
-            found, waiting = store.refused(changeset.bundle, judgement, contents)
+            found, waiting = store.refused(changeset.bundle, judgement, contents, least=least)
         except errors.TargetError as error:
             message = error.message + (f". Next: {error.hint}" if error.hint else "")
             return changeset, Judgement(Verdict.BLOCK, error.reason, message, ready=False, changes=judgement.changes)
         if not found:
             return changeset, judgement
         changeset, claims = _broken(changeset, found), (*claims, *waiting)
+        least *= 2  # so that files which break one after the other take few judgements
 
 
 def _broken(changeset: Changeset, found: Iterable[FileProblem]) -> Changeset:

@@ -8,7 +8,8 @@ This module finds what a content says, without I/O. `store/assets` keeps the own
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 from dagbundle.rollout import content as contents
@@ -85,7 +86,9 @@ def mentioned(content: DagContent) -> frozenset[Mention]:
     )
 
 
-def too_many(candidates: Iterable[Candidate], standing: Callable[[int], Collection[Mention]]) -> list[FileProblem]:
+def too_many(
+    candidates: Iterable[Candidate], standing: Callable[[int], Collection[Mention]], *, least: int = 1
+) -> list[FileProblem]:
     """Return what is wrong with files by which a bundle would name more than `MOST_NAMED` assets.
 
     Files that name few come first: one that names many breaks before it keeps others out.
@@ -94,6 +97,8 @@ def too_many(candidates: Iterable[Candidate], standing: Callable[[int], Collecti
         candidates: DAGs that a publication would write.
         standing: Returns what the bundle's other DAGs name; where that is no more than a number, it may return nothing,
             and need not read it. A publication that names nothing does not ask.
+        least: How many files break where any does. What a broken file had live stands again, and may break another
+            one: a caller that judges again asks for more each time.
     """
     files: dict[tuple[str, str], dict[str, frozenset[Mention]]] = {}
     for item in candidates:
@@ -104,11 +109,13 @@ def too_many(candidates: Iterable[Candidate], standing: Callable[[int], Collecti
         return []
     problems: list[FileProblem] = []
     total = set(standing(MOST_NAMED - count))
-    for subdir, path in sorted(files, key=lambda place: (len(of_file[place]), place)):
-        more = of_file[subdir, path] - total
-        if not more or len(total) + len(more) <= MOST_NAMED:
-            total |= more
-            continue
+    order = sorted(files, key=lambda place: (len(of_file[place]), place))
+    places = _over(order, of_file, total)
+    if places and least > len(places):
+        others = [place for place in order if place not in places and of_file[place] - total]
+        places.update(others[-(least - len(places)) :])
+    total = total.union(*(of_file[place] for place in order if place not in places))
+    for subdir, path in (place for place in order if place in places):
         dags = files[subdir, path]
         largest = max(sorted(dags), key=lambda dag_id: len(dags[dag_id]))
         message = (
@@ -118,6 +125,22 @@ def too_many(candidates: Iterable[Candidate], standing: Callable[[int], Collecti
         )
         problems.append(FileProblem(subdir, path, Problem("TooManyAssets", message)))
     return problems
+
+
+def _over(
+    order: Sequence[tuple[str, str]],
+    of_file: Mapping[tuple[str, str], frozenset[Mention]],
+    standing: AbstractSet[Mention],
+) -> set[tuple[str, str]]:
+    """Return the files by which too many would be named, when the others come first."""
+    total, found = set(standing), set()
+    for place in order:
+        more = of_file[place] - total
+        if more and len(total) + len(more) > MOST_NAMED:
+            found.add(place)
+        else:
+            total |= more
+    return found
 
 
 def subject(definition: AssetDefinition) -> str:

@@ -69,7 +69,12 @@ class TargetedStore(DagReader):
             self.target.prepare()
 
     def refused(
-        self, bundle: BundleKey, judgement: Judgement, contents: Mapping[str, DagContent] | None = None
+        self,
+        bundle: BundleKey,
+        judgement: Judgement,
+        contents: Mapping[str, DagContent] | None = None,
+        *,
+        least: int = 1,
     ) -> tuple[tuple[FileProblem, ...], tuple[Claim, ...]]:
         """Return what the target would not take of what a judgement publishes.
 
@@ -77,6 +82,7 @@ class TargetedStore(DagReader):
             bundle: Whose it is.
             judgement: One that publishes.
             contents: Contents that are not in the store; those that are nowhere are looked at when they are published.
+            least: How many files break where the bundle would name too many assets.
 
         Returns:
             Problems of the files, and the claims of those that define assets of other bundles.
@@ -100,6 +106,7 @@ class TargetedStore(DagReader):
         problems += rollout_assets.too_many(
             [item for item in candidates if item.dag_id not in found],
             lambda few: self.db.read(lambda c: target.named(c, others, few)),
+            least=least,
         )
         named = {key for item in candidates for key in rollout_assets.named(item.content)}
         if not named or not target.owns_assets:

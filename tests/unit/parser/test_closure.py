@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dagbundle_parser.closure import Recorder
 from dagbundle_parser.prober import ABSENT, Prober
 from unit.parser.conftest import Parse, Report, run_stub, write_bundle
 
@@ -218,3 +219,14 @@ def test_the_closure_is_json_of_strings(parse: Parse) -> None:
         assert all(isinstance(word, str) for word in record["closure"].values())
         assert json.loads(json.dumps(record["closure"])) == record["closure"]
     assert os.path.exists("/etc/hostname")  # noqa: PTH110 - what FILES reads
+
+
+def test_before_the_root_is_known_only_what_imports_open_counts_as_installed() -> None:
+    recorder = Recorder()
+    recorder._ignored = ("/lib/site-packages/",)
+    covered = recorder._is_covered
+    assert covered("/lib/site-packages/team/flows.py")
+    assert not covered("/lib/site-packages/team/tests/conf.txt")
+    recorder.bind(Prober("/lib/site-packages/team"))
+    assert not covered("/lib/site-packages/team/flows.py")
+    assert covered("/lib/site-packages/other/data.json")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dagbundle_parser import ignorefile
 from dagbundle_parser.ignorefile import (
     MAX_PATTERN_CHARACTERS,
     MAX_PATTERNS,
@@ -79,3 +80,14 @@ def test_a_line_of_blanks_is_read_in_bounded_time() -> None:
 def test_more_and_longer_patterns_than_allowed_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"more than|longer than"):
         read_rules(text, directory="", syntax="glob")
+
+
+def test_what_automata_remember_is_bounded_and_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ignorefile, "_MEMORY", ignorefile._Memory(100))
+    parts = _glob_parts("*a*b" * 10)
+    assert parts is not None
+    automata = [Automaton(parts) for _ in range(3)]
+
+    assert all(automaton.match(f"{char}ab" * 10) for automaton in automata for char in "xyzäöü")
+    kept = sum(len(bits) for automaton in automata for bits in automaton._known.values())
+    assert 0 < kept <= 100

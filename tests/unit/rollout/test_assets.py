@@ -135,3 +135,15 @@ def test_a_publication_asks_for_names_only_where_its_bundle_names_too_many_with_
     asked: list[int] = []
     assert assets.too_many([candidate("a.py", "a", "x", "y")], lambda few: asked.append(few) or ()) == []  # type: ignore[func-returns-value]
     assert asked == [assets.MOST_NAMED - 2]
+
+
+def test_a_caller_that_judges_again_can_have_more_files_break_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assets, "MOST_NAMED", 15)
+    items = [candidate(f"{n}.py", f"d{n}", *some(f"n{n}", n)) for n in range(1, 6)]
+    items.append(candidate("same.py", "same", "t0"))
+
+    for least, broken in ((1, ["5.py"]), (2, ["4.py", "5.py"]), (4, ["2.py", "3.py", "4.py", "5.py"])):
+        found = assets.too_many(items, lambda _: mentions("t0"), least=least)
+        assert [item.path for item in found] == broken
+    assert len(assets.too_many(items, lambda _: mentions("t0"), least=100)) == 5
+    assert assets.too_many(items[:2], lambda _: mentions("t0"), least=100) == []
