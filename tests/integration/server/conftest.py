@@ -228,6 +228,7 @@ class Caller:
             **{name.replace("_", "-"): text for name, text in headers.items()},
         }
         try:
+            connection.connect()
             with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):  # it may answer earlier
                 connection.request(method, path, body, sent, encode_chunked=not isinstance(body, bytes | None))
             response = connection.getresponse()
