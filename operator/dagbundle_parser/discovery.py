@@ -148,6 +148,8 @@ class Lister:
                     text = Path(entry.path).read_text(encoding="utf-8")
                     with self._budget:
                         own = read_rules(text, directory=directory, syntax=self._settings.ignore_syntax)
+                except OutOfTimeError as error:  # likewise
+                    raise SlowPatternError(directory, text.partition("\n")[0], "") from error
                 except (OSError, ValueError) as error:
                     path = posixpath.join(directory, IGNORE_FILE)
                     self._problem(path, "UnreadableIgnoreFile", f"{path} cannot be used: {error}")
@@ -158,8 +160,11 @@ class Lister:
     def _ignores(self, rules: list[IgnoreRule], path: str, *, is_dir: bool = False) -> bool:
         if not rules:
             return False
-        with self._budget:
-            return is_ignored(path, rules, is_dir=is_dir)
+        try:
+            with self._budget:
+                return is_ignored(path, rules, is_dir=is_dir)
+        except OutOfTimeError as error:  # all steps before have used all that there is
+            raise SlowPatternError(rules[-1].directory, rules[-1].line, path) from error
 
     def _wanted(self, path: str) -> bool:
         """Whether `path` lies in the subdir (or on the way to it) and in no folder that belongs to others."""
