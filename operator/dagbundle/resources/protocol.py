@@ -35,7 +35,8 @@ ACCEPTED_VERSIONS = frozenset({1})
 """This version and the one before it, once there is one."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_VALUE_BYTES = 48
+_VALUE_BYTES, _QUOTE_BYTES = 48, 40
+"""Bytes of memory that a value of a list or an object takes, and half of what a text takes besides its characters."""
 _ESCAPED_PAIR = re.compile(rb"\\u[dD][89abAB]")
 _ESCAPED_WIDE = re.compile(rb"\\u(?!00)[0-9a-fA-F]{4}")
 _ESCAPE_BYTES = 6
@@ -97,7 +98,7 @@ class ReportDecoder:
         self._first = b""
         self._compressed = 0
         self._total = 0
-        self._values = 0
+        self._overhead = 0
         """Of what is in the buffer."""
         self._width = 1
         """Of the line that begins the buffer, as far as it has come."""
@@ -134,7 +135,7 @@ class ReportDecoder:
         looked at: all of the record counts as wide. Records of files that were begun count nothing: what is kept of
         them is in `kept`.
         """
-        return self._decoded + len(self._buffer) * self._width + self._values * _VALUE_BYTES
+        return self._decoded + len(self._buffer) * self._width + self._overhead
 
     @property
     def decoded(self) -> int:
@@ -152,7 +153,7 @@ class ReportDecoder:
             self._total += len(chunk)
             if self._total > self._limits.total_bytes:
                 raise errors.ProtocolError(f"the report is longer than {self._limits.total_bytes:,} bytes")
-            self._values += _values_in(chunk)
+            self._overhead += _overhead_of(chunk)
             self._width = max(self._width, width_of(bytes(self._buffer[1 - _ESCAPE_BYTES :]) + chunk))
             self._buffer += chunk
             yield from self._lines()
@@ -235,9 +236,9 @@ class ReportDecoder:
         except RecursionError as error:
             raise errors.ProtocolError(f"a {kind} record is nested too deeply") from error
         self._check(record)
-        self._values -= values
+        self._overhead -= _overhead_of(line)
         if not isinstance(record, Begin):
-            self._decoded += len(line) * width_of(line) + values * _VALUE_BYTES
+            self._decoded += len(line) * width_of(line) + _overhead_of(line)
         self._digest.update(line)
         return record
 
@@ -321,6 +322,11 @@ def _digest(path: str) -> bytes:
 
 def _values_in(text: bytes) -> int:
     return text.count(b",") + text.count(b"[") + text.count(b"{")
+
+
+def _overhead_of(text: bytes) -> int:
+    """Return how many bytes some JSON takes in Python besides the characters of its texts, roughly."""
+    return _values_in(text) * _VALUE_BYTES + text.count(b'"') * _QUOTE_BYTES
 
 
 def width_of(text: bytes) -> int:

@@ -32,7 +32,7 @@ class Settings:
     record_bytes: int = 32 << 20
     """The longest record of one file in bytes; parsers are told, and make an error of that file of a longer one."""
     record_values: int = 2_000_000
-    """Commas and brackets of one record: they decide how much memory it takes, up to 100 bytes each."""
+    """Commas and brackets of one record: with its quotes they decide how much memory it takes."""
     held_bytes: int = 256 << 20
     """How many bytes reports may take in memory at once, as values, in all, shared by namespace."""
     reports: int = 64

@@ -77,12 +77,28 @@ def test_a_record_weighs_what_its_texts_take_however_wide_one_character_makes_th
     assert decoder.decoded - before < 5 * len(line) + 2_000
 
 
+@pytest.mark.parametrize("char", ["x", "\u4e2d"])
+def test_an_object_of_many_short_texts_weighs_what_it_takes(char: str) -> None:
+    decoder = protocol.ReportDecoder(run="r", attempt="a")
+    list(decoder.feed(lines([opening(2)])[0]))
+    closure = {f"{char}{number:06}": f"{number:x}{char}" for number in range(20_000)}
+    (line,) = lines([a_file(closure=closure)])
+    tracemalloc.start()
+    kept = json.loads(line)
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    before = decoder.decoded
+    list(decoder.feed(line[:-1]))
+    assert kept
+    assert taken * 0.8 < decoder.weight - before < taken * 2
+
+
 def test_a_record_after_a_wide_one_weighs_no_more_than_alone() -> None:
     decoder = protocol.ReportDecoder(run="r", attempt="a")
     wide, plain = lines([a_file(1, output={"bytes": 1, "text": "\U0001f600"}), a_file(2, "b.py")])
     list(decoder.feed(lines([opening(2)])[0]))
     list(decoder.feed(wide + plain[:-1]))
-    assert decoder.weight - decoder.decoded < 2 * len(plain) + 48 * 10
+    assert decoder.weight - decoder.decoded < 2 * len(plain) + 48 * 10 + 40 * plain.count(b'"')
 
 
 @hypothesis.given(st.lists(st.integers(0, 300), max_size=20), st.booleans())
