@@ -20,6 +20,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from dagbundle_parser.warmup import installed_directories, parse_source
 
@@ -36,10 +38,8 @@ _MAX_TOLD = 50_000
 _MAX_NAME = 250
 """Characters of one of them."""
 _CONTEXTS = "airflow.sdk.definitions._internal.contextmanager"
-_MADE, _MAKER = "autoregistered_dags", "current_autoregister_module_name"
-"""Of Airflow's DagContext: the DAGs that `with` blocks made, and the module in sys.modules that they are given to."""
 _making_dags: set[str] = set()
-"""Top-level packages that make DAGs while they are imported: those belong to the file that imports them."""
+"""Packages and modules that make DAGs while they are imported: such DAGs belong to the file that imports them."""
 _NEVER = frozenset({"antigravity", "this", "__main__", "idlelib", "turtledemo", "tkinter"})
 """Modules that do more than to define something."""
 
@@ -163,7 +163,7 @@ def _take(name: str, directories: Sequence[str]) -> bool:
     if sys.modules.get(name) is not None:
         return True
     parent, _, own = name.rpartition(".")
-    if name in _NEVER or own in {"", "*", "__main__"} or name.partition(".")[0] in _making_dags:
+    if name in _NEVER or own in {"", "*", "__main__"} or {name, name.partition(".")[0]} & _making_dags:
         return False
     if parent and not _take(parent, directories):
         return False
@@ -174,37 +174,55 @@ def _take(name: str, directories: Sequence[str]) -> bool:
     return sys.modules.get(name) is not None
 
 
+class _Made(set[Any]):
+    """The set that DAGs register in. It keeps the names of the modules whose code was running then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.makers: set[str] = set()
+
+    def add(self, item: Any) -> None:
+        frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - there is no other way to a frame
+        while frame is not None:
+            if frame.f_code.co_name == "<module>":
+                self.makers.add(str(frame.f_globals.get("__name__")))
+            frame = frame.f_back
+        super().add(item)
+
+
 def _import(name: str) -> None:
-    """Import a module, and take it back where DAGs are made meanwhile.
+    """Import a module, and take back what made DAGs meanwhile.
 
     Airflow gives a DAG that a `with` block makes to the file during whose import that happens. Here that is no file:
     the DAG would be lost to each file that imports the module afterwards.
     """
-    context = getattr(sys.modules.get(_CONTEXTS), "DagContext", None)
-    before = set(sys.modules)
+    context: Any = getattr(sys.modules.get(_CONTEXTS), "DagContext", None)
+    before, made = set(sys.modules), _Made()
     with contextlib.ExitStack() as stack:
         if context is not None:
-            stack.callback(setattr, context, "autoregistered_dags", context.autoregistered_dags)
-            stack.callback(
-                setattr, context, "current_autoregister_module_name", context.current_autoregister_module_name
-            )
-            context.autoregistered_dags, context.current_autoregister_module_name = set(), __name__
-        with contextlib.suppress(Exception, SystemExit):
+            for attribute, value in {"autoregistered_dags": made, "current_autoregister_module_name": __name__}.items():
+                stack.callback(setattr, context, attribute, getattr(context, attribute))
+                setattr(context, attribute, value)
+        with contextlib.suppress(Exception, SystemExit):  # the files that import it report what it raises
             importlib.import_module(name)
-        has_made_dags = context is not None and bool(getattr(context, _MADE))
-    if has_made_dags:
-        _take_back(set(sys.modules) - before)
+    if made:
+        _take_back(set(sys.modules) - before, made.makers)
 
 
-def _take_back(names: set[str]) -> None:
-    """Forget modules, so that a file imports them anew. Compiled ones stay, which no process can import twice."""
-    files = {name: str(getattr(sys.modules[name], "__file__", None) or "") for name in names}
-    compiled = {name.partition(".")[0] for name, file in files.items() if not file.endswith(".py")}
-    for name in sorted(names):
-        top, parent, own = name.partition(".")[0], *name.rpartition(".")[::2]
-        if top not in compiled:
-            _making_dags.add(top)
+def _take_back(fresh: set[str], makers: set[str]) -> None:
+    """Forget modules that made DAGs, with the rest of their packages, so that a file imports them anew.
+
+    Other modules stay as they are, because a second copy has classes of its own: those of other packages, of Airflow,
+    and of packages with compiled modules, which no process can import twice.
+    """
+    files = {name: str(getattr(sys.modules[name], "__file__", None) or ".py") for name in fresh}
+    kept = {"airflow", *(name.partition(".")[0] for name, file in files.items() if not file.endswith(".py"))}
+    packages = {name.partition(".")[0] for name in makers & fresh} - kept
+    _making_dags.update(makers & fresh, packages)
+    for name in sorted(fresh):
+        if name in makers or name.partition(".")[0] in packages:
             del sys.modules[name]
+            parent, _, own = name.rpartition(".")
             if parent in sys.modules:
                 vars(sys.modules[parent]).pop(own, None)
 

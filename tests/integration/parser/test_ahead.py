@@ -64,7 +64,7 @@ def test_an_operator_that_yaml_names_is_imported_once_for_all_files(
 
 
 def test_dags_that_a_library_makes_while_it_is_imported_are_those_of_each_file_that_imports_it(
-    newest: Airflow, write: Write, tmp_path: Path
+    airflow: Airflow, write: Write, tmp_path: Path
 ) -> None:
     library = "from airflow.sdk import DAG\nwith DAG('from_library', schedule=None):\n    pass\n"
     site = write(
@@ -74,7 +74,7 @@ def test_dags_that_a_library_makes_while_it_is_imported_are_those_of_each_file_t
     files: dict[str, str | bytes] = {f"hidden_{n}.py": hidden for n in range(4)}
     folder = write(tmp_path / "bundle", {**files, "open.py": "import company  # dag airflow\n"})
 
-    run = newest.parse(folder, env={"PYTHONPATH": str(site)}, processes=1)
+    run = airflow.parse(folder, env={"PYTHONPATH": str(site)}, processes=1)
 
     made = {path: [dag["dag_id"] for dag in record["dags"]] for path, record in run["files"].items()}
     assert made == {path: ["from_library"] for path in [*files, "open.py"]}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import json
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
+from dagbundle_parser import ahead
 from dagbundle_parser.ahead import Helpers, Lessons, import_installed, imports_of
 from unit.parser.conftest import run_stub, write_bundle
 
@@ -69,6 +71,38 @@ def test_only_what_is_installed_is_imported_whoever_names_it(tmp_path: Path, mon
     assert [line.split()[0] for line in log.read_text().splitlines()] == [
         "ahead_own", "ahead_own.part", "ahead_space.inner",
     ]  # fmt: skip
+
+
+def test_what_makes_dags_is_forgotten_and_what_else_it_imported_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class DagContext:  # as Airflow's, which the integration test has
+        autoregistered_dags: set[object] = set()  # noqa: RUF012 - as there
+        current_autoregister_module_name: str | None = None
+
+    context = types.ModuleType("contexts")
+    vars(context)["DagContext"] = DagContext
+    monkeypatch.setitem(sys.modules, ahead._CONTEXTS, context)
+    make = f"from sys import modules\nmodules['{ahead._CONTEXTS}'].DagContext.autoregistered_dags.add((1, 2))\n"
+    site = write_bundle(
+        tmp_path / "site-packages",
+        {
+            "ahead_maker/__init__.py": "import ahead_tool\nfrom ahead_maker import flows\n",
+            "ahead_maker/flows.py": make,
+            "ahead_tool.py": "class Tool: ...\n",
+            "ahead_user.py": "import ahead_maker\n",
+        },
+    )
+    monkeypatch.syspath_prepend(str(site))
+    before = DagContext.autoregistered_dags
+
+    import_installed([("ahead_user", "")], str(tmp_path / "root"))
+    import_installed([("ahead_maker.flows", ""), ("ahead_tool", "Tool")], str(tmp_path / "root"))
+
+    assert {name for name in sys.modules if name.startswith("ahead_")} >= {"ahead_tool"}
+    assert not {"ahead_user", "ahead_maker", "ahead_maker.flows"} & sys.modules.keys()
+    assert DagContext.autoregistered_dags is before
+    assert (before, DagContext.current_autoregister_module_name) == (set(), None)
 
 
 def test_a_module_that_ends_its_process_leaves_the_parser_alone(
