@@ -146,10 +146,9 @@ class Lister:
                     if entry.stat().st_size > MAX_IGNORE_BYTES:
                         raise ValueError(f"it has more than {MAX_IGNORE_BYTES:,} bytes")  # noqa: TRY301 - as the others
                     text = Path(entry.path).read_text(encoding="utf-8")
-                    with self._budget:
-                        own = read_rules(text, directory=directory, syntax=self._settings.ignore_syntax)
-                except OutOfTimeError as error:  # likewise
-                    raise SlowPatternError(directory, text.partition("\n")[0], "") from error
+                    own = read_rules(
+                        text, directory=directory, syntax=self._settings.ignore_syntax, budget=self._budget
+                    )
                 except (OSError, ValueError) as error:
                     path = posixpath.join(directory, IGNORE_FILE)
                     self._problem(path, "UnreadableIgnoreFile", f"{path} cannot be used: {error}")
@@ -158,13 +157,7 @@ class Lister:
         return rules
 
     def _ignores(self, rules: list[IgnoreRule], path: str, *, is_dir: bool = False) -> bool:
-        if not rules:
-            return False
-        try:
-            with self._budget:
-                return is_ignored(path, rules, is_dir=is_dir)
-        except OutOfTimeError as error:  # all steps before have used all that there is
-            raise SlowPatternError(rules[-1].directory, rules[-1].line, path) from error
+        return is_ignored(path, rules, is_dir=is_dir, budget=self._budget)
 
     def _wanted(self, path: str) -> bool:
         """Whether `path` lies in the subdir (or on the way to it) and in no folder that belongs to others."""

@@ -8,15 +8,18 @@ is matched by an automaton, whose time grows with the product of the two lengths
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import re
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from dagbundle_parser.cpu import OutOfTimeError
 
 IGNORE_FILE = ".airflowignore"
+_UNBOUNDED = contextlib.nullcontext()
 
 MAX_PATTERN_CHARACTERS = 4096
 MAX_PATTERNS = 10_000
@@ -146,17 +149,20 @@ class SlowPatternError(Exception):
         self.directory, self.line, self.path = directory, line, path
 
 
-def read_rules(text: str, *, directory: str, syntax: str) -> list[IgnoreRule]:
+def read_rules(
+    text: str, *, directory: str, syntax: str, budget: AbstractContextManager[None] = _UNBOUNDED
+) -> list[IgnoreRule]:
     """The rules of one ignore file.
 
     Args:
         text: the file's content.
         directory: the folder it lies in, relative to the listing's root (empty: the root itself).
         syntax: `glob` or `regexp`.
+        budget: a `CpuBudget`, of which this is one step.
 
     Raises:
         ValueError: another syntax, a pattern that Airflow refuses, or more and longer lines than are allowed.
-        SlowPatternError: raised from OutOfTimeError, where the caller runs this under a budget.
+        SlowPatternError: the budget is used up; raised from OutOfTimeError.
     """
     if syntax not in {"glob", "regexp"}:
         raise ValueError(f"[core] dag_ignore_file_syntax must be glob or regexp, not {syntax!r}")
@@ -167,40 +173,52 @@ def read_rules(text: str, *, directory: str, syntax: str) -> list[IgnoreRule]:
         raise ValueError(f"it has more than {MAX_PATTERNS:,} lines")
     pattern = ""
     try:
-        for line in lines:
-            before, hash_sign, _ = line.partition("#")
-            pattern = before.rstrip() if hash_sign else line
-            if len(pattern) > MAX_PATTERN_CHARACTERS:
-                raise ValueError(f"{line[:50]!r}… is longer than {MAX_PATTERN_CHARACTERS:,} characters")
-            rule = compile_line(pattern, directory) if pattern else None
-            if rule is not None:
-                rules.append(rule)
+        with budget:
+            for line in lines:
+                before, hash_sign, _ = line.partition("#")
+                pattern = before.rstrip() if hash_sign else line
+                if len(pattern) > MAX_PATTERN_CHARACTERS:
+                    raise ValueError(f"{line[:50]!r}… is longer than {MAX_PATTERN_CHARACTERS:,} characters")
+                rule = compile_line(pattern, directory) if pattern else None
+                if rule is not None:
+                    rules.append(rule)
     except OutOfTimeError as error:
         raise SlowPatternError(directory, pattern, "") from error
     return rules
 
 
-def is_ignored(path: str, rules: list[IgnoreRule], *, is_dir: bool) -> bool:
+def is_ignored(
+    path: str, rules: list[IgnoreRule], *, is_dir: bool, budget: AbstractContextManager[None] = _UNBOUNDED
+) -> bool:
     """Whether the rules, of which later ones win, ignore `path` (relative to the listing's root).
 
+    Args:
+        path: of a file or a folder.
+        rules: those of the folders above it.
+        is_dir: whether it is a folder.
+        budget: a `CpuBudget`, of which this is one step.
+
     Raises:
-        SlowPatternError: raised from OutOfTimeError, where the caller runs this under a budget.
+        SlowPatternError: the budget is used up; raised from OutOfTimeError.
     """
     name = path.rpartition("/")[2]
-    ignored, rule = False, None
+    if not rules:
+        return False
+    ignored, rule = False, rules[0]
     try:
-        for rule in rules:
-            if rule.regexp and isinstance(rule.pattern, re.Pattern):
-                if rule.pattern.search(path):
-                    return True
-                continue
-            if rule.directories_only and not is_dir:
-                continue
-            candidate = path[len(rule.base) + 1 :] if rule.base else path if rule.base == "" else name
-            if rule.pattern.match(candidate + "/" if is_dir else candidate):
-                ignored = rule.ignore
+        with budget:
+            for rule in rules:
+                if rule.regexp and isinstance(rule.pattern, re.Pattern):
+                    if rule.pattern.search(path):
+                        return True
+                    continue
+                if rule.directories_only and not is_dir:
+                    continue
+                candidate = path[len(rule.base) + 1 :] if rule.base else path if rule.base == "" else name
+                if rule.pattern.match(candidate + "/" if is_dir else candidate):
+                    ignored = rule.ignore
     except OutOfTimeError as error:
-        raise SlowPatternError(rule.directory if rule else "", rule.line if rule else "", path) from error
+        raise SlowPatternError(rule.directory, rule.line, path) from error
     return ignored
 
 
