@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 class World(world.World):
-    """A real API server, a store, and whoever acts on them.
+    """A real API server, a store, and the controllers that work on them.
 
     Args:
         server: The API server.

@@ -1,6 +1,7 @@
 """Reads YAML documents of files and of standard input, bounded; an error names the line to mend.
 
-Who wrote a file may be another one than who runs the command: what would take minutes or much memory is refused.
+The author of a file may be another person than the user of the command, so a file that would take minutes or much
+memory is refused.
 """
 
 from __future__ import annotations

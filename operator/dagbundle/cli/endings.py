@@ -25,7 +25,7 @@ class Ending(NamedTuple):
 
     code: Exit
     kind: str
-    """The error's class, or a word of ours."""
+    """The error's class, or `Interrupted`, `Aborted` or `UsageError`."""
     message: str
     hint: str = ""
     is_shown: bool = False

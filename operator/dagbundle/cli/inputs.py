@@ -127,8 +127,8 @@ def interpreter(option: str | None) -> str | None:
     """Return the parser's interpreter: the option, else DAGBUNDLE_PYTHON, else what the project file names.
 
     The project file is the nearest pyproject.toml of the repository with a table `tool.dagbundle`; a relative path in
-    it starts at its folder. As root it may name no path: whoever wrote the checkout would choose what root runs. None
-    means this interpreter: nothing names another one.
+    it starts at its folder. As root it may name no path, because the author of the checkout would then choose what root
+    runs. None means this interpreter: nothing names another one.
 
     Raises:
         UsageError: The project file cannot be read, or names a path where this is root.

@@ -220,7 +220,7 @@ _QUOTED = ("\nIt printed last:\n", "\nIts process reported these calls, innermos
 
 
 def _is_quoted(problems: Sequence[Problem]) -> bool:
-    """Tell whether an error says what was in the output, as that of a file whose process died does."""
+    """Tell whether an error quotes the output already, as the error of a file whose process died does."""
     return any(mark in problem.message for problem in problems for mark in _QUOTED)
 
 

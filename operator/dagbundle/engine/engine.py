@@ -260,7 +260,7 @@ class Engine:
             key: The bundle.
             to_revision: The revision whose result becomes live again; default: the newest earlier one of another
                 version that is not held.
-            reason: Why, for whoever reads the hold.
+            reason: Why; the hold shows it.
 
         Raises:
             NotFoundError: There is no such bundle or revision.
@@ -340,7 +340,7 @@ class Engine:
         return self._store.resume(key)
 
     def hand_over(self) -> tuple[BundleKey, ...]:
-        """Judge again whoever waits for a dag_id that nobody owns; return the bundles that were published."""
+        """Judge again each bundle that waits for a dag_id without an owner; return the bundles that were published."""
         return self._publisher.hand_over()
 
     def _changed_underneath(self, rollout_id: str, changeset: Changeset) -> Applied:

@@ -332,7 +332,7 @@ def _overhead_of(text: bytes) -> int:
 def width_of(text: bytes) -> int:
     """Return how many bytes a character of the widest text in some JSON takes in Python, at most: 1, 2 or 4."""
     if not text.isascii():
-        return 4  # no parser of ours sends it: which bytes they are is not looked at
+        return 4  # the project's parser sends ASCII only: which characters these are is not looked at
     if b"\\u" not in text:
         return 1
     return 4 if _ESCAPED_PAIR.search(text) else 2 if _ESCAPED_WIDE.search(text) else 1

@@ -92,7 +92,7 @@ def mirror(connection: Connection, tables: Tables, target: Target | None, owner:
         _refuse_without(connection, tables, owner)
         return
     active = owner.rollout is not None or bool(change.after)  # a bundle that is deactivated has no rollout
-    # what is not active is told again whatever is published next: that it is active, if nothing else
+    # of an inactive bundle the next publication copies everything: at least that it is active again
     is_known = _keep(connection, tables, target, owner, change.revision if active else 0)
     before = change.before if is_known else {}
     pinned = {dag_id: pin.bundle_version for dag_id, pin in change.pins.items() if pin.bundle_version != change.version}
