@@ -16,7 +16,7 @@ from typing import Any
 from dagbundle.rollout.model import ParseWarning, Problem, StagedFile
 
 TEXT_BYTES = 16 << 20
-"""Bytes of memory of the errors and warnings that one rollout keeps in all."""
+"""Bytes of the errors and warnings that one rollout keeps in all, in memory or in the database."""
 TEXTS = 20_000
 """How many errors and warnings one rollout keeps in all."""
 LEAST_TEXT_BYTES = 16 << 10
@@ -35,9 +35,9 @@ _TEXT_ROOM = 64
 _EMPTY = sys.getsizeof("")
 
 
-def _memory_of(text: str) -> int:
-    """Return how many bytes of memory the characters of a text take: one emoji makes it four of each."""
-    return sys.getsizeof(text) - _EMPTY
+def _size_of(text: str) -> int:
+    """Return how many bytes a text takes, in memory or in the database: one emoji makes it four of each in memory."""
+    return max(sys.getsizeof(text) - _EMPTY, len(text.encode()))
 
 
 def flat(text: str) -> dict[str, str] | None:
@@ -111,7 +111,7 @@ class Texts:
         return dataclasses.replace(file, outcome=kept)
 
     def _has_room(self, kind: str, message: str) -> bool:
-        size = _memory_of(kind) + _memory_of(message) + _TEXT_ROOM
+        size = _size_of(kind) + _size_of(message) + _TEXT_ROOM
         if not self._left_count or size > self._left_bytes:
             return False
         self._left_count -= 1

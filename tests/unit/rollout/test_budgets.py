@@ -80,3 +80,13 @@ def test_errors_count_what_their_texts_take_in_memory() -> None:
     wide = Problem("ValueError", "\U0001f600" + "x" * 999)
     found = texts.keep(StagedFile(FileOutcome("a.py", problems=(wide,) * 10))).outcome.problems
     assert len(found) == budgets.LEAST_TEXT_BYTES // 4_100 + 1
+
+
+def test_errors_count_what_the_database_keeps_of_their_texts_where_that_is_more() -> None:
+    texts = budgets.Texts(runs=2048)
+    message = "\u4e2d" * 1_000  # two bytes each in memory, three in the database
+    found = texts.keep(
+        StagedFile(FileOutcome("a.py", problems=(Problem("ValueError", message),) * 10))
+    ).outcome.problems
+    assert sum(len(item.message.encode()) for item in found if item.message == message) <= budgets.LEAST_TEXT_BYTES
+    assert sum(item.message == message for item in found) == 5
