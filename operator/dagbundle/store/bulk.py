@@ -1,21 +1,24 @@
 """Many rows in one statement: what makes a publish cost the database's time and not the driver's.
 
 SQLite takes rows fastest through the driver's `executemany`; PostgreSQL through COPY, or, where a conflict must be
-answered, as one JSON document that the server turns into rows. Either way the number of statements does not depend on
-the number of rows.
+answered, as one JSON document that the server turns into rows. Either way the number of statements depends on the
+size of the texts, not on the number of rows.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagbundle import errors
+
+_PART = 1 << 20
+"""Characters of text in one statement: more are in memory as rows, as a document, and in the driver's buffers."""
 
 Row = Sequence[Any]
 """One row's values in the order of the named columns; JSON columns already as canonical text."""
@@ -61,8 +64,16 @@ def insert_missing(connection: Connection, table: sa.Table, columns: Sequence[st
     if connection.dialect.name == "sqlite":
         statement = _sqlite_insert(table, tuple(columns), conflict=" ON CONFLICT DO NOTHING")
         return connection.exec_driver_sql(statement, list(map(tuple, rows))).rowcount
-    statement = _recordset_insert(table, tuple(columns))
-    return connection.exec_driver_sql(statement, (_document(columns, rows),)).rowcount
+    added = 0
+    for part in _parts(rows):
+        if len(part) == 1:
+            names, marks = ", ".join(columns), ", ".join(["%s"] * len(columns))
+            statement = f"INSERT INTO {table.fullname} ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608 - names are the metadata's
+            added += connection.exec_driver_sql(statement, tuple(part[0])).rowcount
+        else:
+            statement = _recordset_insert(table, tuple(columns))
+            added += connection.exec_driver_sql(statement, (_document(columns, part),)).rowcount
+    return added
 
 
 def insert_missing_numbered(
@@ -82,8 +93,11 @@ def insert_missing_numbered(
         return {row[0]: row[1] for row in found}
     _check_text(rows)
     statement = f"{_recordset_insert(table, tuple(columns))} RETURNING {columns[0]}, id"
-    inserted = connection.exec_driver_sql(statement, (_document(columns, rows),))
-    return {row[0]: row[1] for row in inserted}
+    return {
+        row[0]: row[1]
+        for part in _parts(rows)
+        for row in connection.exec_driver_sql(statement, (_document(columns, part),))
+    }
 
 
 def update(
@@ -110,7 +124,7 @@ def update(
     columns = (*key, *values)
     shape = _shape(table, columns)
     statement = f"UPDATE {table.fullname} t SET {settings} FROM json_to_recordset(%s::json) AS r({shape}) WHERE {where}"  # noqa: S608 - likewise
-    return connection.exec_driver_sql(statement, (_document(columns, rows),)).rowcount
+    return sum(connection.exec_driver_sql(statement, (_document(columns, part),)).rowcount for part in _parts(rows))
 
 
 def is_in(connection: Connection, column: sa.ColumnElement[Any], values: Collection[str]) -> sa.ColumnElement[bool]:
@@ -138,6 +152,21 @@ def among(dialect: str, values: Iterable[Any]) -> str | list[Any]:
     """Return the parameter that `is_among` compares with."""
     ordered = sorted(values)
     return json.dumps(ordered) if dialect == "sqlite" else ordered
+
+
+def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Split rows, in their order, so that no statement has more than `_PART` characters of text, except for one row.
+
+    A statement is in memory several times while it is made and sent.
+    """
+    begin = size = 0
+    for end, row in enumerate(rows):
+        length = sum(len(value) for value in row if isinstance(value, str))
+        if begin < end and size + length > _PART:
+            yield rows[begin:end]
+            begin, size = end, 0
+        size += length
+    yield rows[begin:]
 
 
 def _check_text(rows: Iterable[Row]) -> None:

@@ -158,6 +158,7 @@ def _create_postgresql(parsed: sa.URL, timeout: float, shared: dict[str, Any]) -
         parsed.set(drivername="postgresql+psycopg"),
         connect_args={**arguments, "prepare_threshold": None},
         isolation_level="AUTOCOMMIT",
+        pool_use_lifo=True,  # the driver's buffers grow with what a connection has sent, and never shrink
         **shared,
     )
     begin = _begins(parsed, timeout)
