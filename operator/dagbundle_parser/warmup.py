@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import gc
 import os
 import site
@@ -20,9 +21,14 @@ _SHOWN_NOISE_BYTES = 8192
 
 def installed_directories() -> tuple[str, ...]:
     """Where the standard library and installed distributions lie, each with a trailing slash."""
+    return _installed_directories(tuple(sys.path))
+
+
+@functools.lru_cache(4)  # it is asked for each group of modules that are imported ahead
+def _installed_directories(searched: tuple[str, ...]) -> tuple[str, ...]:
     paths = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     paths.update(site.getsitepackages())
-    paths.update(path for path in sys.path if path.rstrip("/").endswith(("site-packages", "dist-packages")))
+    paths.update(path for path in searched if path.rstrip("/").endswith(("site-packages", "dist-packages")))
     real = {str(Path(path).resolve()) for path in paths}
     return tuple(sorted(f"{path.rstrip('/')}/" for path in paths | real))
 
