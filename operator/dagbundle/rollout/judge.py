@@ -22,8 +22,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dagbundle.rollout import duplicates, wording
+from dagbundle.rollout import duplicates, guards, wording
 from dagbundle.rollout import policy as policies
+from dagbundle.rollout.guards import Blocked
 from dagbundle.rollout.model import (
     BundleKey,
     Change,
@@ -34,10 +35,8 @@ from dagbundle.rollout.model import (
     FileProblem,
     Judgement,
     Live,
-    LiveDag,
     ParsedDag,
     Problem,
-    RunOutcome,
     Verdict,
     short_version,
 )
@@ -51,12 +50,6 @@ class _Definition(NamedTuple):
     subdir: str
     path: str
     dag: ParsedDag
-
-
-@dataclass(frozen=True, slots=True)
-class _Blocked:
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +91,7 @@ def judge(
     named = {run.subdir for run in changeset.runs}
     gone = {dag.subdir for dag in live.dags.values()} - named
     blocked = {
-        run.subdir: _Blocked("RunFailed", f"the run of subdir {run.subdir} did not finish: {run.failure}")
+        run.subdir: Blocked("RunFailed", f"the run of subdir {run.subdir} did not finish: {run.failure}")
         for run in changeset.runs
         if not run.closed
     }
@@ -109,7 +102,7 @@ def judge(
             return _block_all(blocked, draft)
         scope = (named | gone) - set(blocked)
         draft = _draft(changeset, live, owners, policy, scope)
-        found = _failures(changeset.runs, draft, live, policy, scope)
+        found = guards.failures(changeset.runs, draft.changes, draft.problems, live=live, policy=policy, scope=scope)
         if not found:
             break
         blocked |= found
@@ -269,66 +262,12 @@ def _undefined(
         yield DagChange(change, dag_id, current.subdir, current.path, current.sha256, current.sha256)
 
 
-def _failures(
-    runs: Iterable[RunOutcome], draft: _Draft, live: Live, policy: policies.Policy, scope: Collection[str]
-) -> dict[str, _Blocked]:
-    """Return the subdirs that must not be published, by the guards and by `onImportError: Fail`."""
-    listed = {run.subdir: len(run.files) for run in runs}
-    failures: dict[str, _Blocked] = {}
-    for unit in [frozenset(scope)] if policy.scope == "Bundle" else [frozenset({subdir}) for subdir in sorted(scope)]:
-        failure = _failure(unit, listed, draft, live.dags.values(), policy)
-        if failure:
-            failures |= dict.fromkeys(unit, failure)
-    return failures
-
-
-def _failure(
-    unit: frozenset[str], listed: Mapping[str, int], draft: _Draft, live: Iterable[LiveDag], policy: policies.Policy
-) -> _Blocked | None:
-    gone = Change.REMOVED
-    removed = [change for change in draft.changes if change.change is gone and change.subdir in unit]
-    broken = sorted({problem.path for problem in draft.problems if problem.subdir in unit})
-    for subdir in sorted(unit):
-        losses = [change.dag_id for change in removed if change.subdir == subdir]
-        if losses and listed.get(subdir) == 0:
-            return _Blocked(
-                "EmptyListing",
-                f"subdir {subdir} has no DAG files at all, but {len(losses)} of its DAGs are live "
-                f"({wording.names(losses)}): if that is meant, "
-                + ("delete the DagBundle" if subdir == "." else "remove the subdir from the spec"),
-            )
-    if broken and policy.on_import_error == "Fail":
-        return _Blocked(
-            "ImportErrors",
-            f"{wording.counted(len(broken), 'broken file')} and onImportError is Fail: {wording.names(broken)}. "
-            "Mend them, or set spec.rollout.onImportError to KeepLastGood" + wording.said(draft.problems),
-        )
-    allowed = policies.limit_of(policy.max_import_errors, sum(listed.get(subdir, 0) for subdir in unit))
-    if allowed is not None and len(broken) > allowed:
-        return _Blocked(
-            "TooManyImportErrors",
-            f"{wording.counted(len(broken), 'broken file')}, more than maxImportErrors "
-            f"{wording.limit(policy.max_import_errors, allowed)}: {wording.names(broken)}. "
-            "Mend them, or raise spec.rollout.maxImportErrors" + wording.said(draft.problems),
-        )
-    allowed = policies.limit_of(policy.max_removed_dags, sum(dag.subdir in unit for dag in live))
-    if allowed is not None and len(removed) > allowed:
-        return _Blocked(
-            "TooManyRemovedDags",
-            f"{wording.counted(len(removed), 'DAG')} would go, more than maxRemovedDags "
-            f"{wording.limit(policy.max_removed_dags, allowed)}: "
-            + wording.names([change.dag_id for change in removed])
-            + f". If they are to go, raise spec.rollout.maxRemovedDags to {len(removed)}, else bring back their files",
-        )
-    return None
-
-
 def _verdict(
     changeset: Changeset,
     draft: _Draft,
     policy: policies.Policy,
     scope: Collection[str],
-    blocked: Mapping[str, _Blocked],
+    blocked: Mapping[str, Blocked],
     *,
     is_dry_run: bool,
 ) -> Judgement:
@@ -382,7 +321,7 @@ def _block(reason: str, message: str) -> Judgement:
     return Judgement(verdict=Verdict.BLOCK, reason=reason, message=message, ready=False)
 
 
-def _block_all(blocked: Mapping[str, _Blocked], draft: _Draft) -> Judgement:
+def _block_all(blocked: Mapping[str, Blocked], draft: _Draft) -> Judgement:
     distinct = list(dict.fromkeys(item.message for _, item in sorted(blocked.items())))
     return dataclasses.replace(
         _block(next(iter(blocked.values())).reason, "; ".join(distinct)),
