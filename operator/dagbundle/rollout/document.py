@@ -38,6 +38,10 @@ class RolloutDocument:
     """The digest that the Jobs run, where it was known before they were made."""
     requested_at: str | None = None
     """The annotation that asked for the rollout; None where a command line did."""
+    amends: str = ""
+    """Of a pass, the rollout that it amends."""
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Of a pass, the files that are parsed again: paths relative to the bundle's root, by subdir."""
 
     @classmethod
     def of(cls, resource: bundle_models.DagBundle, policy: Policy) -> Self:
@@ -70,6 +74,8 @@ class RolloutDocument:
             "image": self.image,
             "pinned": self.pinned or None,
             "requestedAt": self.requested_at,
+            "amends": self.amends or None,
+            "files": {subdir: list(paths) for subdir, paths in self.files.items()} or None,
         }
         return found | {name: value for name, value in optional.items() if value is not None}
 
@@ -97,4 +103,6 @@ class RolloutDocument:
             image=found.get("image"),
             pinned=found.get("pinned", ""),
             requested_at=found.get("requestedAt"),
+            amends=found.get("amends", ""),
+            files={subdir: tuple(paths) for subdir, paths in found.get("files", {}).items()},
         )

@@ -23,7 +23,7 @@ from dagbundle.rollout.model import (
     Judgement,
 )
 from dagbundle.rollout.moves import Candidate, Move, Note, Symptom, WrittenDag
-from dagbundle.store import assets, bulk, bundles, database, reading, state
+from dagbundle.store import assets, bulk, bundles, passes, reading, state
 from dagbundle.store.records import RolloutState, RunState
 from dagbundle.store.state import Definition, Finding, Pin
 from dagbundle.store.tables import AnyRow, Tables
@@ -233,13 +233,25 @@ def attend(
     target.beat(connection, identity)
     names = names_of(connection, tables, cluster)
     asked = target.take_requests(connection, names.keys()) if names else {}
-    table, bundle = tables.parse_request, tables.bundle
-    for name in asked:
+    bundle = tables.bundle
+    found = {}
+    for name, locations in asked.items():
         owner = connection.execute(sa.select(bundle).where(bundle.c.airflow_name == name)).one()
-        connection.execute(sa.delete(table).where(table.c.bundle_id == owner.id))
-        connection.execute(sa.insert(table).values(bundle_id=owner.id, requested_at=bundles.now()))
-        database.notify(connection, owner.rollout)
-    return {names[name]: frozenset(paths) for name, paths in asked.items()}
+        found[names[name]] = files = _files(connection, tables, owner.id, locations)
+        passes.ask(connection, tables, owner, files or None)
+    return found
+
+
+def _files(connection: Connection, tables: Tables, bundle_id: int, locations: Collection[str]) -> frozenset[str]:
+    """Return the files of these locations: of a DAG in an archive, the archive. Empty where one is not live."""
+    dag, content = tables.dag, tables.dag_content
+    rows = connection.execute(
+        sa.select(content.c.relative_fileloc, dag.c.path)
+        .join(content, content.c.id == dag.c.content_id)
+        .where(dag.c.bundle_id == bundle_id, bulk.is_in(connection, content.c.relative_fileloc, locations))
+    )
+    found = {row.relative_fileloc: row.path for row in rows}
+    return frozenset(found.values()) if found.keys() == set(locations) else frozenset()
 
 
 def names_of(connection: Connection, tables: Tables, cluster: str) -> dict[str, BundleKey]:

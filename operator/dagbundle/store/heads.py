@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 
 from dagbundle.rollout.model import BundleKey
 from dagbundle.store import bundles, jobs, outcomes, state
-from dagbundle.store.records import Head
+from dagbundle.store.records import Head, Pass, RolloutState
 from dagbundle.store.tables import Tables
 
 
@@ -25,7 +25,7 @@ def heads(connection: Connection, tables: Tables, wanted: Collection[BundleKey])
     place = sa.tuple_(bundle.c.cluster, bundle.c.namespace, bundle.c.name)
     keys = sorted({(key.cluster, key.namespace, key.name) for key in wanted})
     rows = {bundles.key_of(row): row for row in connection.execute(_owners(tables).where(place.in_(keys)))}
-    newest = [row.rollout for row in rows.values() if row.rollout is not None]
+    newest = [name for row in rows.values() for name in (row.rollout, row.amending) if name is not None]
     rollouts = bundles.rollouts(connection, tables, newest)
     made = jobs.jobs_of(connection, tables, newest)
     states = outcomes.states_of(connection, tables, made, newest)
@@ -39,7 +39,11 @@ def heads(connection: Connection, tables: Tables, wanted: Collection[BundleKey])
             kept=row.kept,
             holds=state.holds(connection, tables, row.id) if row.holds else (),
             counts=row.counts,
-            requested=row.requested,
+            requested=bool(row.requested) and row.files is None,
+            asked=tuple(row.files or ()),
+            amending=Pass(rollouts[row.amending], made.get(row.amending, ()), states.get(row.amending, ()))
+            if row.amending in rollouts
+            else None,
             rollout=rollouts.get(row.rollout),
             jobs=made.get(row.rollout, ()),
             states=states.get(row.rollout, ()),
@@ -55,6 +59,14 @@ def _owners(tables: Tables) -> sa.Select[Any]:
     bundle, publication = tables.bundle, tables.publication
     dag, pin, hold, request = tables.dag, tables.pin, tables.hold, tables.parse_request
     mine = dag.c.bundle_id == bundle.c.id
+    rollout = tables.rollout
+    amending = (
+        sa.select(sa.func.max(rollout.c.id))  # there is one at most
+        .where(
+            rollout.c.bundle_id == bundle.c.id, rollout.c.state == RolloutState.OPEN, rollout.c.id != bundle.c.rollout
+        )
+        .scalar_subquery()
+    )
     kept = sa.select(sa.func.count()).select_from(dag.join(pin, state.pin_of(dag, pin))).where(mine, pin.c.kept)
     return sa.select(
         bundle.c.id,
@@ -69,7 +81,11 @@ def _owners(tables: Tables) -> sa.Select[Any]:
         sa.select(sa.func.count()).select_from(dag).where(mine).scalar_subquery().label("dags"),
         kept.scalar_subquery().label("kept"),
         sa.exists().where(hold.c.bundle_id == bundle.c.id).label("holds"),
-        sa.exists().where(request.c.bundle_id == bundle.c.id).label("requested"),
-    ).outerjoin(
-        publication, sa.and_(publication.c.bundle_id == bundle.c.id, publication.c.revision == bundle.c.revision)
+        request.c.bundle_id.is_not(None).label("requested"),
+        request.c.files,
+        amending.label("amending"),
+    ).select_from(
+        bundle.outerjoin(
+            publication, sa.and_(publication.c.bundle_id == bundle.c.id, publication.c.revision == bundle.c.revision)
+        ).outerjoin(request, request.c.bundle_id == bundle.c.id)
     )

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagbundle.rollout.model import BundleKey, Json, LookupKind, LookupValue
-from dagbundle.store import bulk, bundles, database
+from dagbundle.store import bulk, bundles, passes
 from dagbundle.store.records import RolloutState
 from dagbundle.store.tables import Tables
 
@@ -67,6 +67,7 @@ def record(
 def settled(connection: Connection, tables: Tables, cluster: str) -> tuple[Lookup, ...]:
     """See `TargetedStore.lookups`."""
     lookup, job, rollout, bundle = tables.lookup, tables.job, tables.rollout, tables.bundle
+    request_ = tables.parse_request
     rows = connection.execute(
         sa.select(bundle.c.cluster, bundle.c.namespace, bundle.c.name, bundle.c.rollout, lookup)
         .select_from(bundle)
@@ -76,7 +77,7 @@ def settled(connection: Connection, tables: Tables, cluster: str) -> tuple[Looku
         .where(
             bundle.c.cluster == cluster,
             rollout.c.state != RolloutState.OPEN,
-            ~sa.exists().where(tables.parse_request.c.bundle_id == bundle.c.id),
+            ~sa.exists().where(request_.c.bundle_id == bundle.c.id, request_.c.files.is_(None)),
         )
         .order_by(bundle.c.id, lookup.c.kind, lookup.c.key)
     ).all()
@@ -106,9 +107,5 @@ def digest(key: str, kind: LookupKind, name: str, value: LookupValue | None) -> 
 
 def request(connection: Connection, tables: Tables, wanted: Collection[BundleKey]) -> None:
     """See `TargetedStore.request_parse`."""
-    table = tables.parse_request
     for key in sorted(wanted):
-        owner = bundles.find(connection, tables, key)
-        if not connection.execute(sa.select(sa.exists().where(table.c.bundle_id == owner.id))).scalar():
-            connection.execute(sa.insert(table).values(bundle_id=owner.id, requested_at=bundles.now()))
-        database.notify(connection, owner.rollout)
+        passes.ask(connection, tables, bundles.find(connection, tables, key), None)

@@ -199,7 +199,15 @@ def _renew(tables: Tables, dialect: str) -> tuple[sa.Delete, sa.Insert]:
         table,
         ["bundle_id", "subdir", "path", "revision", "parsed_at", *REMEMBERED],
         sa.select(bundle_id, run.c.subdir, submission.c.path, revision, run.c.started_at, *columns).where(
-            *found, sa.not_(submission.c.unchanged)
+            *found,
+            sa.not_(submission.c.unchanged),
+            # a rollout that is published again, because a pass amended it, remembers only what is another one
+            ~sa.exists().where(
+                table.c.bundle_id == bundle_id,
+                table.c.subdir == run.c.subdir,
+                table.c.path == submission.c.path,
+                table.c.parsed_at == run.c.started_at,
+            ),
         ),
     )
     return forget, renew

@@ -128,6 +128,15 @@ class RunStateRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Pass:
+    """Some files of a rollout that are being parsed again (`store.passes`)."""
+
+    rollout: RolloutRow
+    jobs: tuple[JobRow, ...] = ()
+    states: tuple[RunStateRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """Where a bundle is: what is live, in numbers, and its newest rollout with its runs."""
 
@@ -143,7 +152,11 @@ class Head:
     counts: Mapping[str, int] | None = None
     """What the newest publish did, as `PublicationRow.counts`; None when there was none."""
     requested: bool = False
-    """A target was asked for another rollout, and none has started since."""
+    """Another rollout was asked for, and none has started since."""
+    asked: tuple[str, ...] = ()
+    """Files that are to be parsed again, and no pass over them has started since."""
+    amending: Pass | None = None
+    """The open pass."""
     rollout: RolloutRow | None = None
     jobs: tuple[JobRow, ...] = ()
     states: tuple[RunStateRow, ...] = ()

@@ -138,11 +138,6 @@ def close_run(connection: Connection, tables: Tables, run_id: str, attempt: str,
     if run.state == RunState.CLOSED:
         return
     texts.require_few(connection, tables, run)
-    dags, problems = connection.execute(
-        sa.select(_sum_of(connection, table.c.outcome, "dags"), _sum_of(connection, table.c.outcome, "problems")).where(
-            table.c.run == run_id
-        )
-    ).one()
     connection.execute(
         sa.update(tables.parse_run)
         .where(tables.parse_run.c.id == run_id)
@@ -150,12 +145,22 @@ def close_run(connection: Connection, tables: Tables, run_id: str, attempt: str,
             state=RunState.CLOSED,
             failure="",  # a report that was cut before, and came again, may have left a note
             files=len(staged),
-            dags=dags or 0,
-            import_errors=problems or 0,
             closed_at=now(),
         )
     )
+    count(connection, tables, run_id)
     database.notify(connection, run.rollout)
+
+
+def count(connection: Connection, tables: Tables, run_id: str) -> None:
+    """Keep how many DAGs and errors a run has, for people who only want to know how many."""
+    table, run = tables.submission, tables.parse_run
+    dags, problems = connection.execute(
+        sa.select(_sum_of(connection, table.c.outcome, "dags"), _sum_of(connection, table.c.outcome, "problems")).where(
+            table.c.run == run_id
+        )
+    ).one()
+    connection.execute(sa.update(run).where(run.c.id == run_id).values(dags=dags or 0, import_errors=problems or 0))
 
 
 def note_cut(connection: Connection, tables: Tables, run_id: str, note: str) -> None:

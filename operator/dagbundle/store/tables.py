@@ -117,11 +117,12 @@ class Tables:
             sa.Column("name", Key, primary_key=True),
             sa.Column("revision", sa.Integer, nullable=False),
         )
-        # Somebody asked a target for a bundle to be parsed again, and no rollout has started since.
+        # Somebody asked for a bundle, or some of its files, to be parsed again, and nothing has started since.
         self.parse_request = self._table(
             "parse_request",
             sa.Column("bundle_id", Big, self._refers("bundle.id"), primary_key=True),
             sa.Column("requested_at", UtcDateTime, nullable=False),
+            sa.Column("files", sa.JSON(none_as_null=True)),  # their paths; NULL for the whole bundle
         )
         self.hold = self._table(
             "hold",

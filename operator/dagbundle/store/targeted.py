@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from dagbundle.rollout.moves import Symptom
 from dagbundle.store import assets, following, lookups
 from dagbundle.store.database import Mode
 from dagbundle.store.lookups import Lookup
+from dagbundle.store.passes import Passes
 from dagbundle.store.reader import DagReader
 from dagbundle.store.target import Target
 
@@ -195,19 +197,24 @@ class TargetedStore(DagReader):
     def attend(self, identity: str, *, cluster: str = "") -> Mapping[BundleKey, Collection[str]]:
         """Show the target that its processor lives, and take what it asks for.
 
-        What is asked for is kept until a rollout of the bundle starts.
+        What is asked for is kept until a pass over these files, or a rollout of the bundle, starts.
 
         Args:
             identity: Names this replica.
             cluster: Whose bundles are ours.
 
         Returns:
-            Files to be parsed again, relative to their bundle's root, by bundle.
+            Files to be parsed again, relative to their bundle's root, by bundle; empty for the whole bundle.
         """
         target = self.target
         if target is None:
             return {}
         return self.db.write(lambda c: following.attend(c, self.db.tables, target, identity, cluster))
+
+    @functools.cached_property
+    def passes(self) -> Passes:
+        """The passes over files that are parsed again."""
+        return Passes(self.db)
 
     def look_up(self, kind: LookupKind, key: str) -> LookupValue | None:
         """Return a Variable's text or a Connection's fields, as the target has it; None where there is none.
