@@ -22,6 +22,8 @@ from dagbundle.rollout.model import BundleKey, Problem
 from dagbundle.runtime.kubernetes import jobs
 from dagbundle.runtime.kubernetes.client import Cluster
 from dagbundle.store.dagstore import DagStore
+from dagbundle.store.passes import Passes
+from dagbundle.store.records import RolloutRow
 from integration.store import builder
 
 NAMESPACE = "team-a"
@@ -70,6 +72,8 @@ class _Wired:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._target, name)
+        if isinstance(value, Passes):
+            return self._fuse.wrap(value)
         if not callable(value):
             return value
 
@@ -156,9 +160,12 @@ class World:
 
     def node(self, files: Files = FILES, *, subdirs: Sequence[str] = ()) -> None:
         """Do what pods and the Job controller would: report for every Job, and complete it."""
-        rollout = self.store.latest_rollout(self.key)
-        if rollout is None or rollout.state != "Open":
-            return
+        head = self.store.head(self.key)
+        for rollout in (head.rollout, head.amending.rollout if head.amending else None):
+            if rollout is not None and rollout.state == "Open":
+                self._report(rollout, files, subdirs)
+
+    def _report(self, rollout: RolloutRow, files: Files, subdirs: Sequence[str]) -> None:
         there = {job["metadata"]["uid"]: job for job in self.jobs()}
         for row in self.store.jobs(rollout.id):
             job = there.get(row.uid)

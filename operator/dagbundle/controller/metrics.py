@@ -26,6 +26,9 @@ RECONCILE_SECONDS = prometheus_client.Histogram(
 ROLLOUTS = prometheus_client.Counter(
     "dagbundle_rollouts", "Rollouts that ended, by their reason.", ["result"], registry=REGISTRY
 )
+PASSES = prometheus_client.Counter(
+    "dagbundle_passes", "Passes over files that were asked for, of those that amended a rollout.", registry=REGISTRY
+)
 LEADING = prometheus_client.Gauge("dagbundle_leading", "1 while this replica leads.", registry=REGISTRY)
 ORPHANED = prometheus_client.Gauge(
     "dagbundle_orphaned_bundles", "Bundles with live DAGs and no DagBundle: see `dagbundle prune`.", registry=REGISTRY

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dagbundle import errors
-from dagbundle.controller import announce, deletion, failures, status
+from dagbundle.controller import amending, announce, deletion, failures, status
 from dagbundle.controller.kept import requested
 from dagbundle.controller.queue import MAX_BACKOFF
 from dagbundle.controller.rollouts import Rollouts, View
@@ -41,8 +41,6 @@ _ACCESS_RETRY = 60.0
 _CHANGING_RETRY = 5.0
 """Seconds after which a Job that is being deleted is looked at again; a watch mostly tells earlier."""
 QUEUED = "Queued"
-_QUEUED_RETRY = 60.0
-"""Seconds after which a bundle that waits for its turn looks by itself; it is called when it is its turn."""
 
 
 def utc_now() -> dt.datetime:
@@ -83,6 +81,7 @@ class Reconciler:
         self._settings = settings
         self._now = now
         self._rollouts = Rollouts(store, engine.Engine(store, cluster=settings.cluster), cluster, seen, settings)
+        self._amending = amending.Amending(store, cluster, self._rollouts, settings, now)
 
     def reconcile(self, key: Key) -> Result:
         """Bring one bundle closer to what its resource asks for.
@@ -159,7 +158,7 @@ class Reconciler:
         metadata = body["metadata"]
         if metadata.get("deletionTimestamp") or deletion.FINALIZER not in metadata.get("finalizers", ()):
             return None
-        if head.rollout is None or head.rollout.state == "Open":
+        if head.rollout is None or head.rollout.state == "Open" or head.asked or head.amending:
             return None
         try:
             resource, _ = self._read(body)
@@ -243,7 +242,11 @@ class Reconciler:
         for _ in range(MAX_STEPS):
             view, step = self._look(body, resource)
             if (found := self._at_rest(view, step)) is not None:
-                return found
+                wait = self._amending.advance(body, resource, view) if isinstance(step, steps.Done) else None
+                if wait == amending.MOVED:
+                    continue
+                outcome, facts, again_in = found
+                return outcome, facts, min((item for item in (wait, again_in) if item is not None), default=None)
             match step:
                 case steps.Start(pinned):
                     rollouts.start(resource, rules, view, requested_at=requested_at, pinned=pinned)
@@ -251,7 +254,7 @@ class Reconciler:
                     rollouts.remove_old_jobs(view)  # a controller that was killed when it started this one left them
                     if not rollouts.create_jobs(body, resource, view, subdirs):
                         queued = Outcome(None, QUEUED, _queued(self._settings.max_pods), reconciling=True)
-                        return queued, view.facts, _QUEUED_RETRY
+                        return queued, view.facts, amending.QUEUED_RETRY
                 case steps.FailRuns(failures):
                     rollouts.fail_runs(view, failures)
                 case steps.Publish(digest):

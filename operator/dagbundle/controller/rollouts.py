@@ -18,7 +18,7 @@ from dagbundle.rollout.model import BundleKey, Live
 from dagbundle.runtime.kubernetes import jobs, observe
 from dagbundle.runtime.kubernetes.client import Cluster
 from dagbundle.store.dagstore import DagStore
-from dagbundle.store.records import Head, JobRow, RunState, RunStateRow
+from dagbundle.store.records import Head, JobRow, Pass, RolloutRow, RunState, RunStateRow
 
 _PHASES = {RunState.OPEN: steps.Phase.RUNNING, RunState.CLOSED: steps.Phase.CLOSED, RunState.FAILED: steps.Phase.FAILED}
 
@@ -78,6 +78,7 @@ class Rollouts:
         planned = plan.plan(resource, version=source.image, live=Live(key, holds=head.holds))
         again = rollout is not None and (
             head.requested
+            or (bool(head.asked) and rollout.state == "Blocked")  # it can be amended by no pass
             or (bool(requested_at) and rollout.document.requested_at != requested_at)
             # it was rolled back, and nothing holds it any more
             or (rollout.state == "Published" and head.template_hash != rollout.template_hash)
@@ -95,11 +96,32 @@ class Rollouts:
         )
         if rollout is None:
             return View(key, wanted, source.image, planned, head)
-        rows = {row.subdir: row for row in head.jobs}
+        seen, states = self._seen_of(rollout, head.jobs, head.states)
+        image = jobs_image(source.image, rollout.document.pinned)
+        return View(key, wanted, image, planned, head, seen, states)
+
+    def look_at_pass(self, view: View, amending: Pass) -> View:
+        """Look at the open pass of a bundle, whose rollout was looked at, as if it were the bundle's rollout."""
+        files = amending.rollout.document.files
+        runs = tuple(dataclasses.replace(run, shards=1) for run in view.planned.runs if run.subdir in files)
+        seen, states = self._seen_of(amending.rollout, amending.jobs, amending.states)
+        return dataclasses.replace(
+            view,
+            wanted=steps.Wanted(amending.rollout.template_hash),
+            planned=dataclasses.replace(view.planned, runs=runs),
+            head=dataclasses.replace(view.head, rollout=amending.rollout, jobs=amending.jobs, states=amending.states),
+            seen=seen,
+            states=states,
+        )
+
+    def _seen_of(
+        self, rollout: RolloutRow, jobs_: Sequence[JobRow], states: Sequence[RunStateRow]
+    ) -> tuple[steps.RolloutSeen, tuple[RunStateRow, ...]]:
+        rows = {row.subdir: row for row in jobs_}
         is_open = rollout.state == "Open"
         found = {subdir: self._job(row, ask=is_open) for subdir, row in rows.items() if row.uid}
         # anew after the Jobs: a run that closes in between is then seen as closed, not as a Job that ended without it
-        states = self._store.run_states(rollout.id) if is_open else head.states
+        states = self._store.run_states(rollout.id) if is_open else tuple(states)
         seen = steps.RolloutSeen(
             id=rollout.id,
             template_hash=rollout.template_hash,
@@ -110,8 +132,7 @@ class Rollouts:
             finished_at=rollout.finished_at,
             runs=tuple(_run(subdir, rows.get(subdir), found.get(subdir), states) for subdir in rollout.subdirs),
         )
-        image = jobs_image(source.image, rollout.document.pinned)
-        return View(key, wanted, image, planned, head, seen, states)
+        return seen, states
 
     def _job(self, row: JobRow, *, ask: bool) -> steps.JobSeen | None:
         """Return a recorded Job as it is; None where it is gone, or another one has its name."""
@@ -169,7 +190,7 @@ class Rollouts:
                 service_account=jobs.account_of(run),
                 name=jobs.name_of(view.key.name, rollout.id, run.subdir),
                 shards=run.shards,
-                request=_request(run, resource, rollout.id, self._settings.cluster),
+                request=_request(run, resource, rollout, self._settings.cluster),
             )
             order = jobs.Order(
                 bundle=resource,
@@ -237,11 +258,12 @@ class Rollouts:
     def remove_old_jobs(self, view: View) -> None:
         """Remove the bundle's Jobs of other rollouts: what a controller that was killed left running."""
         place: Key = (view.key.namespace, view.key.name)
-        mine = view.head.rollout.id if view.head.rollout else ""
+        rollouts = (view.head.rollout, view.head.amending.rollout if view.head.amending else None)
+        mine = {rollout.id for rollout in rollouts if rollout}
         for name, job in self._seen.jobs(place).items():
             labels = job["metadata"].get("labels") or {}
             going = job["metadata"].get("deletionTimestamp") or observe.ended(job)
-            if labels.get(jobs.ROLLOUT_LABEL) != mine and not going:
+            if labels.get(jobs.ROLLOUT_LABEL) not in mine and not going:
                 self._cluster.delete_job(view.key.namespace, name)
 
     def facts(self, resource: bundle_models.DagBundle) -> Facts:
@@ -277,8 +299,11 @@ def _phase(states: Sequence[RunStateRow], shards: int) -> tuple[steps.Phase, str
     return (steps.Phase.RUNNING if states else steps.Phase.PENDING), ""
 
 
-def _request(run: plan.RunPlan, resource: bundle_models.DagBundle, rollout_id: str, cluster: str) -> dict[str, Any]:
+def _request(run: plan.RunPlan, resource: bundle_models.DagBundle, rollout: RolloutRow, cluster: str) -> dict[str, Any]:
     """Return the run request without what only the server knows: the run, the attempt, and what is remembered."""
-    settings = collecting.RunSettings(rollout_id, engine.airflow_name_of(resource, cluster), resource.spec.parser)
+    only = rollout.document.files.get(run.subdir, ())
+    settings = collecting.RunSettings(
+        rollout.id, engine.airflow_name_of(resource, cluster), resource.spec.parser, force=bool(only), only=only
+    )
     request = collecting.request_for(run, settings, attempt="", root=resource.spec.source.path, known={})
     return request.model_dump(mode="json", by_alias=True, exclude={"run", "attempt", "known", "run_as_user"})

@@ -210,9 +210,7 @@ def test_a_file_that_a_pass_parsed_is_remembered_as_it_was_then(store: DagStore)
     found = store.remembered(SALES, ".")
     assert [dag.sha256 for dag in found["a.py"].dags] == [store.live(SALES).dags["a"].sha256]
     table = store.db.tables.source_file
-    rows = store.db.read(
-        lambda c: dict(c.execute(sa.select(table.c.path, table.c.revision)))
-    )
+    rows = store.db.read(lambda c: dict(c.execute(sa.select(table.c.path, table.c.revision))))
     assert rows == {"a.py": 2, "b.py": 1}
 
 

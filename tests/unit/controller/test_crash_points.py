@@ -25,12 +25,14 @@ from dagbundle.controller.kept import REQUESTED_AT
 from dagbundle.controller.reconciler import Reconciler, utc_now
 from dagbundle.engine.engine import Engine
 from dagbundle.runtime.kubernetes import jobs
+from dagbundle.store import bundles, passes
 from dagbundle.store.dagstore import DagStore
 from integration.store import builder
 from support.api_server import ApiServer
 from support.world import FILES, KEY, NAMESPACE, Fuse, Killed, World
 
 CHANGED = {"ingest": {"a": "2"}, "reporting": {"c": "1", "d": "1"}}
+AMENDED = {"ingest": {"a": "3"}, "reporting": {"c": "1", "d": "1"}}
 PASSES = 2
 """Looks after a failure until a bundle must be where it is without one: what one has deleted, the next one says."""
 READS = {
@@ -122,6 +124,30 @@ def a_request_of_the_target(world: World) -> None:
     world.store.request_parse([world.key])
 
 
+def reports_of_the_targets_request(world: World) -> None:
+    world.node(CHANGED)
+
+
+def a_file_is_asked_for(world: World) -> None:
+    tables = world.store.db.tables
+    world.store.db.write(lambda c: passes.ask(c, tables, bundles.find(c, tables, world.key), ["ingest/dags.py"]))
+
+
+def a_report_of_the_file(world: World) -> None:
+    world.node(AMENDED)
+
+
+def a_file_is_asked_for_again(world: World) -> None:
+    a_file_is_asked_for(world)
+
+
+def a_pass_that_fails(world: World) -> None:
+    amending = world.store.head(world.key).amending
+    assert amending is not None
+    job = world.cluster.job(NAMESPACE, amending.jobs[0].name)
+    world.fail(job, "BackoffLimitExceeded", "it failed too often")
+
+
 def deleted(world: World) -> None:
     assert isinstance(world.cluster, ApiServer)
     world.cluster.delete(*KEY)
@@ -135,7 +161,10 @@ STORY: dict[str, tuple[Callable[[World], None], str]] = {
         (suspended, "Suspended"), (suspended_no_more, "Parsing"), (different_images, "Parsing"),
         (changed_reports, "Published"), (a_request, "Parsing"), (a_job_deleted_by_hand, "Parsing"),
         (reports_of_the_request, "Published"), (rolled_back, "Held"), (resumed, "Parsing"),
-        (reports_of_what_was_held, "Published"), (a_request_of_the_target, "Parsing"), (deleted, ""),
+        (reports_of_what_was_held, "Published"), (a_request_of_the_target, "Parsing"),
+        (reports_of_the_targets_request, "Published"), (a_file_is_asked_for, "Published"),
+        (a_report_of_the_file, "Published"), (a_file_is_asked_for_again, "Published"),
+        (a_pass_that_fails, "Published"), (deleted, ""),
     )
 }  # fmt: skip
 """The acts in order, each with the reason of Ready that it ends with."""
@@ -225,6 +254,7 @@ class Stage:
         recorded = {uid for (uid,) in world.store.db.read(lambda c: c.execute(sa.select(tables.job.c.uid)).all())}
         rollout = world.store.latest_rollout(world.key)  # none of a bundle that is deleted
         runs = world.store.run_states(rollout.id) if rollout else ()
+        states = sa.select(tables.rollout.c.state, tables.rollout.c.reason).order_by(tables.rollout.c.created_at)
         metadata = (world.bundle() or {}).get("metadata", {})
         running = [job["metadata"] for job in world.jobs() if not job.get("status", {}).get("conditions")]
         found = {
@@ -232,6 +262,7 @@ class Stage:
             "finalizers": metadata.get("finalizers"),
             "generation": metadata.get("generation"),
             "rollouts": rollouts,
+            "states": [list(row) for row in world.store.db.read(lambda c: c.execute(states).all())],
             "publications": publications,
             "rollout": rollout and [rollout.state, rollout.reason, rollout.version, rollout.document.pinned],
             "runs": [[run.subdir, run.state, run.failure] for run in runs],
@@ -320,5 +351,5 @@ def test_every_call_that_changes_something_is_a_point_of_failure(told: dict[str,
     assert called >= {
         "write_finalizers", "write_status", "post_event", "create_job", "delete_job",
         "register_bundle", "start_rollout", "record_job", "job_created", "job_image", "open_run", "fail_run",
-        "attach_version", "publish", "block", "deactivate_bundle",
+        "attach_version", "publish", "block", "deactivate_bundle", "start", "amend", "fail",
     }  # fmt: skip
