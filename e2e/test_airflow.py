@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -88,8 +89,24 @@ about = [Variable.get("a_region"), Variable.get("b_region", default="none of our
 with DAG("a.reads", schedule=None, description=", ".join([*about, str(len(warehouse.password))])):
     pass
 """
+MANY = """\
+import time
+
+from airflow.sdk import DAG
+
+with DAG("a.many-{number}", schedule=None, description=str(time.time())):
+    pass
+"""
+"""Files that are another one at each parse: one that was parsed, though nobody asked for it, would show."""
+FILES = 1000
 VALUES = {"variables": ["a_*"], "connections": ["a_warehouse"]}
 PASSWORD = "a-password-that-nobody-prints"  # noqa: S105 - of no account
+DESCRIPTIONS = "SELECT dag_id, description FROM dag WHERE dag_id LIKE 'a.many-%'"
+REPORTED = """\
+SELECT count(*) FROM dagbundle.submission s JOIN dagbundle.parse_run p ON p.id = s.run
+JOIN dagbundle.rollout r ON r.id = p.rollout WHERE r.reason = 'Amended'
+"""
+"""How many files passes reported."""
 VALUE_SECONDS = 180
 """For a changed value to show: the controller looks every two minutes."""
 
@@ -232,8 +249,25 @@ def reads(cluster: AnyCluster, deployment: Deployment, executor_image: Image) ->
         team.bundle("reads").delete()
 
 
-def described(api: Api) -> str:
-    return str(api.dag("a.reads")["description"])
+def described(api: Api, dag_id: str = "a.reads") -> str:
+    return str(api.dag(dag_id)["description"])
+
+
+@pytest.fixture(scope="module")
+def many(cluster: AnyCluster, deployment: Deployment, executor_image: Image) -> Iterator[Bundle]:
+    """A bundle of many files."""
+    files = {f"ingest/{number}.py": MANY.format(number=number) for number in range(FILES)}
+    cluster.push_image(images.with_dags(executor_image, files), "many:1")
+    team = deployment.operator.team("team-a")
+    bundle = team.apply("many", f"{cluster.registry}/many:1", SUBDIRS)
+    try:
+        bundle.wait_ready()
+        yield bundle
+    except (AssertionError, ClusterError):
+        print(deployment.operator.told())  # noqa: T201 - pytest shows it with the failure
+        raise
+    finally:
+        bundle.delete()
 
 
 def is_running(run_id: str, task_id: str) -> Callable[[Any], bool]:
@@ -330,6 +364,26 @@ def test_a_bundle_is_parsed_again_when_a_value_that_it_read_has_changed(deployme
     with deployment.airflow.api() as api:
         reads.until(lambda _: described(api).startswith("the south, "), VALUE_SECONDS)
     assert deployment.operator.metric(controller, "dagbundle_value_changes_total") == 1
+
+
+def test_a_file_that_airflow_asks_for_again_is_parsed_alone_while_its_bundle_stays_published(
+    deployment: Deployment, many: Bundle
+) -> None:
+    database = deployment.operator.database
+    before = dict(database.execute(DESCRIPTIONS))
+    made = {job["metadata"]["uid"] for job in many.jobs()}
+    revision = database.live("team-a", "many").revision
+    with deployment.airflow.api() as api:
+        token = api.dag("a.many-7")["file_token"]
+        api("PUT", f"/api/v2/parseDagFile/{urllib.parse.quote(token, safe='')}")
+        many.until(lambda _: described(api, "a.many-7") != before["a.many-7"])
+
+    after = dict(database.execute(DESCRIPTIONS))
+    assert {dag_id for dag_id, text in after.items() if text != before[dag_id]} == {"a.many-7"}
+    assert len([job for job in many.jobs() if job["metadata"]["uid"] not in made]) == 1
+    assert database.execute(REPORTED) == [(1,)]
+    assert database.live("team-a", "many").revision == revision + 1
+    assert many.condition()["reason"] == "Published"
 
 
 def command(kubectl: Kubectl, *arguments: str) -> str:

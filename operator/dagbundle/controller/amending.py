@@ -98,6 +98,9 @@ class Amending:
         except errors.SupersededError as error:
             self._store.passes.fail(seen.id, "Superseded", error.message)
             return
+        except errors.ConflictError as error:
+            self._store.passes.give_up(seen.id, "TooManyErrors", error.message)
+            return
         metrics.PASSES.inc()
 
     def _announce(self, body: Mapping[str, Any], message: str) -> None:

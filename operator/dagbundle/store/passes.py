@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagbundle import errors
+from dagbundle.rollout import budgets
 from dagbundle.rollout.model import BundleKey
-from dagbundle.store import bulk, bundles, database, outcomes, staging
+from dagbundle.store import bulk, bundles, database, outcomes, staging, texts
 from dagbundle.store.database import Database
 from dagbundle.store.records import RolloutRow, RolloutState, RunState
 from dagbundle.store.tables import REMEMBERED, AnyRow, Tables
@@ -58,6 +59,7 @@ class Passes:
             NotFoundError: No such pass.
             SupersededError: The bundle has a newer rollout, or is not as that rollout published it.
             RunOpenError: A run of it is not closed.
+            ConflictError: The rollout would have too many errors and warnings.
         """
         self._db.write(lambda c: _amend(c, self._db.tables, pass_id))
 
@@ -167,6 +169,7 @@ def _amend(connection: Connection, tables: Tables, pass_id: str) -> None:
     if missing := sorted(set(row.subdirs) - closed.keys()):
         raise errors.RunOpenError(f"The run of {missing[0]} is not closed: it can amend nothing")
     staging.hold_content(connection)
+    before = _texts(connection, tables, base.id)
     for subdir, paths in row.document.files.items():
         run = tables.parse_run
         places = [
@@ -178,6 +181,10 @@ def _amend(connection: Connection, tables: Tables, pass_id: str) -> None:
         memory = tables.source_file
         here = sa.and_(memory.c.bundle_id == owner.id, memory.c.subdir == subdir)
         connection.execute(sa.delete(memory).where(here, bulk.is_in(connection, memory.c.path, paths)))
+    if _texts(connection, tables, base.id) > max(before, budgets.TEXT_BYTES):
+        raise errors.ConflictError(
+            f"With its passes, bundle {row.bundle} has more than {budgets.TEXT_BYTES:,} bytes of errors and warnings"
+        )
     table = tables.rollout
     connection.execute(
         sa.update(table).where(table.c.id == base.id).values(state=RolloutState.OPEN, reason="", message="")
@@ -219,6 +226,17 @@ def _replace(
             )
         )
         staging.count(connection, tables, run_id)
+
+
+def _texts(connection: Connection, tables: Tables, rollout: str) -> int:
+    """Return how much the errors and warnings of a rollout take: each pass is within the bound that they share."""
+    run, submission = tables.parse_run, tables.submission
+    total = connection.execute(
+        sa.select(sa.func.sum(texts.size_of(submission.c.outcome)))
+        .join(run, run.c.id == submission.c.run)
+        .where(run.c.rollout == rollout, run.c.state == RunState.CLOSED)
+    ).scalar()
+    return int(total or 0)
 
 
 def _keep_lookups(connection: Connection, tables: Tables, pass_id: str, base: str, subdir: str) -> None:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from dagbundle import errors
 from dagbundle.engine.publishing import Publisher
+from dagbundle.rollout import budgets
 from dagbundle.rollout.model import BundleKey, Hold, Problem
 from dagbundle.store import bundles, passes
 from dagbundle.store.dagstore import DagStore
@@ -210,8 +211,22 @@ def test_a_file_that_a_pass_parsed_is_remembered_as_it_was_then(store: DagStore)
     found = store.remembered(SALES, ".")
     assert [dag.sha256 for dag in found["a.py"].dags] == [store.live(SALES).dags["a"].sha256]
     table = store.db.tables.source_file
-    rows = store.db.read(lambda c: dict(c.execute(sa.select(table.c.path, table.c.revision))))
+    rows = store.db.read(lambda c: dict(c.execute(sa.select(table.c.path, table.c.revision)).all()))
     assert rows == {"a.py": 2, "b.py": 1}
+
+
+def test_passes_add_up_to_no_more_errors_than_a_rollout_has(store: DagStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budgets, "TEXT_BYTES", 2000)
+    base = published(store, SALES, here={f"{name}.py": {name: "1"} for name in "abc"})
+    amend(store, base, a=Problem("SyntaxError", "x" * 1000))
+    found = begin(store, base, "b.py")
+    run(store, found, ".", [staged("b.py", Problem("SyntaxError", "x" * 1000))])
+    with pytest.raises(errors.ConflictError, match="more than 2,000 bytes of errors"):
+        store.passes.amend(found.id)
+    store.passes.give_up(found.id, "TooManyErrors", "")
+    assert {path: bool(file.problems) for path, file in store.remembered(SALES, ".").items()} == {
+        "a.py": True, "b.py": False, "c.py": False,
+    }  # fmt: skip
 
 
 def test_counts_of_a_run_follow_a_pass(store: DagStore) -> None:
