@@ -85,8 +85,8 @@ class Amending:
         failed = next((run for run in seen.runs if run.phase is steps.Phase.FAILED), None)
         if failed is not None:
             message = f"subdir {failed.subdir}: {failed.failure}. What was published before stays"
+            self._rollouts.remove_jobs(found)  # first: of a pass that is over nobody would remove them
             self._store.passes.fail(seen.id, "RunFailed", message)
-            self._rollouts.remove_jobs(found)
             self._announce(body, f"files were not parsed again: {message}")
             return
         if base.version.startswith("sha256:") and digests - {base.version}:

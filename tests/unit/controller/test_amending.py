@@ -9,6 +9,7 @@ from dagbundle.rollout.model import Hold, Problem
 from dagbundle.runtime.kubernetes import jobs
 from dagbundle.store import bundles, passes
 from dagbundle.store.records import Pass
+from integration.store import builder
 from support.api_server import ApiServer
 from support.world import FILES, World
 
@@ -95,6 +96,16 @@ def test_jobs_of_an_open_pass_are_left_alone(published: World) -> None:
     ask(published, FILE)
     published.reconcile()
     assert published.reconcile() == Result(60.0, "Published")
+    assert running(published) == ["ingest"]
+
+
+def test_the_job_of_a_pass_that_is_published_comes_to_its_own_end(published: World) -> None:
+    ask(published, FILE)
+    published.reconcile()
+    amended = amending(published)
+    builder.run(published.store, amended.rollout, "ingest", [builder.staged(FILE, {"a": "2"})], attempt="its pod")
+    assert published.reconcile() == PUBLISHED
+    published.reconcile()
     assert running(published) == ["ingest"]
 
 
