@@ -14,8 +14,8 @@ from sqlalchemy.engine import Connection
 from dagbundle import errors
 from dagbundle.rollout.content import storable
 from dagbundle.rollout.document import RolloutDocument
-from dagbundle.rollout.model import BundleKey
-from dagbundle.store import bulk
+from dagbundle.rollout.model import BundleKey, Judgement
+from dagbundle.store import bulk, database
 from dagbundle.store.records import RolloutRow, RolloutState
 from dagbundle.store.tables import AnyRow, Tables
 
@@ -218,6 +218,23 @@ def forget_rollout(connection: Connection, tables: Tables, owner: AnyRow) -> Non
         )
     )
     connection.execute(sa.update(tables.bundle).where(tables.bundle.c.id == owner.id).values(rollout=None))
+
+
+def published(connection: Connection, tables: Tables, rollout_id: str, judgement: Judgement, revision: int) -> None:
+    """End a rollout that is published."""
+    table = tables.rollout
+    connection.execute(
+        sa.update(table)
+        .where(table.c.id == rollout_id)
+        .values(
+            state=RolloutState.PUBLISHED,
+            reason=judgement.reason,
+            message=judgement.message,
+            revision=revision,
+            finished_at=now(),
+        )
+    )
+    database.notify(connection, rollout_id)
 
 
 def block(connection: Connection, tables: Tables, rollout_id: str, reason: str, message: str) -> RolloutRow:

@@ -137,22 +137,8 @@ def _move_pointers(
     differing = sorted(dag_id for dag_id, item in after.items() if item is not before.get(dag_id, item))
     common = [(before[dag_id], after[dag_id]) for dag_id in differing]
     changed = [new._replace(number=old.number + 1) for old, new in common if old.place != new.place]
-    dag, version = tables.dag, tables.dag_version
-    if removed:
-        connection.execute(
-            sa.delete(dag).where(dag.c.bundle_id == owner.id, bulk.is_in(connection, dag.c.dag_id, removed))
-        )
-    ended = [*removed, *(item.dag_id for item in changed)]
-    if ended:
-        connection.execute(
-            sa.update(version)
-            .where(
-                version.c.bundle_id == owner.id,
-                version.c.to_revision.is_(None),
-                bulk.is_in(connection, version.c.dag_id, ended),
-            )
-            .values(to_revision=revision)
-        )
+    _release(connection, tables, owner, removed, [item.dag_id for item in changed], revision=revision)
+    dag = tables.dag
     bulk.update(
         connection,
         dag,
@@ -167,36 +153,57 @@ def _move_pointers(
         ("source",),
         [(new.dag_id, new.source) for old, new in common if old.place == new.place and old.source != new.source],
     )
-    numbers = {item.dag_id: item.number for item in changed} | _fresh_numbers(connection, tables, added)
+    numbers = _fresh_numbers(connection, tables, added)
+    fresh = [item._replace(number=numbers[item.dag_id]) for item in added]
+    _claim(connection, tables, owner, fresh)
+    bulk.insert(
+        connection,
+        tables.dag_version,
+        ("dag_id", "number", "bundle_id", "subdir", "path", "content_id", "source", "from_revision"),
+        [
+            (item.dag_id, item.number, owner.id, item.subdir, item.path, item.content_id, item.source, revision)
+            for item in (*changed, *fresh)
+        ],
+    )
+
+
+def _release(
+    connection: Connection,
+    tables: Tables,
+    owner: AnyRow,
+    removed: Collection[str],
+    changed: Collection[str],
+    *,
+    revision: int,
+) -> None:
+    """Let go of the dag_ids that are removed, and end the versions of these and of the changed ones."""
+    dag, version = tables.dag, tables.dag_version
+    if removed:
+        connection.execute(
+            sa.delete(dag).where(dag.c.bundle_id == owner.id, bulk.is_in(connection, dag.c.dag_id, removed))
+        )
+    if ended := [*removed, *changed]:
+        connection.execute(
+            sa.update(version)
+            .where(
+                version.c.bundle_id == owner.id,
+                version.c.to_revision.is_(None),
+                bulk.is_in(connection, version.c.dag_id, ended),
+            )
+            .values(to_revision=revision)
+        )
+
+
+def _claim(connection: Connection, tables: Tables, owner: AnyRow, added: Collection[Definition]) -> None:
+    """Make DAGs live that were not. Raises `OwnershipError` where another bundle has a dag_id."""
     claimed = bulk.insert_missing(
         connection,
-        dag,
+        tables.dag,
         ("dag_id", "bundle_id", "subdir", "path", "content_id", "number", "source"),
-        [
-            (item.dag_id, owner.id, item.subdir, item.path, item.content_id, numbers[item.dag_id], item.source)
-            for item in added
-        ],
+        [(item.dag_id, owner.id, item.subdir, item.path, item.content_id, item.number, item.source) for item in added],
     )
     if claimed != len(added):
         _refuse_owned(connection, tables, owner, [item.dag_id for item in added])
-    bulk.insert(
-        connection,
-        version,
-        ("dag_id", "number", "bundle_id", "subdir", "path", "content_id", "source", "from_revision"),
-        [
-            (
-                item.dag_id,
-                numbers[item.dag_id],
-                owner.id,
-                item.subdir,
-                item.path,
-                item.content_id,
-                item.source,
-                revision,
-            )
-            for item in (*changed, *added)
-        ],
-    )
 
 
 def _fresh_numbers(connection: Connection, tables: Tables, added: Collection[Definition]) -> dict[str, int]:

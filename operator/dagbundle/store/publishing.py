@@ -27,7 +27,7 @@ from dagbundle.store import (
     state,
 )
 from dagbundle.store.pointers import Next
-from dagbundle.store.records import PublicationKind, RolloutState
+from dagbundle.store.records import PublicationKind, RolloutRow
 from dagbundle.store.state import Definition, Finding, Pin
 from dagbundle.store.tables import AnyRow, Tables
 from dagbundle.store.target import Origin, Target
@@ -53,67 +53,75 @@ def publish(
         done = state.published_as(connection, tables, token)
         if done is not None:
             return done
-        if owner.rollout != rollout_id:
-            raise errors.SupersededError(
-                f"Rollout {rollout_id} of bundle {changeset.bundle} was superseded by {owner.rollout or 'its deletion'}"
-            )
-        raise _published_by_another(owner, changeset.base_revision)
+        raise _overtaken(owner, rollout_id, changeset)
     staging.hold_content(connection)
     deactivating.take(connection, tables, judgement.taken, givers, token=token, target=target)
     rollout = bundles.rollout(connection, tables, rollout_id, lock=True)
-    closed = outcomes.closed(connection, tables, rollout_id)
+    now = state.present(connection, tables, owner, basis)
+    step = _next(
+        connection, tables, now, rollout, changeset=changeset, judgement=judgement, token=token, before=owner.version,
+        target=target,
+    )  # fmt: skip
+    revision = pointers.write(connection, tables, owner, now, step, target=target)
+    pointers.write_claims(connection, tables, owner, rollout_id, judgement.claims, before=now.claims)
+    if now.basis.held:  # one version until another one comes, and this is another one: the judge blocks held ones
+        connection.execute(sa.delete(tables.hold).where(tables.hold.c.bundle_id == owner.id))
+    memory.remember(connection, tables, owner.id, rollout, revision=revision, subdirs=judgement.subdirs)
+    bundles.published(connection, tables, rollout_id, judgement, revision)
+    return revision
+
+
+def _overtaken(owner: AnyRow, rollout_id: str, changeset: Changeset) -> errors.ConflictError:
+    """Say what came first: a newer rollout, or another publication of this one."""
+    if owner.rollout != rollout_id:
+        return errors.SupersededError(
+            f"Rollout {rollout_id} of bundle {changeset.bundle} was superseded by {owner.rollout or 'its deletion'}"
+        )
+    return _published_by_another(owner, changeset.base_revision)
+
+
+def _next(
+    connection: Connection,
+    tables: Tables,
+    now: state.Present,
+    rollout: RolloutRow,
+    *,
+    changeset: Changeset,
+    judgement: Judgement,
+    token: str,
+    before: str,
+    target: Target | None,
+) -> Next:
+    """Return the state that a judgement makes live."""
+    closed = outcomes.closed(connection, tables, rollout.id)
     if missing := sorted(set(judgement.subdirs) - closed.keys()):
         raise errors.RunOpenError(f"The run of {missing[0]} is not closed: its results cannot be published")
-    now = state.present(connection, tables, owner, basis)
     unchanged = Change.UNCHANGED
     moved = {change.path for change in judgement.changes if change.change is not unchanged}
-    places, warnings = memory.staged(connection, tables, rollout_id, judgement.subdirs, moved)
+    places, warnings = memory.staged(connection, tables, rollout.id, judgement.subdirs, moved)
     after, heads = _definitions_after(connection, tables, now.definitions, judgement, places, target=target)
     settled = {*judgement.subdirs, *(item.subdir for item in judgement.problems)}
-    step = Next(
+    found = {
+        Finding(item.subdir, item.path, item.problem.kind, item.problem.message, item.problem.line)
+        for item in judgement.problems
+    }
+    return Next(
         kind=PublicationKind.PUBLISH,
         token=token,
         version=changeset.version,
         template_hash=changeset.template_hash,
         definitions=after,
-        pins=_pins_after(after, judgement, now.pins, before=owner.version, version=changeset.version),
-        errors={
-            *_standing(now.errors, settled, rollout.subdirs),
-            *(
-                Finding(item.subdir, item.path, item.problem.kind, item.problem.message, item.problem.line)
-                for item in judgement.problems
-            ),
-        },
-        warnings={
-            *_standing(now.warnings, set(judgement.subdirs), rollout.subdirs),
-            *warnings,
-        },
+        pins=_pins_after(after, judgement, now.pins, before=before, version=changeset.version),
+        errors={*_standing(now.errors, settled, rollout.subdirs), *found},
+        warnings={*_standing(now.warnings, set(judgement.subdirs), rollout.subdirs), *warnings},
         counts=_counted(judgement),
-        rollout=rollout_id,
+        rollout=rollout.id,
         heads=heads if target else (),
         origin=Origin(rollout.document, {subdir: version for subdir, version in closed.items() if version}),
         durations={
             (run.subdir, file.path): file.duration for run in changeset.runs for file in run.files if not file.unchanged
         },
     )
-    revision = pointers.write(connection, tables, owner, now, step, target=target)
-    pointers.write_claims(connection, tables, owner, rollout_id, judgement.claims, before=now.claims)
-    if now.basis.held:  # one version until another one comes, and this is another one: the judge blocks held ones
-        connection.execute(sa.delete(tables.hold).where(tables.hold.c.bundle_id == owner.id))
-    memory.remember(connection, tables, owner.id, rollout, revision=revision, subdirs=judgement.subdirs)
-    connection.execute(
-        sa.update(tables.rollout)
-        .where(tables.rollout.c.id == rollout_id)
-        .values(
-            state=RolloutState.PUBLISHED,
-            reason=judgement.reason,
-            message=judgement.message,
-            revision=revision,
-            finished_at=bundles.now(),
-        )
-    )
-    database.notify(connection, rollout_id)
-    return revision
 
 
 def block(
