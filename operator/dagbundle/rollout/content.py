@@ -106,23 +106,12 @@ def split(data: Mapping[str, Any], *, dag_hash: str = "") -> DagContent:
         where = f"dag.tasks[{position}]"
         body = dict(_mapping(_mapping(raw, where).get("__var"), f"{where}.__var"))
         task_id = _identifier(body.get("task_id"), f"{where}.__var.task_id")
-        downstream = body.pop("downstream_task_ids", [])
-        if not isinstance(downstream, list) or not all(isinstance(item, str) for item in downstream):
-            raise errors.ContentError(f"DAG {dag_id}: {where}.__var.downstream_task_ids is no list of task ids")
-        edges.extend(Edge(task_id, item) for item in downstream)
+        edges += _edges(dag_id, task_id, body.pop("downstream_task_ids", []), f"{where}.__var.downstream_task_ids")
         wrapped, body_bytes = _moved({**raw, "__var": body}, here, anywhere)
         size += len(body_bytes)
         group_id, group_position = group_of.pop(task_id, ("", position))
-        tasks.append(
-            Task(
-                task_id=task_id,
-                group_id=group_id,
-                position=position,
-                group_position=group_position,
-                sha256=hashlib.sha256(body_bytes).hexdigest(),
-                data=wrapped,
-            )
-        )
+        sha256 = hashlib.sha256(body_bytes).hexdigest()
+        tasks.append(Task(task_id, group_id, position, group_position, sha256, wrapped))
     _check_graph(dag_id, tasks, edges)
     if group_of:
         raise errors.ContentError(f"DAG {dag_id}: task group names {min(group_of)!r}, which is no task of the DAG")
@@ -141,6 +130,12 @@ def split(data: Mapping[str, Any], *, dag_hash: str = "") -> DagContent:
         tasks=tuple(tasks),
         edges=distinct,
     )
+
+
+def _edges(dag_id: str, task_id: str, downstream: object, where: str) -> list[Edge]:
+    if not isinstance(downstream, list) or not all(isinstance(item, str) for item in downstream):
+        raise errors.ContentError(f"DAG {dag_id}: {where} is no list of task ids")
+    return [Edge(task_id, item) for item in downstream]
 
 
 def join(content: DagContent) -> Json:

@@ -66,6 +66,8 @@ class Tables:
         self._bundles()
         self._contents()
         self._staging()
+        self._jobs()
+        self._files()
         self._live()
 
     @property
@@ -223,6 +225,8 @@ class Tables:
             sa.Column("import_errors", sa.Integer, nullable=False),
             sa.UniqueConstraint("rollout", "subdir", "shard", "attempt"),
         )
+
+    def _jobs(self) -> None:
         # Which Kubernetes Job a subdir's run is: whose reports count, and under which identity. None for local runs.
         self.job = self._table(
             "job",
@@ -259,6 +263,8 @@ class Tables:
             sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
             sa.Column("key", Key, nullable=False),
         )
+
+    def _files(self) -> None:
         self.submission = self._table(
             "submission",
             sa.Column("run", Key, self._refers("parse_run.id"), primary_key=True),
