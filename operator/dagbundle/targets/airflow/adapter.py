@@ -138,10 +138,6 @@ class Adapter:
         self.ImportError = errors.ParseImportError
         self.SerializedDag = serialized_dag.SerializedDagModel
         self._lazy = library.decoding_once(serialized_objects.LazyDeserializedDAG, self._runs.next_run)
-        self._adapt(collection, dagcode, serialized_objects)
-
-    def _adapt(self, collection: Any, dagcode: Any, serialized_objects: Any) -> None:
-        """Let this process's Airflow work without files, and without the provider of Kubernetes."""
         if self.minor in {"3.1", "3.2"}:
             serialized_objects.PodGenerator = library.Pods
             serialized_objects._has_kubernetes = lambda **_: True  # noqa: SLF001 - it asks for the provider
