@@ -84,6 +84,11 @@ $(PUBLISHER_ENVS) $(PROVIDERS_ENV): .venvs/%/installed: .venvs/uv/installed requ
 	$(UV) pip sync --quiet --compile-bytecode --python .venvs/hooks/bin/python --require-hashes requirements/hooks.txt
 	@touch $@
 
+.venvs/docs/installed: .venvs/uv/installed requirements/docs.txt
+	test -x .venvs/docs/bin/python || $(UV) venv --quiet --python .venvs/uv/bin/python .venvs/docs
+	$(UV) pip sync --quiet --compile-bytecode --python .venvs/docs/bin/python --require-hashes requirements/docs.txt
+	@touch $@
+
 .PHONY: pgbouncer
 pgbouncer: .venvs/pgbouncer/installed ## Unpack Debian's PgBouncer into .venvs/pgbouncer, where the system has none
 
@@ -99,12 +104,13 @@ pgbouncer: .venvs/pgbouncer/installed ## Unpack Debian's PgBouncer into .venvs/p
 check: lint test ## Lint, then test: what a change must pass, and what CI runs
 
 .PHONY: lint
-lint: .venv/installed ## Style, types, layers and the trust boundary
+lint: .venv/installed docs ## Style, types, layers, the trust boundary and the documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy bench
 	$(BIN)/mypy e2e charts/document.py
+	MYPYPATH=docs/tools $(BIN)/mypy docs/tools/generate.py docs/tools/pictures.py
 	$(BIN)/lint-imports
 
 .PHONY: format
@@ -153,6 +159,21 @@ e2e-install: .venv/installed ## Bring what the stories run, from Debian's packag
 e2e: .venv/installed .venvs/uv/installed .venvs/pgbouncer/installed ## Test on a real Kubernetes (root; the first time takes ten minutes more)
 	$(PYTEST) e2e -m "not slow" $(PYTEST_ARGS)
 
+# --- documentation ---------------------------------------------------------------------------------------------------
+
+.PHONY: docs
+docs: .venv/installed .venvs/docs/installed ## Build the documentation's site, build/docs/index.html; a warning fails
+	$(BIN)/python docs/tools/generate.py docs/generated
+	.venvs/docs/bin/python -m sphinx --fail-on-warning --keep-going --quiet docs build/docs
+
+docs/tools/node_modules/installed: docs/tools/package-lock.json
+	npm ci --prefix docs/tools --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+.PHONY: pictures
+pictures: docs/tools/node_modules/installed ## Draw the Mermaid pictures for `make docs`, each of which must parse (needs npm and Chromium)
+	$(PYTHON) docs/tools/pictures.py
+
 # --- to look at ------------------------------------------------------------------------------------------------------
 
 .PHONY: demo
@@ -185,6 +206,7 @@ lock: .venvs/uv/installed ## Resolve requirements/ anew; LOCK_ARGS=--upgrade tak
 	$(COMPILE) $(LOCK_ARGS) requirements/hooks.in -o requirements/hooks.txt
 	$(COMPILE) $(LOCK_ARGS) pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) $(LOCK_ARGS) pyproject.toml --group dev -o requirements/dev.txt
+	$(COMPILE) $(LOCK_ARGS) --group docs -o requirements/docs.txt
 	for minor in $(AIRFLOWS); do \
 	  $(COMPILE) $(LOCK_ARGS) requirements/airflow-$$minor.in -o requirements/airflow-$$minor.txt || exit 1; done
 	$(COMPILE) $(LOCK_ARGS) requirements/executor-3.3.in -o requirements/executor-3.3.txt
@@ -198,5 +220,5 @@ lock: .venvs/uv/installed ## Resolve requirements/ anew; LOCK_ARGS=--upgrade tak
 
 .PHONY: clean
 clean: ## Remove what was made here
-	rm -rf .venv .venvs .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist bench/out
-	find operator tests bench examples e2e charts -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .venv .venvs .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist bench/out docs/generated docs/tools/node_modules
+	find operator tests bench docs examples e2e charts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,7 @@
 """The locks in requirements/: everything pinned, by hash, from wherever the reader's index is."""
 
 import functools
+import json
 import pathlib
 import re
 import tomllib
@@ -70,6 +71,10 @@ def test_the_projects_dependencies_tools_and_build_requirements_are_locked_for_d
     assert declared(wanted) - pins("dev.txt").keys() == set()
 
 
+def test_the_tools_of_the_documentation_are_locked() -> None:
+    assert declared(project()["dependency-groups"]["docs"]) - pins("docs.txt").keys() == set()
+
+
 def test_development_tests_the_versions_that_are_locked_for_use() -> None:
     development = pins("dev.txt")
     assert {name: development.get(name) for name in pins("runtime.txt")} == pins("runtime.txt")
@@ -90,6 +95,14 @@ def test_the_image_for_each_airflow_has_what_its_tests_ran_on_and_no_more_than_i
     assert declared(project()["project"]["dependencies"]) - image.keys() == set()
     assert image["apache-airflow-core"] == pins(f"airflow-{minor}.txt")["apache-airflow-core"]
     assert {"pytest", "dag-factory", "psycopg2-binary"} & image.keys() == set()
+
+
+def test_the_package_that_draws_the_pictures_is_locked_by_hash_from_wherever_the_readers_registry_is() -> None:
+    lock = json.loads((ROOT / "docs/tools/package-lock.json").read_text())
+    wanted = json.loads((ROOT / "docs/tools/package.json").read_text())["dependencies"]
+    assert lock["packages"].pop("")["dependencies"] == wanted
+    assert [name for name, entry in lock["packages"].items() if not entry["integrity"].startswith("sha512-")] == []
+    assert [name for name, entry in lock["packages"].items() if "resolved" in entry] == []
 
 
 def test_the_installer_itself_is_locked() -> None:
