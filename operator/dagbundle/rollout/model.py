@@ -1,7 +1,7 @@
 """The values that plan, judge and diff work on, and that the store reads and writes.
 
 They are immutable and without behaviour beyond naming, so that the domain stays a function of its inputs and every
-layer above speaks the same words (docs/architecture.md has the vocabulary). They are frozen dataclasses, but for what
+layer above uses the same words (docs/glossary.md defines them). They are frozen dataclasses, but for what
 every DAG or file of a bundle has one of in each rollout: those are named tuples, made in a quarter of the time.
 """
 

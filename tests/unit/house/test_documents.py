@@ -57,3 +57,22 @@ def test_the_changelog_keeps_to_keep_a_changelog() -> None:
     kinds = re.findall(r"(?m)^### (.*)$", text)
     assert kinds
     assert set(kinds) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+WORDS = {"run", "attempt", "shard", "session", "lane", "request", "claim", "target", "value", "closure"}
+
+
+def test_the_glossary_is_the_one_place_that_defines_the_words() -> None:
+    glossary = (ROOT / "docs/glossary.md").read_text()
+    defined = re.findall(r"(?m)^- \*\*([a-z][\w ]*)\*\*: ", glossary)
+    assert WORDS - set(defined) == set()
+    assert len(defined) == len(set(defined))
+    for section in glossary.split("\n## ")[1:]:
+        words = re.findall(r"(?m)^- \*\*([a-z][\w ]*)\*\*: ", section)
+        assert words == sorted(words)
+    assert [name(path) for path in DOCUMENTS if re.search(r"(?mi)^#+ .*vocabulary", path.read_text())] == []
+
+
+def test_the_style_page_shows_sentences_before_and_after() -> None:
+    section = (ROOT / "docs/style.md").read_text().partition("## Before and after\n")[2].partition("\n## ")[0]
+    assert len(re.findall(r"(?m)^\| [A-Z].* \| [A-Z].* \|$", section)) >= 5
