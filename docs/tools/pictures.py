@@ -27,11 +27,14 @@ SECONDS = 120
 _BLOCK = re.compile(r"^```mermaid\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _TITLE = re.compile(r"^\s*accTitle: *(.+?) *$", re.MULTILINE)
 _ANSWER = re.compile(r'<pre id="answer">(.*?)</pre>', re.DOTALL)
+_ON_WHITE = '<svg style="background-color: white" '
+"""What each picture begins with: its lines are dark, and the site has a dark mode."""
 _PAGE = """<!doctype html><meta charset="utf-8"><body><pre id="answer"></pre><script>%(mermaid)s</script><script>
 (async () => {
   const made = {};
   mermaid.initialize({startOnLoad: false, securityLevel: "strict", htmlLabels: false,
-    flowchart: {htmlLabels: false, useMaxWidth: false}, sequence: {useMaxWidth: false}, theme: "neutral",
+    flowchart: {htmlLabels: false, useMaxWidth: false}, theme: "neutral",
+    sequence: {useMaxWidth: false, actorMargin: 30, width: 120, mirrorActors: false},
     fontFamily: "DejaVu Sans, sans-serif"});
   for (const [name, block] of Object.entries(%(blocks)s)) {
     try { made[name] = {svg: (await mermaid.render("picture-" + name, block)).svg}; }
@@ -137,7 +140,7 @@ def main() -> None:
     except ValueError as error:
         sys.exit(str(error))
     for name, svg in drawn.items():
-        (folder / f"{name}.svg").write_text(svg, "utf-8")
+        (folder / f"{name}.svg").write_text(svg.replace("<svg ", _ON_WHITE, 1), "utf-8")
     print(f"{len(drawn)} pictures drawn")
 
 

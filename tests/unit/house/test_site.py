@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import pathlib
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import typer.main
@@ -66,3 +68,27 @@ def test_copies_of_files_outside_of_docs_link_to_pages_and_files_that_are_there(
 def test_ci_draws_the_pictures_and_builds_the_site() -> None:
     assert "\nmake pictures" in (ROOT / ".ci/run").read_text()
     assert re.search(r"(?m)^lint: .*\bdocs\b", (ROOT / "Makefile").read_text())
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(ROOT / "docs/tools"))
+    return importlib.import_module("pictures")
+
+
+def test_architecture_rollout_and_trust_boundary_are_pictures_with_a_title_to_read_in_their_place(
+    pictures: Any,
+) -> None:
+    found = pictures.all_of(ROOT)
+    assert len(found) >= 3
+    assert [picture.page for picture in found if not picture.title] == []
+
+
+def test_a_page_shows_a_rendered_picture_and_else_its_text(pictures: Any, tmp_path: pathlib.Path) -> None:
+    page = "# A\n\n```mermaid\nflowchart LR\n  accTitle: One of two\n  a --> b\n```\n"
+    assert "```text\nflowchart LR\n" in pictures.replaced(page, tmp_path)
+    (picture,) = pictures.of(page)
+    file = tmp_path / pictures.PICTURES / f"{picture.name}.svg"
+    file.parent.mkdir(parents=True)
+    file.write_text("<svg/>")
+    assert pictures.replaced(page, tmp_path) == f"# A\n\n![One of two](/generated/pictures/{picture.name}.svg)\n"
