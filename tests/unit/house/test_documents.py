@@ -15,6 +15,17 @@ DOCUMENTS = [
 TEST_COMMAND = "make check"
 
 
+def kept_files(root: pathlib.Path) -> list[pathlib.Path]:
+    """Return the files that git would keep: what is ignored is made, or brought."""
+    ignored = {line.strip("/") for line in (root / ".gitignore").read_text().splitlines()} | {".git"}
+    found = []
+    for folder, folders, files in os.walk(root):
+        here = pathlib.Path(folder)
+        folders[:] = [name for name in folders if not {name, (here / name).relative_to(root).as_posix()} & ignored]
+        found += [here / file for file in files]
+    return sorted(found)
+
+
 def targets() -> set[str]:
     return set(re.findall(r"(?m)^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text()))
 
@@ -33,6 +44,18 @@ def test_every_make_target_that_a_document_names_exists(document: pathlib.Path) 
 def test_every_file_that_a_document_links_to_exists(document: pathlib.Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+MARKDOWN = [path for path in kept_files(ROOT) if path.suffix == ".md"]
+LONGEST = 120
+LATER = {"CHANGELOG.md", "docs/cli.md", "docs/manifest.md", "docs/status.md"}
+
+
+@pytest.mark.parametrize("document", MARKDOWN, ids=name)
+def test_no_line_of_a_document_is_longer_than_an_editor_is_wide(document: pathlib.Path) -> None:
+    # A row of a table cannot be broken, and other tests read rows: the exemption is for them, and for long addresses.
+    long = [line for line in document.read_text().splitlines() if len(line) > LONGEST]
+    assert [line for line in long if not re.match(r" *\||[^ ]*://[^ ]*$", line)] == [] or name(document) in LATER
 
 
 def test_make_help_explains_every_target() -> None:

@@ -49,7 +49,7 @@ def test_nothing_is_installed_by_a_name_that_no_index_has(document: pathlib.Path
 
 def test_removals_have_no_limit_by_default_and_the_readme_says_so() -> None:
     assert bundle.DagBundle.model_validate(BUNDLE).spec.rollout.max_removed_dags is None
-    assert "(`maxRemovedDags`; by default there\nis no limit)" in README
+    assert "(`maxRemovedDags`; by default there is no limit)" in " ".join(README.split())
 
 
 def test_the_readmes_team_has_its_namespace_its_bundles_accounts_and_the_documented_role() -> None:
