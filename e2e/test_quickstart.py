@@ -1,4 +1,4 @@
-"""README's "On a cluster", command by command as it is printed there, and what a team's first bundle becomes by it."""
+"""README's "On a cluster", and the tutorial of a cluster, command by command as they are printed there."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from e2e.cluster.given import AnyCluster
 from e2e.database import Database
 from e2e.installation import CHART, Installation
 from e2e.tenants import Bundle, condition
+from support import tutorials
 
 Images = Callable[..., str]
 README = images.ROOT / "README.md"
+TUTORIAL = images.ROOT / "docs/tutorials/cluster.md"
 EXAMPLES = pathlib.Path("examples/cluster")
 NAMESPACE = "dagbundle-quickstart"
 """In place of README's, in which the database of all stories runs."""
@@ -28,6 +30,8 @@ TEAM = "team-sales"
 SECONDS = 600
 GONE = "--timeout=120s"
 FILES = {"ingest/orders.py": dags.dag("orders", "fetch", "store"), "reporting/revenue.py": dags.dag("revenue")}
+BROKEN = FILES | {"reporting/revenue.py": dags.broken("revenue")}
+REPAIRED = FILES | {"reporting/revenue.py": dags.dag("revenue", tag="v2")}
 
 
 @pytest.fixture
@@ -44,7 +48,8 @@ def own(cluster: AnyCluster, uv: pathlib.Path, database: Database, tenant_image:
     version = re.search(r"^appVersion: (\S+)$", (CHART / "Chart.yaml").read_text("utf-8"), re.MULTILINE)
     assert version
     cluster.push_image(images.operator(uv), f"dagbundle-operator:{version[1]}")
-    tenant_image(FILES, name="sales-dags", tag="1.4.2", pinned=False)
+    for tag, files in (("1.4.2", FILES), ("1.5.0", BROKEN), ("1.5.1", REPAIRED)):
+        tenant_image(files, name="sales-dags", tag=tag, pinned=False)
     return {"dagbundle-system": NAMESPACE, "registry.example/": f"{cluster.registry}/", "postgresql://…": database.url}
 
 
@@ -91,8 +96,8 @@ def replaced(text: str, own: Mapping[str, str]) -> str:
     return text
 
 
-def shell(script: str, folder: pathlib.Path, kubeconfig: pathlib.Path) -> None:
-    """Run commands as a reader does, from the checkout, and end at the first one that fails."""
+def shell(script: str, folder: pathlib.Path, kubeconfig: pathlib.Path) -> str:
+    """Run commands as a reader does, from the checkout; end at the first one that fails, and return what they print."""
     programs = [str(layout.program(name).parent) for name in ("kubectl", "helm") if layout.program(name).exists()]
     path = os.pathsep.join([*programs, os.environ["PATH"]])
     done = subprocess.run(
@@ -101,6 +106,7 @@ def shell(script: str, folder: pathlib.Path, kubeconfig: pathlib.Path) -> None:
     )  # fmt: skip
     if done.returncode:
         raise ClusterError(f"{script}\nended with {done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout
 
 
 @pytest.mark.usefixtures("place")
@@ -113,3 +119,20 @@ def test_the_commands_of_readme_take_a_teams_first_bundle_to_ready(
     bundle = Bundle(kubectl.within(TEAM), "sales")
     assert condition(bundle.get(), "Ready")["status"] == "True"
     assert sorted(database.live(TEAM, "sales").dags) == ["orders", "revenue"]
+
+
+@pytest.mark.usefixtures("place")
+def test_the_commands_of_the_cluster_tutorial_install_publish_break_repair_and_remove(
+    kubectl: Kubectl, database: Database, own: Mapping[str, str], tmp_path: pathlib.Path
+) -> None:
+    checkout(tmp_path, own)
+    steps = tutorials.steps(TUTORIAL)
+    for step in steps:
+        script = replaced(step.script, own)
+        if "kubectl delete dagbundle " in script:
+            assert sorted(database.live(TEAM, "sales").dags) == ["orders", "revenue"]
+        answer = shell(script, tmp_path, kubectl.kubeconfig)
+        assert [line for line in step.shown if line not in answer] == [], f"{script}\n{answer}"
+    assert list(database.live(TEAM, "sales").dags) == []
+    names = {item["metadata"]["name"] for item in kubectl("get", "namespaces")["items"]}
+    assert names & {TEAM, NAMESPACE} == set()

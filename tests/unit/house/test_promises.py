@@ -20,6 +20,7 @@ DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "Dockerfile",
     *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("docs/tutorials/*.md")),
     *sorted(ROOT.glob("examples/gitops/**/*.yaml")),
     ROOT / "charts/dagbundle-operator/README.md",
 ]
@@ -65,6 +66,32 @@ def test_the_readmes_team_has_its_namespace_its_bundles_accounts_and_the_documen
     assert [subject["name"] for subject in binding["subjects"]] == accounts
     assert {**binding, "subjects": []} == {**other, "subjects": []}
     assert all(item["metadata"].get("namespace", namespace) == namespace for item in TEAM)
+
+
+def _applied(page: str) -> list[list[Any]]:
+    """Return the documents of each here-document of a page."""
+    return [
+        list(yaml.safe_load_all(text)) for text in re.findall(r"<<'END'\n(.*?)^END$", page, re.DOTALL | re.MULTILINE)
+    ]
+
+
+def test_the_cluster_tutorial_creates_what_the_readmes_examples_create() -> None:
+    team, bundles = _applied((ROOT / "docs/tutorials/cluster.md").read_text())
+    assert team == TEAM
+    assert bundles == [BUNDLE]
+
+
+def test_one_name_of_a_namespace_is_used_on_all_pages() -> None:
+    others = {"airflow", "argocd", "flux-system"}  # deployments of their own, beside this one
+    option = re.compile(
+        r"(?:kubectl|helm)\b[^|\n]*? (?:-n|--namespace)[ =]([a-z][a-z0-9-]*)|[{,-] ?namespace: ([a-z][a-z0-9-]*)[,}\n]"
+    )
+    found: dict[str, str] = {}
+    for document in DOCUMENTS:
+        for pair in option.findall(document.read_text()):
+            found.setdefault(pair[0] or pair[1], document.relative_to(ROOT).as_posix())
+    assert {"team-sales", "dagbundle-system"} <= found.keys()
+    assert {name: page for name, page in found.items() if name not in others | {"team-sales", "dagbundle-system"}} == {}
 
 
 def test_the_readmes_cluster_commands_apply_what_is_there_and_in_an_order_that_works() -> None:
