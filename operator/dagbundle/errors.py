@@ -6,13 +6,13 @@
     ├── ProtocolError               a parser's report cannot be trusted: cut, repeated, too large, ill-typed
     ├── ContentError                a value cannot be stored (NaN, NUL, too deep, too large, or the database refuses it)
     ├── RunError                    a parser run could not be carried out (no interpreter, no Airflow, killed)
-    ├── ClusterError                the Kubernetes API said no, or could not be reached
+    ├── ClusterError                the Kubernetes API refused, or could not be reached
     │   ├── AccessDeniedError       an account may not do what it was asked to; the message names the missing right
     │   ├── RefusedError            an object was refused: by admission, a quota, or because it is not valid
     │   ├── JobConflictError        somebody else's Job has the name of one of ours
     │   └── StaleError              the object changed meanwhile: look again
     ├── CallerError                 the store's server refuses a call; `reason` is a word that a program can match
-    └── StoreError                  the database said no
+    └── StoreError                  the database refused
         ├── SchemaError             the database's tables are missing, older or newer than this program
         ├── ConflictError           somebody else published first: judge again on what is live now
         │   ├── FencedError         a newer attempt at the run began: this one must not report any more
@@ -79,7 +79,7 @@ class RunError(DagBundleError):
 
 
 class StoreError(DagBundleError):
-    """The database said no."""
+    """The database refused a statement."""
 
 
 class SchemaError(StoreError):
@@ -140,7 +140,7 @@ class StoreUnusableError(StoreUnavailableError):
 
 
 class ClusterError(DagBundleError):
-    """The Kubernetes API said no, or could not be reached; nothing else was done."""
+    """The Kubernetes API refused a call, or could not be reached; nothing else was done."""
 
 
 class AccessDeniedError(ClusterError):

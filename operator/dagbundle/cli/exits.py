@@ -22,8 +22,8 @@ class Exit(enum.IntEnum):
     BLOCKED = 4
     """Nothing was published: a guard, `onImportError: Fail`, a hold, `suspend`, files that changed meanwhile."""
     FAILED = 5
-    """Not carried out: a run did not finish; the parser, the database, the target or the cluster said no, or you did;
-    or the output cannot be written."""
+    """Not carried out: a run did not finish; the parser, the database, the target or the cluster refused, or you
+    answered no; or the output cannot be written."""
     INTERNAL = 70
     """A fault of dagbundle itself, with its traceback: please report it (70 is EX_SOFTWARE)."""
     RETRY = 75

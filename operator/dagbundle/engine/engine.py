@@ -112,7 +112,7 @@ class Engine:
 
         Raises:
             SupersededError: A newer rollout of the bundle began meanwhile.
-            StoreError: The database said no; nothing was published.
+            StoreError: The database refused; nothing was published.
         """
         start = self._start_from(resource, runtime)
         if not start.planned.runs:
@@ -216,7 +216,7 @@ class Engine:
 
         Raises:
             SupersededError: A newer rollout of the bundle began meanwhile.
-            StoreError: The database said no; nothing was published.
+            StoreError: The database refused; nothing was published.
         """
         return self._publisher.finish(rollout_id)
 

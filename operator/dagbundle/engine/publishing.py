@@ -95,7 +95,7 @@ class Publisher:
         Raises:
             SupersededError: A newer rollout of the bundle began meanwhile.
             ConflictError: What the store refuses is the same when it is judged again, or others publish all the time.
-            StoreError: The database said no for a reason that is not in what is published; nothing was published.
+            StoreError: The database refused, for a reason outside of the publication; nothing was published.
         """
         refusals: list[_Refusal] = []  # the first and the newest
         for _ in range(MAX_JUDGEMENTS):

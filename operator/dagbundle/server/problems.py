@@ -60,7 +60,7 @@ REASONS: Mapping[str, Reason] = {
     "StoreUnavailable": Reason(503, "The database is away; nothing was changed", 3),
     "ClusterUnavailable": Reason(503, "The Kubernetes API is away, or too busy", 2),
     "NotFound": Reason(404, "There is nothing at this address"),
-    "MethodNotAllowed": Reason(405, "This is not how it is asked for"),
+    "MethodNotAllowed": Reason(405, "The address does not support this method"),
     "InternalError": Reason(500, "The server failed; its log says how", 5),
 }
 
