@@ -31,19 +31,19 @@ class Reason:
 
 REASONS: Mapping[str, Reason] = {
     "TokenMissing": Reason(401, "The request carries no bearer token"),
-    "TokenRefused": Reason(401, "Kubernetes does not vouch for the token, or it is meant for somebody else"),
+    "TokenRefused": Reason(401, "Kubernetes does not accept the token, or the token has another audience"),
     "NoPod": Reason(403, "The token is of no pod, or its pod is gone or ending"),
     "NamespaceNotEnabled": Reason(403, "The namespace is none of the operator's tenants"),
     "WrongPod": Reason(403, "The pod is none of the run's Job"),
     "WrongAccount": Reason(403, "The run belongs to another ServiceAccount"),
     "KeyRefused": Reason(403, "Another process of this pod asked first, with a key that this one does not have"),
     "UnknownRun": Reason(404, "There is no such run for this account"),
-    "OtherNamespace": Reason(404, "The run belongs to another namespace; told as UnknownRun"),
-    "OtherCluster": Reason(404, "The run belongs to another cluster; told as UnknownRun"),
+    "OtherNamespace": Reason(404, "The run belongs to another namespace; answered as UnknownRun"),
+    "OtherCluster": Reason(404, "The run belongs to another cluster; answered as UnknownRun"),
     "NotGranted": Reason(403, "The bundle may not read this Variable or Connection"),
     "TooManyLookups": Reason(403, "The run has asked for more Variables and Connections than one may"),
     "NoSuchValue": Reason(404, "There is no such Variable or Connection"),
-    "NoTarget": Reason(404, "The server knows no Airflow whose Variables and Connections it could give"),
+    "NoTarget": Reason(404, "The server has no Airflow with Variables and Connections"),
     "ValueTooLarge": Reason(413, "The Variable or Connection has more bytes than are given"),
     "RunOver": Reason(409, "The rollout is over: published, blocked, superseded or deactivated"),
     "RunClosed": Reason(409, "The run is closed: its result is kept, and nothing is left to do"),
@@ -61,7 +61,7 @@ REASONS: Mapping[str, Reason] = {
     "ClusterUnavailable": Reason(503, "The Kubernetes API is away, or too busy", 2),
     "NotFound": Reason(404, "There is nothing at this address"),
     "MethodNotAllowed": Reason(405, "The address does not support this method"),
-    "InternalError": Reason(500, "The server failed; its log says how", 5),
+    "InternalError": Reason(500, "The server failed; its log has the cause", 5),
 }
 
 
