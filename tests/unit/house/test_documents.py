@@ -47,15 +47,19 @@ def test_every_file_that_a_document_links_to_exists(document: pathlib.Path) -> N
 
 
 MARKDOWN = [path for path in kept_files(ROOT) if path.suffix == ".md"]
-LONGEST = 120
+LONGEST, LONGEST_ROW = 120, 360
 LATER = {"CHANGELOG.md", "docs/cli.md", "docs/manifest.md", "docs/status.md"}
 
 
 @pytest.mark.parametrize("document", MARKDOWN, ids=name)
 def test_no_line_of_a_document_is_longer_than_an_editor_is_wide(document: pathlib.Path) -> None:
-    # A row of a table cannot be broken, and other tests read rows: the exemption is for them, and for long addresses.
+    # A row of a table cannot be broken, and the tables that are left are references, whose rows tests hold to the code,
+    # or have three columns and more. Rows have a bound of their own; where it does not suffice, a list reads better.
     long = [line for line in document.read_text().splitlines() if len(line) > LONGEST]
-    assert [line for line in long if not re.match(r" *\||[^ ]*://[^ ]*$", line)] == [] or name(document) in LATER
+    rows = [line for line in long if re.match(r" *\|", line)]
+    addresses = [line for line in long if re.fullmatch(r"[^ ]*://[^ ]*", line)]
+    assert [line for line in long if line not in rows + addresses] == [] or name(document) in LATER
+    assert [line for line in rows if len(line) > LONGEST_ROW] == []
 
 
 def test_make_help_explains_every_target() -> None:
