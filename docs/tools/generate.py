@@ -171,6 +171,8 @@ PAGES: dict[str, Callable[[], Lines]] = {
 def write(folder: pathlib.Path) -> None:
     """Write every page into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.md"):
+        old.unlink()  # a page that is not made any more would be a page that nothing lists
     for name, lines in PAGES.items():
         (folder / f"{name}.md").write_text("\n".join(lines()) + "\n", "utf-8")
     for name, text in links.copies().items():
