@@ -81,6 +81,16 @@ def test_the_cluster_tutorial_creates_what_the_readmes_examples_create() -> None
     assert bundles == [BUNDLE]
 
 
+@pytest.mark.parametrize(
+    ("page", "test"),
+    [("laptop", "tests/integration/cli/test_tutorial.py"), ("cluster", "e2e/test_quickstart.py")],
+)
+def test_all_blocks_of_a_tutorial_are_of_a_kind_that_its_test_runs_or_compares(page: str, test: str) -> None:
+    text = (ROOT / f"docs/tutorials/{page}.md").read_text()
+    assert set(re.findall(r"(?m)^ *(?:```|~~~)(.+)$", text)) == {"sh", "text"}
+    assert f"docs/tutorials/{page}.md" in (ROOT / test).read_text()
+
+
 def test_one_name_of_a_namespace_is_used_on_all_pages() -> None:
     others = {"airflow", "argocd", "flux-system"}  # deployments of their own, beside this one
     option = re.compile(
