@@ -121,7 +121,7 @@ class RunRequest:
         protocol = fields.integer("protocol", minimum=0)
         if protocol != PROTOCOL:
             raise RequestError(
-                f"the run request speaks protocol {protocol}, this parser speaks {PROTOCOL}: update the older"
+                f"the run request uses protocol {protocol}, this parser uses {PROTOCOL}: update the older"
             )
         parser = _Fields(fields.mapping("parser", {"type": "SinglePass"}), "parser")
         root = fields.text("root")

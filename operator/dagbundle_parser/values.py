@@ -55,7 +55,7 @@ class Line:
         """Make a line for one process, and return its descriptor.
 
         Raises:
-            RunError: nobody answers any more; without a line a process would take every value for a missing one.
+            RunError: lookups get no answer any more; without a line a process would take every value for a missing one.
         """
         try:
             ours, theirs = socket.socketpair()
@@ -63,7 +63,7 @@ class Line:
                 socket.send_fds(self._control, [b"."], [theirs.fileno()])
                 return ours.detach()
         except OSError as error:
-            raise RunError("ValueUnavailable", f"nobody answers lookups any more: {error.strerror}") from error
+            raise RunError("ValueUnavailable", f"lookups get no answer any more: {error.strerror}") from error
 
 
 class Values:
@@ -131,7 +131,7 @@ class Values:
                 (length,) = LENGTH.unpack(self._take(LENGTH.size))
                 answer: dict[str, Any] = json.loads(self._take(length))
             except (OSError, ValueError) as error:
-                self._fail(f"nobody answers lookups any more ({type(error).__name__})")
+                self._fail(f"lookups get no answer any more ({type(error).__name__})")
             self._busy = False
             return answer
 

@@ -171,7 +171,7 @@ def _project_python(path: pathlib.Path, data: bytes) -> str | None:
         return python
     if os.geteuid() == 0:
         raise errors.UsageError(
-            f"{path} names the interpreter {python!r}, which would run as root because a checkout says so",
+            f"{path} names the interpreter {python!r}, which a checkout chose and which would run as root",
             hint="name it yourself, by --python or DAGBUNDLE_PYTHON",
         )
     return str(path.parent / python)

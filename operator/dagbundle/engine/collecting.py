@@ -347,7 +347,7 @@ class MemorySink:
             if outcome.unchanged:
                 if outcome.path not in self._remembered:
                     raise errors.ProtocolError(
-                        f"{outcome.path} is said to be unchanged, but nothing is remembered of it"
+                        f"{outcome.path} is reported as unchanged, but the store has no record of it"
                     )
                 outcome = self._remembered[outcome.path]
             self.files[outcome.path] = file

@@ -87,9 +87,9 @@ def _check_place(dag: records.Dag, taken: DagContent, path: str) -> None:
         raise errors.ContentError(f"the record names it {dag.dag_id!r}, its data {taken.dag_id!r}")
     for place in {dag.relative_fileloc, taken.relative_fileloc or path}:
         if not protocol.is_inside(place):
-            raise errors.ContentError(f"its file is said to be {place!r:.200}, which is no path inside the bundle")
+            raise errors.ContentError(f"its file is reported as {place!r:.200}, which is no path inside the bundle")
         if place != path and not place.startswith(f"{path}/"):
-            raise errors.ContentError(f"its file is said to be {place!r:.200}, but it came with {path!r}")
+            raise errors.ContentError(f"its file is reported as {place!r:.200}, but it came with {path!r}")
 
 
 def _closure(closure: Mapping[str, str]) -> dict[str, str]:

@@ -250,7 +250,7 @@ class ReportDecoder:
                     raise errors.ProtocolError("a second open record came: two reports were mixed")
                 if record.protocol not in ACCEPTED_VERSIONS:
                     raise errors.ProtocolError(
-                        f"the parser speaks protocol {record.protocol}; this side accepts {sorted(ACCEPTED_VERSIONS)}",
+                        f"the parser uses protocol {record.protocol}; this side accepts {sorted(ACCEPTED_VERSIONS)}",
                         hint="use the parser that was released with this version, or the one before it",
                     )
                 if (record.run, record.attempt) != (self._run, self._attempt):

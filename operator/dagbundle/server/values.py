@@ -63,7 +63,7 @@ class Values:
 
     def _answer(self, admitted: Admitted, kind: LookupKind, key: str) -> bytes:
         if self._store.target is None:
-            raise errors.CallerError("NoTarget", "this server knows no Airflow")
+            raise errors.CallerError("NoTarget", "this server has no target with Variables and Connections")
         if not 0 < len(key) <= MOST_KEY or not key.isprintable():
             raise errors.CallerError("NoSuchValue", f"no {kind} has such a name")
         allowed = policy.allows(getattr(admitted.document.policy, f"{kind}s"), key)

@@ -149,7 +149,7 @@ def test_as_root_a_checkout_chooses_no_interpreter(repository: pathlib.Path, mon
     monkeypatch.delenv("DAGBUNDLE_PYTHON", raising=False)
     monkeypatch.chdir(repository)
     (repository / "pyproject.toml").write_text('[tool.dagbundle]\npython = "./py"\n')
-    with pytest.raises(errors.UsageError, match="run as root because a checkout says so") as caught:
+    with pytest.raises(errors.UsageError, match="a checkout chose and which would run as root") as caught:
         inputs.interpreter(None)
     assert "DAGBUNDLE_PYTHON" in caught.value.hint
     assert inputs.interpreter("option") == "option"

@@ -67,7 +67,7 @@ def test_what_may_be_left_out_has_a_default() -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"protocol": 2}, "speaks protocol 2"),
+        ({"protocol": 2}, "uses protocol 2"),
         ({"root": "relative"}, "absolute path"),
         ({"subdir": "../up"}, "subdir must be a path inside the bundle"),
         ({"subdir": "/etc"}, "subdir must be a path inside the bundle"),

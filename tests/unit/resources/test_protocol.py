@@ -165,7 +165,7 @@ def test_ill_typed_records_are_refused(record: dict[str, Any], data: st.DataObje
 @pytest.mark.parametrize(
     ("records", "words"),
     [
-        ([opening(protocol=2)], "speaks protocol 2"),
+        ([opening(protocol=2)], "uses protocol 2"),
         ([opening(run="other")], "another run"),
         ([opening(attempt="other")], "another run or attempt"),
         ([opening(), opening()], "second open record"),

@@ -77,7 +77,7 @@ def _processors(airflow: adapter.Adapter, connection: Connection) -> Iterator[Sy
             "warning",
             f"a dag-processor of Airflow's own runs on {', '.join(stock[:_SHOWN])}: without our bundles in its "
             "settings it marks them as inactive when it starts",
-            hint="name its bundles with `airflow dag-processor --bundle-name`, as docs/airflow.md says",
+            hint="name its bundles with `airflow dag-processor --bundle-name` (docs/airflow.md)",
         )
     if not ours:
         yield Symptom("info", "no controller of ours is alive: Airflow's health page shows no DAG processor of ours")
@@ -92,7 +92,7 @@ def _bundles(
         if name in rows and not rows[name]:
             yield Symptom(
                 "error",
-                f"bundle {name} is marked as inactive in Airflow: somebody's processor does not know it",
+                f"bundle {name} is marked as inactive in Airflow by a dag-processor without this bundle",
                 hint="stop that processor or name its bundles, then `dagbundle airflow sync`",
             )
 
