@@ -103,7 +103,20 @@ class RunOpenError(ConflictError):
 
 
 class SupersededError(ConflictError):
-    """A newer rollout of the bundle began."""
+    """A newer rollout of the bundle began.
+
+    Args:
+        message: As above.
+        hint: As above.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(
+            message,
+            hint=hint
+            or "a newer apply of the bundle decides what is published, and `dagbundle history` shows it; apply again "
+            "if these files are to be live",
+        )
 
 
 class OwnershipError(StoreError):

@@ -17,9 +17,9 @@ _COLOURS = {"error": typer.colors.RED, "warning": typer.colors.YELLOW, "info": N
 @app.command()
 def check(out: options.Output = output.Format.TEXT, database_url: options.DatabaseUrl = None) -> None:
     """Say what would go wrong with publishing into this Airflow; ends with 5 where something would."""
-    from dagbundle.cli import report  # noqa: PLC0415 - usage errors answer before the store is loaded
+    from dagbundle.cli import opening  # noqa: PLC0415 - usage errors answer before the store is loaded
 
-    with report.opened_store(database_url, target="airflow") as store:
+    with opening.opened_store(database_url, target="airflow") as store:
         found = store.examine()
     ended = Exit.FAILED if any(item.level == "error" for item in found) else Exit.OK
     if out is output.Format.TEXT:
@@ -41,9 +41,9 @@ def sync(
     out: options.Output = output.Format.TEXT,
 ) -> None:
     """Tell Airflow again all that is live: after the target was turned on, or somebody changed Airflow's rows."""
-    from dagbundle.cli import report  # noqa: PLC0415 - likewise
+    from dagbundle.cli import opening  # noqa: PLC0415 - likewise
 
-    with report.opened_store(database_url, target="airflow") as store:
+    with opening.opened_store(database_url, target="airflow") as store:
         keys = [naming.bundle(store, bundle)] if bundle is not None else list(store.bundles_known())
         told: list[dict[str, str | None]] = []
         ended = Exit.OK

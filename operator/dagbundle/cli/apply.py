@@ -48,11 +48,11 @@ def apply(
         prepared = _Prepared(file, chosen, folder, grants, python)
         _check_determinism(prepared, quiet=quiet, out=out)
     with headstart.parser(python, database_url, force=force) as parser:
-        from dagbundle.cli import report  # noqa: PLC0415 - loaded while the parser comes up
+        from dagbundle.cli import opening, report  # noqa: PLC0415 - loaded while the parser comes up
 
         prepared = prepared or _Prepared(file, chosen, folder, grants, python)
         with (
-            report.opened_store(database_url, missing="empty" if dry_run else "make") as store,
+            opening.opened_store(database_url, missing="empty" if dry_run else "make") as store,
             interrupts.told(lambda: prepared.state_in(store)),
         ):
             applied = prepared.run(store, parser, dry_run=dry_run, force=force, quiet=quiet)
@@ -128,10 +128,10 @@ def diff(
     python = inputs.interpreter(python) if file else None
     with contextlib.ExitStack() as stack:
         parser = stack.enter_context(headstart.parser(python, database_url, force=False)) if file else None
-        from dagbundle.cli import report  # noqa: PLC0415 - loaded while the parser comes up
+        from dagbundle.cli import opening, report  # noqa: PLC0415 - loaded while the parser comes up
         from dagbundle.engine import changes  # noqa: PLC0415 - likewise
 
-        store = stack.enter_context(report.opened_store(database_url, missing="empty" if file else "refuse"))
+        store = stack.enter_context(opening.opened_store(database_url, missing="empty" if file else "refuse"))
         if file is not None:
             prepared = _Prepared(file, chosen, folder, grants, python)
             applied = prepared.run(store, parser, dry_run=True, force=False, quiet=quiet)
@@ -139,8 +139,7 @@ def diff(
             ended = report.differences(found, out, compared=applied, exit_code=exit_code)
         else:
             key = naming.bundle(store, bundle or "")
-            found = changes.between(store, key, from_revision, to_revision)
-            ended = report.differences(found, out, exit_code=exit_code)
+            ended = report.revisions(changes.between(store, key, from_revision, to_revision), out, exit_code=exit_code)
     raise typer.Exit(ended)
 
 

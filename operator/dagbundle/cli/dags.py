@@ -18,9 +18,9 @@ app.command("list")(get.dags)
 @app.command()
 def show(dag_id: get.DagId, database_url: options.DatabaseUrl = None, out: options.Output = output.Format.TEXT) -> None:
     """Print a DAG's graph: as Graphviz DOT, or as lists of tasks and edges with -o json."""
-    from dagbundle.cli import report  # noqa: PLC0415 - usage errors answer before the store is loaded
+    from dagbundle.cli import opening  # noqa: PLC0415 - usage errors answer before the store is loaded
 
-    with report.opened_store(database_url) as store:
+    with opening.opened_store(database_url) as store:
         content = store.content(store.get_dag(dag_id).sha256)
     if out is not output.Format.TEXT:
         nodes = [{"task_id": task.task_id, "group_id": task.group_id} for task in content.tasks]
@@ -39,9 +39,9 @@ def details(
     dag_id: get.DagId, database_url: options.DatabaseUrl = None, out: options.Output = output.Format.TEXT
 ) -> None:
     """Show what is known of a published DAG: where it comes from, its version, its own settings."""
-    from dagbundle.cli import report  # noqa: PLC0415 - usage errors answer before the store is loaded
+    from dagbundle.cli import opening  # noqa: PLC0415 - usage errors answer before the store is loaded
 
-    with report.opened_store(database_url) as store:
+    with opening.opened_store(database_url) as store:
         found = store.get_dag(dag_id)
         header = store.content(found.sha256).header["dag"]
     facts: dict[str, Any] = {**output.plain(found), "settings": header}
@@ -66,11 +66,11 @@ def next_execution(
 
     Its schedule alone is looked at, and vetted as for a publication into Airflow: another team may have written it.
     """
-    from dagbundle.cli import report  # noqa: PLC0415 - usage errors answer before the store is loaded
+    from dagbundle.cli import opening  # noqa: PLC0415 - usage errors answer before the store is loaded
     from dagbundle.runtime.local import LocalRuntime  # noqa: PLC0415 - likewise
     from dagbundle.targets.airflow import vetting  # noqa: PLC0415 - likewise
 
-    with report.opened_store(database_url) as store:
+    with opening.opened_store(database_url) as store:
         data = vetting.schedule.alone(store.get_serialized_dag(dag_id))
     try:
         vetting.check(data, vetting.read(notifiers=frozenset))

@@ -42,6 +42,10 @@ def downgrade(
         if not yes:
             _ask(database, revision, drops_all=revision == schema.BASE)
         saved = schema.downgrade(database, revision)
+        if database.file is not None and revision != schema.BASE:
+            typer.echo(
+                "Use the older dagbundle now: any other command of this one upgrades a SQLite file again.", err=True
+            )
         _tell_version(database.name, schema.current(database) or schema.BASE, saved, out)
 
 
@@ -100,9 +104,9 @@ def gc(
     out: options.Output = output.Format.TEXT,
 ) -> None:
     """Delete old revisions, finished rollouts and content that nothing points at any more."""
-    from dagbundle.cli import report  # noqa: PLC0415 - usage errors answer before the store is loaded
+    from dagbundle.cli import opening  # noqa: PLC0415 - usage errors answer before the store is loaded
 
-    with report.opened_store(database_url) as store:
+    with opening.opened_store(database_url) as store:
         found = store.collect_garbage(keep_revisions=keep)
     if out is not output.Format.TEXT:
         output.document(found, out)

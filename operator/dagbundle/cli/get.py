@@ -149,9 +149,9 @@ def _list(
     database_url: str | None,
     out: output.Format,
 ) -> None:
-    from dagbundle.cli import report  # noqa: PLC0415 - usage errors answer before the store is loaded
+    from dagbundle.cli import opening  # noqa: PLC0415 - usage errors answer before the store is loaded
 
-    with report.opened_store(database_url) as store:
+    with opening.opened_store(database_url) as store:
         page = query(store)
     if out is not output.Format.TEXT:
         output.document(page, out)

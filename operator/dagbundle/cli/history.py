@@ -18,9 +18,9 @@ def history(
     out: options.Output = output.Format.TEXT,
 ) -> None:
     """List a bundle's revisions, the newest first."""
-    from dagbundle.cli import report  # noqa: PLC0415 - usage errors answer before the store is loaded
+    from dagbundle.cli import opening  # noqa: PLC0415 - usage errors answer before the store is loaded
 
-    with report.opened_store(database_url) as store:
+    with opening.opened_store(database_url) as store:
         page = store.history(naming.bundle(store, bundle), limit=limit, cursor=cursor)
     if out is not output.Format.TEXT:
         output.document(page, out)
@@ -48,7 +48,8 @@ def rollback(
     to_revision: Annotated[
         int | None,
         typer.Option(
-            "--to-revision", help="Revision to go back to. Default: the newest of another version that is not held."
+            "--to-revision",
+            help="Revision to go back to. Default: the newest of another version or spec that is not held.",
         ),
     ] = None,
     reason: Annotated[str, typer.Option("--reason", help="Why; the hold shows it.")] = "rolled back by hand",
@@ -56,10 +57,10 @@ def rollback(
     out: options.Output = output.Format.TEXT,
 ) -> None:
     """Publish an earlier revision's result again, without parsing, and hold the refused version."""
-    from dagbundle.cli import report  # noqa: PLC0415 - usage errors answer before the store is loaded
+    from dagbundle.cli import opening, report  # noqa: PLC0415 - usage errors answer before the store is loaded
     from dagbundle.engine import engine  # noqa: PLC0415 - likewise
 
-    with report.opened_store(database_url) as store:
+    with opening.opened_store(database_url) as store:
         applied = engine.Engine(store).rollback(naming.bundle(store, bundle), to_revision=to_revision, reason=reason)
         report.applied(applied, store, out)
     raise typer.Exit(report.exit_of(applied))
@@ -71,15 +72,16 @@ def resume(
     out: options.Output = output.Format.TEXT,
 ) -> None:
     """Lift the holds that a rollback left, so that the refused version may be published again."""
-    from dagbundle.cli import report  # noqa: PLC0415 - usage errors answer before the store is loaded
+    from dagbundle.cli import opening  # noqa: PLC0415 - usage errors answer before the store is loaded
     from dagbundle.engine import engine  # noqa: PLC0415 - likewise
+    from dagbundle.rollout import wording  # noqa: PLC0415 - likewise
 
-    with report.opened_store(database_url) as store:
+    with opening.opened_store(database_url) as store:
         holds = engine.Engine(store).resume(naming.bundle(store, bundle))
     if out is not output.Format.TEXT:
         output.document(holds, out)
         return
     for hold in holds:
-        typer.echo(f"version {short_version(hold.version)} is no longer held ({output.printable(hold.reason)})")
+        typer.echo(f"{wording.refused(hold)} is no longer held ({output.printable(hold.reason)})")
     if not holds:
         typer.echo("Nothing was held.")

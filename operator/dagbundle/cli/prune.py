@@ -25,12 +25,12 @@ def prune(
     out: options.Output = output.Format.TEXT,
 ) -> None:
     """Deactivate the DAGs of bundles that no DagBundle of the cluster stands for (a finalizer removed, a restore)."""
-    from dagbundle.cli import report  # noqa: PLC0415 - usage errors answer before the store is loaded
+    from dagbundle.cli import opening  # noqa: PLC0415 - usage errors answer before the store is loaded
     from dagbundle.engine import engine, orphans  # noqa: PLC0415 - likewise
     from dagbundle.runtime.kubernetes import client  # noqa: PLC0415 - likewise
 
     api = client.Cluster()  # who has no cluster is told before the database is looked at
-    with report.opened_store(database_url) as store:
+    with opening.opened_store(database_url) as store:
         known = store.bundles_known()
         there = api.bundle_versions().keys()
         found = [

@@ -1,26 +1,20 @@
-"""Shows what the engine did: the account of an apply, differences, drift. Also opens the store for commands."""
+"""Shows what the engine did: the account of an apply, differences, drift."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import typer
 
-from dagbundle import errors, targets
 from dagbundle.cli import inputs, output
 from dagbundle.cli.exits import Exit
 from dagbundle.engine import changes, collecting, determinism
 from dagbundle.engine.applied import Applied
 from dagbundle.rollout import diff, wording
 from dagbundle.rollout.model import Change, FileProblem, Judgement, RunOutcome, Verdict, short_version
-from dagbundle.store import schema
 from dagbundle.store.dagstore import DagStore
-from dagbundle.store.database import Database
 
 _SIGNS = {
     Change.ADDED: ("+", typer.colors.GREEN),
@@ -31,44 +25,6 @@ _SIGNS = {
 }
 _VALUE_WIDTH = 60
 _FIELDS_SHOWN = 20
-
-
-@contextlib.contextmanager
-def opened_store(
-    url: str | None, *, target: str | None = None, missing: Literal["refuse", "make", "empty"] = "refuse"
-) -> Iterator[DagStore]:
-    """Open the store that a command works on; older tables in a SQLite file are brought up to date.
-
-    Args:
-        url: The option `--database-url`.
-        target: Where else is published; default: what DAGBUNDLE_TARGET says.
-        missing: What to do where the SQLite file, or our tables in it, are not there: only who publishes makes
-            them, so that a mistyped path is no empty store. `empty` is a store with nothing in it that is gone
-            afterwards, for who only compares.
-
-    Raises:
-        UsageError: The URL is none, or the file is not there.
-        StoreError: The database cannot be used; the tables are not there, or newer than this program.
-    """
-    with contextlib.ExitStack() as stack:
-        resolved = inputs.database_url(url)
-        database = Database(resolved)
-        stack.callback(database.close)
-        if database.file is not None and not database.file.exists() and missing != "make":
-            if missing == "refuse":
-                raise errors.UsageError(
-                    f"the database {database.name} is not there",
-                    hint="check --database-url and DAGBUNDLE_DATABASE_URL; the first `dagbundle apply` makes the file",
-                )
-            typer.echo(f"{database.name} is not there yet: compared with nothing", err=True)
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dagbundle-"))
-            resolved, missing = f"sqlite:///{folder}/empty.db", "make"
-        is_upgraded = not database.is_postgresql and (missing == "make" or schema.current(database) is not None)
-        store = stack.enter_context(DagStore.open(resolved, upgrade=is_upgraded))
-        store.target = targets.named(os.environ.get("DAGBUNDLE_TARGET", "") if target is None else target)
-        yield store
-
-
 _SHOWN_WARNINGS = 10
 _DECISIONS = frozenset(
     {"EmptyListing", "Held", "ImportErrors", "SourceChanged", "Suspended", "TooManyImportErrors", "TooManyRemovedDags"}
@@ -85,7 +41,9 @@ def exit_of(applied: Applied) -> Exit:
         if applied.judgement.reason in _DECISIONS:
             return Exit.BLOCKED
         return Exit.USAGE if any(collecting.is_manifest_invalid(run) for run in applied.runs) else Exit.FAILED
-    return Exit.OK if applied.judgement.ready or applied.judgement.reason == "RolledBack" else Exit.KEPT_BACK
+    if applied.judgement.reason == "RolledBack":
+        return Exit.KEPT_BACK if applied.judgement.problems else Exit.OK
+    return Exit.OK if applied.judgement.ready and not applied.is_empty else Exit.KEPT_BACK
 
 
 def _verb(applied: Applied) -> str:
@@ -133,44 +91,37 @@ def applied(result: Applied, store: DagStore, out: output.Format, *, details: bo
     verb = _verb(result)
     typer.secho(f"{prefix}{verb}{judgement.reason}: {output.printable(_summary(judgement))}", fg=colour)
     _python_hint(result)
+    _notes(result)
     for bundle in result.rejudged:
         typer.echo(f"Also published {bundle.namespace}/{bundle.name}, which waited for a DAG that was let go of.")
 
 
-def differences(
-    found: Sequence[changes.Explained], out: output.Format, *, compared: Applied | None = None, exit_code: bool
-) -> Exit:
-    """Show differences task by task, and what could not be compared.
+def differences(found: Sequence[changes.Explained], out: output.Format, *, compared: Applied, exit_code: bool) -> Exit:
+    """Show how files differ from what is live, task by task, and what could not be compared.
 
     Args:
         found: The differences.
         out: How to show them.
-        compared: The dry run that they come from; None between two revisions.
+        compared: The dry run that they come from.
         exit_code: Whether differences end with a code of their own.
 
     Returns:
-        The code to end with. That of a dry run comes first: where files are broken, or nothing could be parsed, no
+        The code to end with. That of the dry run comes first: where files are broken, or nothing could be parsed, no
         differences say nothing.
     """
-    ended = Exit.DIFFERENT if found and exit_code else Exit.OK
-    judgement = compared.judgement if compared else None
-    problems = judgement.problems if judgement else ()
-    if compared and (problems or exit_of(compared) is not Exit.OK):
-        ended = exit_of(compared) if exit_of(compared) is not Exit.OK else Exit.KEPT_BACK
+    judgement = compared.judgement
+    ended = exit_of(compared)
+    if ended is Exit.OK:
+        ended = Exit.KEPT_BACK if judgement.problems else Exit.DIFFERENT if found and exit_code else Exit.OK
     if out is not output.Format.TEXT:
-        document = {
-            "items": [{**output.plain(item.change), "diff": output.plain(item.diff)} for item in found],
-            "next_cursor": None,
-            "problems": _problem_documents(problems),
-            "reason": judgement.reason if judgement else None,
-            "message": judgement.message if judgement else None,
-        }
-        output.document(document, out, ended)
+        problems = _problem_documents(judgement.problems)
+        _difference_document(found, out, ended, problems, judgement.reason, judgement.message)
         return ended
     _explained(found)
-    _problems(problems)
-    _warnings(compared.runs if compared else ())
-    if compared and judgement and ended not in {Exit.OK, Exit.DIFFERENT}:
+    _problems(judgement.problems)
+    _warnings(compared.runs)
+    _notes(compared)
+    if ended not in {Exit.OK, Exit.DIFFERENT}:
         verb = _verb(compared) or "Not all could be compared: "
         colour = typer.colors.RED if judgement.verdict is Verdict.BLOCK else typer.colors.YELLOW
         typer.secho(f"{verb}{judgement.reason}: {output.printable(_summary(judgement))}", fg=colour)
@@ -178,6 +129,59 @@ def differences(
     elif not found:
         typer.echo("No differences.")
     return ended
+
+
+def revisions(found: changes.Compared, out: output.Format, *, exit_code: bool) -> Exit:
+    """Show what changed between two revisions of a bundle, and the broken files of both.
+
+    Args:
+        found: What was compared.
+        out: How to show it.
+        exit_code: Whether differences end with a code of their own.
+
+    Returns:
+        The code to end with. Broken files come first: a revision has older definitions of their DAGs, or none.
+    """
+    ended = Exit.DIFFERENT if found.items and exit_code else Exit.OK
+    ended = Exit.KEPT_BACK if found.problems else ended
+    told = {
+        revision: f"revision {revision} has {output.counted(len({item.path for item in items}), 'broken file')}"
+        for revision, items in found.problems.items()
+    }
+    if out is not output.Format.TEXT:
+        problems = [
+            {"revision": revision, **document}
+            for revision, items in found.problems.items()
+            for document in _problem_documents(items)
+        ]
+        _difference_document(found.items, out, ended, problems, None, "; ".join(told.values()) or None)
+        return ended
+    _explained(found.items)
+    if not found.items:
+        typer.echo("No differences.")
+    for revision, items in found.problems.items():
+        text = f"{told[revision].capitalize()}, whose DAGs are compared as this revision kept them:"
+        typer.secho(text, fg=typer.colors.YELLOW)
+        _problems(items)
+    return ended
+
+
+def _difference_document(
+    found: Sequence[changes.Explained],
+    out: output.Format,
+    ended: Exit,
+    problems: Sequence[dict[str, Any]],
+    reason: str | None,
+    message: str | None,
+) -> None:
+    document = {
+        "items": [{**output.plain(item.change), "diff": output.plain(item.diff)} for item in found],
+        "next_cursor": None,
+        "problems": problems,
+        "reason": reason,
+        "message": message,
+    }
+    output.document(document, out, ended)
 
 
 def drift(drifts: Sequence[determinism.Drift], out: output.Format) -> None:
@@ -196,6 +200,27 @@ def drift(drifts: Sequence[determinism.Drift], out: output.Format) -> None:
         )
     else:
         typer.echo("Deterministic: two parses under different hash seeds are equal.")
+
+
+def _notes_of(result: Applied) -> list[str]:
+    """Return what else a user must see of an apply: holds that ended with it, and that no file holds DAGs."""
+    done = "would be lifted" if result.dry_run else "is lifted"
+    notes = [
+        f"the hold on {wording.refused(hold)} {done}, because another version or another spec "
+        f"{'would be' if result.dry_run else 'was'} published: {hold.reason}"
+        for hold in result.lifted
+    ]
+    if result.judgement.verdict is Verdict.PUBLISH and result.is_empty:
+        notes.append(
+            "no file of the bundle holds DAGs: check --folder and spec.subdirs; `dagbundle parse FILE` shows why a "
+            "file is skipped"
+        )
+    return notes
+
+
+def _notes(result: Applied) -> None:
+    for note in _notes_of(result):
+        typer.secho(f"Note: {output.printable(note)}", fg=typer.colors.YELLOW)
 
 
 def _warnings(runs: Sequence[RunOutcome]) -> None:
@@ -327,5 +352,6 @@ def _document(result: Applied) -> dict[str, Any]:
             }
             for run in result.runs
         ],
+        "notes": _notes_of(result),
         "rejudged": [f"{bundle.namespace}/{bundle.name}" for bundle in result.rejudged],
     }

@@ -75,7 +75,7 @@ class Rollouts:
         head = head or self._store.head(key)
         rollout = head.rollout
         # of what is live, a plan asks for the holds alone
-        planned = plan.plan(resource, version=source.image, live=Live(key, holds=head.holds))
+        planned = plan.plan(resource, version=source.image, live=Live(key, version=head.version, holds=head.holds))
         again = rollout is not None and (
             head.requested
             or (bool(head.asked) and rollout.state == "Blocked")  # it can be amended by no pass

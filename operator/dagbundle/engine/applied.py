@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dagbundle.rollout.model import BundleKey, DagContent, Judgement, RunOutcome
+from dagbundle.rollout.model import BundleKey, DagContent, Hold, Judgement, RunOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +25,10 @@ class Applied:
     """Contents that are not in the store, by SHA-256 (dry runs only)."""
     rejudged: tuple[BundleKey, ...] = ()
     """Other bundles that were published too, because this one let go of a dag_id that they waited for."""
+    lifted: tuple[Hold, ...] = ()
+    """Holds that ended with this publication, or would: another version or spec was published."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether files were looked for, and none holds DAGs."""
+        return bool(self.runs) and not any(run.files or not run.closed for run in self.runs)

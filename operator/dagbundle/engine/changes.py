@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dagbundle import errors
 from dagbundle.rollout import diff, judge
-from dagbundle.rollout.model import BundleKey, Change, DagChange, DagContent, Judgement, Live
+from dagbundle.rollout.model import BundleKey, Change, DagChange, DagContent, FileProblem, Judgement, Live
 from dagbundle.store.dagstore import DagStore
 
 
@@ -17,6 +17,15 @@ class Explained:
 
     change: DagChange
     diff: diff.DagDiff
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Two revisions of a bundle, compared."""
+
+    items: tuple[Explained, ...]
+    problems: Mapping[int, tuple[FileProblem, ...]]
+    """The broken files of each of the two that has some, by revision: their DAGs are as they were kept."""
 
 
 _QUIET = frozenset({Change.UNCHANGED, Change.KEPT})
@@ -29,9 +38,7 @@ def of_judgement(
     return _explain(store, judgement.changes, contents or {})
 
 
-def between(
-    store: DagStore, key: BundleKey, from_revision: int | None, to_revision: int | None
-) -> tuple[Explained, ...]:
+def between(store: DagStore, key: BundleKey, from_revision: int | None, to_revision: int | None) -> Compared:
     """Explain what changed between two revisions of a bundle.
 
     Args:
@@ -54,7 +61,11 @@ def between(
             )
     before = Live(key) if start == 0 else store.state_at(key, start)
     after = Live(key) if to == 0 else store.state_at(key, to)
-    return _explain(store, judge.compare(before, after), {})
+    problems = {revision: store.problems(key, revision) for revision in {start, to} - {0}}
+    return Compared(
+        _explain(store, judge.compare(before, after), {}),
+        {revision: problems[revision] for revision in sorted(problems) if problems[revision]},
+    )
 
 
 def _explain(store: DagStore, changes: Iterable[DagChange], fresh: Mapping[str, DagContent]) -> tuple[Explained, ...]:

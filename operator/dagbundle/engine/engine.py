@@ -14,7 +14,7 @@ from dagbundle import errors
 from dagbundle.engine import collecting, deferring, events, publishing
 from dagbundle.engine.applied import Applied
 from dagbundle.resources import bundle as bundle_models
-from dagbundle.rollout import judge, plan, policy
+from dagbundle.rollout import judge, plan, policy, wording
 from dagbundle.rollout.document import RolloutDocument
 from dagbundle.rollout.model import (
     BundleKey,
@@ -32,7 +32,7 @@ from dagbundle.rollout.model import (
 )
 from dagbundle.runtime.base import Runtime
 from dagbundle.store.dagstore import DagStore
-from dagbundle.store.records import RolloutRow
+from dagbundle.store.records import PublicationKind, RolloutRow
 
 
 def key_of(resource: bundle_models.DagBundle, cluster: str = "") -> BundleKey:
@@ -71,6 +71,7 @@ class _Start:
             revision=self.live.revision,
             dry_run=contents is not None,
             contents=contents or {},
+            lifted=self.live.holds if contents is not None and judgement.verdict is Verdict.PUBLISH else (),
         )
 
     @property
@@ -259,7 +260,7 @@ class Engine:
         Args:
             key: The bundle.
             to_revision: The revision whose result becomes live again; default: the newest earlier one of another
-                version that is not held.
+                version or spec that is not held, and at which no DAGs were deactivated.
             reason: Why; the hold shows it.
 
         Raises:
@@ -272,21 +273,29 @@ class Engine:
         before = self._restorable(live, to_revision)
         target = before.revision
         differs = before.template_hash != live.template_hash
-        hold = Hold(live.template_hash, live.version, reason) if differs else None
+        hold = Hold(live.template_hash, live.version, reason, live.revision) if differs else None
         revision = self._store.republish(key, to_revision=target, base_revision=live.revision, hold=hold)
         released = live.dags.keys() - before.dags.keys()
         now = self._store.live(key)
+        broken = self._store.problems(key)
+        message = f"revision {target} (version {short_version(before.version)}) is live again as revision {revision}"
+        if hold:
+            message += (
+                f"; {wording.refused(hold)} is held until `dagbundle resume`, or until another version or another spec "
+                "is published" + (" (the version is the same: only the spec differs)" * (live.version == now.version))
+            )
+        if broken:
+            files = sorted({item.path for item in broken})
+            message += f"; revision {target} has {wording.counted(len(files), 'broken file')}: {wording.names(files)}"
+            if good := self._revision_before(live, is_whole=True):
+                message += f"; revision {good} is the newest without: --to-revision {good} goes back to it"
         judgement = Judgement(
             verdict=Verdict.PUBLISH,
             reason="RolledBack",
-            message=f"revision {target} (version {short_version(before.version)}) is live again as revision {revision}"
-            + (
-                f"; version {short_version(live.version)} is held until `dagbundle resume` or another version"
-                if hold
-                else ""
-            ),
+            message=message,
             ready=False,
             changes=judge.compare(live, now),
+            problems=broken,
         )
         return Applied(
             bundle=key,
@@ -317,19 +326,30 @@ class Engine:
         before = self._store.state_at(live.bundle, target)
         if any(hold.template_hash == before.template_hash for hold in live.holds):
             raise errors.UsageError(
-                f"revision {target} is version {short_version(before.version)}, which was rolled back and is held",
+                f"revision {target} is version {short_version(before.version)}, which was rolled back and is held with "
+                "its spec",
                 hint=f"`dagbundle resume {live.bundle.namespace}/{live.bundle.name}` lifts the hold",
             )
         return before
 
-    def _revision_before(self, live: Live) -> int:
-        """Return the newest earlier revision of another version that nobody refused; 0 when there is none."""
+    def _revision_before(self, live: Live, *, is_whole: bool = False) -> int:
+        """Return the newest earlier revision of another template that nobody refused; 0 when there is none.
+
+        Args:
+            live: What is live.
+            is_whole: Only one without broken files.
+        """
         refused = {live.template_hash, *(hold.template_hash for hold in live.holds)}
         cursor = None
         while True:
             page = self._store.history(live.bundle, limit=100, cursor=cursor)
             for row in page.items:
-                if row.revision < live.revision and row.template_hash not in refused:
+                if (
+                    row.revision < live.revision
+                    and row.template_hash not in refused
+                    and row.kind is not PublicationKind.DEACTIVATE  # a rollback would take away all DAGs again
+                    and not (is_whole and row.counts.get("importErrors"))
+                ):
                     return row.revision
             cursor = page.next_cursor
             if cursor is None:

@@ -129,7 +129,7 @@ class Publisher:
                 refusals[1:] = [refusal]
                 continue
             rejudged = self.rejudge(_released(judgement)) if revision != live.revision else ()
-            return dataclasses.replace(applied, revision=revision, rejudged=rejudged)
+            return dataclasses.replace(applied, revision=revision, rejudged=rejudged, lifted=live.holds)
         raise errors.ConflictError(_outrun(changeset, refusals[0].revision, refusals[-1]), hint="apply again")
 
     def _refused(self, rollout_id: str, applied: Applied, error: errors.TargetError | errors.ContentError) -> Applied:

@@ -87,7 +87,7 @@ def judge(
     """
     for hold in live.holds:
         if hold.template_hash == changeset.template_hash:
-            return _block("Held", wording.held(changeset.bundle, hold))
+            return _block("Held", wording.held(live, hold))
     named = {run.subdir for run in changeset.runs}
     gone = {dag.subdir for dag in live.dags.values()} - named
     blocked = {

@@ -193,6 +193,7 @@ class Hold:
     template_hash: str
     version: str
     reason: str
+    revision: int = field(default=0, compare=False)  # the newest one of this template; 0 where none is kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def plan(resource: bundle_models.DagBundle, *, version: str, live: Live) -> Plan
         return Plan(template, reason="Suspended", message="spec.suspend is true: nothing is parsed or published")
     for hold in live.holds:
         if hold.template_hash == template:
-            return Plan(template, reason="Held", message=wording.held(live.bundle, hold))
+            return Plan(template, reason="Held", message=wording.held(live, hold))
     paths = [subdir.path for subdir in resource.spec.subdirs]
     return Plan(
         template,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from dagbundle.rollout import policy as policies
-from dagbundle.rollout.model import BundleKey, FileProblem, Hold, short_version
+from dagbundle.rollout.model import FileProblem, Hold, Live, short_version
 
 _QUOTED = 3
 """How many errors a judgement's message quotes, each by its first line."""
@@ -18,11 +18,24 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def held(bundle: BundleKey, hold: Hold) -> str:
-    """Say that a version is held, and what ends that."""
+def refused(hold: Hold) -> str:
+    """Name what a hold refuses: a revision's spec and version, since two revisions may have the same version."""
+    version = f"version {short_version(hold.version)}"
+    return f"revision {hold.revision} ({version})" if hold.revision else version
+
+
+def held(live: Live, hold: Hold) -> str:
+    """Say what is held, and what ends that.
+
+    Args:
+        live: The bundle as it is published now.
+        hold: The hold.
+    """
+    same = "The version that is live is the same: only the spec differs. " if hold.version == live.version else ""
     return (
-        f"version {short_version(hold.version)} was rolled back and is held: {hold.reason}. "
-        f"`dagbundle resume {bundle.namespace}/{bundle.name}` lifts the hold; another version is published without that"
+        f"{refused(hold)} was rolled back and is held: {hold.reason}. {same}"
+        f"`dagbundle resume {live.bundle.namespace}/{live.bundle.name}` lifts the hold; another version or another "
+        "spec is published without that"
     )
 
 

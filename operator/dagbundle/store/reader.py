@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from dagbundle import errors
 from dagbundle.rollout import budgets
-from dagbundle.rollout.model import BundleKey, DagContent, FileOutcome, Json, KnownFile, Live, RunOutcome
+from dagbundle.rollout.model import BundleKey, DagContent, FileOutcome, FileProblem, Json, KnownFile, Live, RunOutcome
 from dagbundle.store import bulk, bundles, heads, jobs, listing, memory, outcomes, reading, schema, state, yielding
 from dagbundle.store.database import Database
 from dagbundle.store.records import (
@@ -141,6 +141,14 @@ class DagReader:
             NotFoundError: No such bundle or revision, or what was live then was collected.
         """
         return self.db.read(lambda c: state.state_at(c, self.db.tables, bundle, revision))
+
+    def problems(self, bundle: BundleKey, revision: int | None = None) -> tuple[FileProblem, ...]:
+        """Return the errors of files that are visible now, or were at a revision, by subdir and path.
+
+        Raises:
+            NotFoundError: No such bundle.
+        """
+        return self.db.read(lambda c: state.problems(c, self.db.tables, bundle, revision))
 
     def owners(self, dag_ids: Collection[str]) -> dict[str, BundleKey]:
         """Return which bundles own these dag_ids; the ones that nobody owns are left out."""

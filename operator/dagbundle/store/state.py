@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from dagbundle import errors
-from dagbundle.rollout.model import BundleKey, Hold, Live, LiveDag
+from dagbundle.rollout.model import BundleKey, FileProblem, Hold, Live, LiveDag, Problem
 from dagbundle.store import bundles
 from dagbundle.store.tables import AnyRow, Tables
 
@@ -265,13 +265,25 @@ def claims(connection: Connection, tables: Tables, bundle_id: int) -> frozenset[
 
 def holds(connection: Connection, tables: Tables, bundle_id: int) -> tuple[Hold, ...]:
     """Return a bundle's holds, oldest first."""
-    table = tables.hold
+    table, publication = tables.hold, tables.publication
+    revision = sa.select(sa.func.max(publication.c.revision)).where(
+        publication.c.bundle_id == table.c.bundle_id, publication.c.template_hash == table.c.template_hash
+    )
     rows = connection.execute(
-        sa.select(table.c.template_hash, table.c.version, table.c.reason)
+        sa.select(table.c.template_hash, table.c.version, table.c.reason, revision.scalar_subquery().label("revision"))
         .where(table.c.bundle_id == bundle_id)
         .order_by(table.c.created_at, table.c.template_hash)
     )
-    return tuple([Hold(row.template_hash, row.version, row.reason) for row in rows])
+    return tuple([Hold(row.template_hash, row.version, row.reason, row.revision or 0) for row in rows])
+
+
+def problems(
+    connection: Connection, tables: Tables, bundle: BundleKey, revision: int | None
+) -> tuple[FileProblem, ...]:
+    """See `DagReader.problems`."""
+    found = findings(connection, tables.import_error, bundles.find(connection, tables, bundle).id, revision)
+    ordered = sorted(found, key=lambda item: (item.subdir, item.path, found[item]))
+    return tuple([FileProblem(i.subdir, i.path, Problem(i.kind, i.message, i.line)) for i in ordered])
 
 
 def owners(connection: Connection, tables: Tables, condition: sa.ColumnElement[bool]) -> dict[str, BundleKey]:

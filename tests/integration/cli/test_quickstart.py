@@ -35,8 +35,7 @@ def story(module_folder: pathlib.Path) -> dict[str, Answer]:
     folder.symlink_to(QUICKSTART / "v2")
     told["v2"] = command.apply(folder, code=3)
     told["errors"] = command("get", "errors", "-o", "json")
-    told["diff"] = command("diff", "team-sales/sales", "-o", "json")
-    told["diff code"] = command("diff", "team-sales/sales", "--exit-code", code=1)
+    told["diff"] = command("diff", "team-sales/sales", "-o", "json", code=3)
     told["rollback"] = command("rollback", "team-sales/sales", "-o", "json")
     told["held"] = command.apply(folder, code=4)
     told["resume"] = command("resume", "team-sales/sales", "-o", "json")
@@ -106,6 +105,7 @@ def test_the_diff_names_what_changed_task_by_task(story: dict[str, Answer]) -> N
     found = {item["dag_id"]: item for item in story["diff"].data["items"]}
     assert found["ingest.returns"]["change"] == "Removed"
     assert any(found["ingest.orders"]["diff"][part] for part in ("tasks_added", "tasks_changed", "fields"))
+    assert [item["path"] for item in story["diff"].data["problems"]] == ["reporting/stock.py"]
 
 
 def test_a_rollback_publishes_the_old_result_again_and_holds_the_refused_version(story: dict[str, Answer]) -> None:

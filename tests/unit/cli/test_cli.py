@@ -300,3 +300,18 @@ def test_nor_can_it_where_an_error_quotes_it(call: Any, tmp_path: pathlib.Path) 
 def test_a_bundle_is_named_by_namespace_and_name(text: str, key: tuple[str, str]) -> None:
     found = inputs.bundle_key(text)
     assert (found.namespace, found.name) == key
+
+
+def test_a_command_that_upgrades_an_older_file_names_the_versions_and_the_copy(
+    call: Any, tmp_path: pathlib.Path
+) -> None:
+    call("db", "upgrade")
+    assert call("get", "bundles")[2] == ""
+    _, _, err = call("db", "downgrade", "0004", "--yes")
+    assert "Use the older dagbundle now: any other command of this one upgrades a SQLite file again.\n" in err
+    code, out, err = call("get", "bundles")
+    assert (code, out) == (0, "Nothing found.\n")
+    assert "test.db had tables of version 0004, and was upgraded to " in err
+    (copy,) = [path for path in tmp_path.iterdir() if path.name.startswith("test.db.0004.")]
+    assert f"the copy from before is {copy}. For an older dagbundle, run: dagbundle db downgrade 0004" in err
+    assert call("get", "bundles")[2] == ""

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from dagbundle.cli import headstart, report
+from dagbundle.cli import headstart, opening, report
 from dagbundle.cli.exits import Exit
 from dagbundle.engine import publishing
 from dagbundle.runtime import local
@@ -49,7 +49,7 @@ def test_an_apply_that_is_interrupted_after_it_published_says_so(call: Any, monk
 
 
 def test_an_interrupt_of_a_command_that_only_reads_changed_nothing(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "opened_store", interrupt)
+    monkeypatch.setattr(opening, "opened_store", interrupt)
     for command in (["get", "bundles"], ["history", "team/sales"], ["diff", "team/sales"], ["dags", "show", "a"]):
         assert call(*command) == (Exit.INTERRUPTED, "", "Error: interrupted: nothing was changed\n"), command
     for command in (["resume", "team/sales"], ["db", "gc"]):
