@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from dagbundle.cli import airflow, apply, controller, crd, dags, database, get, history, parse, prune, serve
+from dagbundle.cli import airflow, apply, controller, crd, dags, database, delete, get, history, parse, prune, serve
 
 app = typer.Typer(
     name="dagbundle",
@@ -25,6 +25,7 @@ app.command()(parse.parse)
 app.command()(history.history)
 app.command()(history.rollback)
 app.command()(history.resume)
+app.command()(delete.delete)
 app.command()(crd.crd)
 app.command()(controller.controller)
 app.command()(prune.prune)

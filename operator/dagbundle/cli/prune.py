@@ -31,7 +31,7 @@ def prune(
 
     api = client.Cluster()  # who has no cluster is told before the database is looked at
     with opening.opened_store(database_url) as store:
-        known = store.bundles_known()
+        known = store.bundles_known(of_clusters=True)
         there = api.bundle_versions().keys()
         found = [
             bundle

@@ -54,7 +54,7 @@ def finish(
     kind, message = "Normal", "its DAGs stay as they are (deletionPolicy Orphan)"
     if (body.get("spec") or {}).get("deletionPolicy", "Deactivate") != "Orphan":
         try:
-            gone = engine.Engine(store).deactivate(key)
+            gone = engine.Engine(store).deactivate(key).dag_ids
             message = f"{len(gone)} DAGs are deactivated"
         except errors.NotFoundError:
             message = "it had no DAGs"

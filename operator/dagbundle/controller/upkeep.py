@@ -81,7 +81,7 @@ class Upkeep:
                 take()
 
     def _watch(self) -> None:
-        known = self._store.bundles_known()
+        known = self._store.bundles_known(of_clusters=True)
         there = self._cluster.bundle_versions()
         self._watchdog.look(there, self._seen.versions())
         metrics.ORPHANED.set(len(orphans.orphans(known, there.keys(), cluster=self._settings.cluster)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dagbundle.rollout.model import BundleKey, DagContent, Hold, Judgement, RunOutcome
 
@@ -32,3 +33,12 @@ class Applied:
     def is_empty(self) -> bool:
         """Whether files were looked for, and none holds DAGs."""
         return bool(self.runs) and not any(run.files or not run.closed for run in self.runs)
+
+
+class Deactivated(NamedTuple):
+    """What the deletion of a bundle did."""
+
+    dag_ids: tuple[str, ...]
+    """Those that were live, sorted."""
+    rejudged: tuple[BundleKey, ...] = ()
+    """Other bundles that were published, because they waited for one of them."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from dagbundle import errors
 from dagbundle.engine import collecting, deferring, events, publishing
-from dagbundle.engine.applied import Applied
+from dagbundle.engine.applied import Applied, Deactivated
 from dagbundle.resources import bundle as bundle_models
 from dagbundle.rollout import judge, plan, policy, wording
 from dagbundle.rollout.document import RolloutDocument
@@ -221,11 +221,10 @@ class Engine:
         """
         return self._publisher.finish(rollout_id)
 
-    def deactivate(self, key: BundleKey) -> tuple[str, ...]:
+    def deactivate(self, key: BundleKey) -> Deactivated:
         """Remove all DAGs of a bundle, and let those who waited for their dag_ids have them."""
         gone = self._store.deactivate_bundle(key)
-        self._publisher.rejudge(gone)
-        return gone
+        return Deactivated(gone, self._publisher.rejudge(gone))
 
     def preview(
         self,

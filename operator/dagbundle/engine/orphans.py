@@ -13,8 +13,8 @@ def orphans(
     """Return the bundles that the store knows and that are not among those that are there, sorted.
 
     Args:
-        known: What `DagStore.bundles_known` returned, asked before the cluster: else a bundle that was made in between
-            looks like one that is gone.
+        known: What `DagStore.bundles_known` returned of clusters, asked before the cluster: else a bundle that was made
+            in between looks like one that is gone. What a command line applied stands for itself, and is not among it.
         there: (namespace, name) of every DagBundle of the cluster.
         cluster: Its name; bundles of other clusters are none of its business.
 

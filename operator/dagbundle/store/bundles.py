@@ -191,7 +191,7 @@ def attach_version(connection: Connection, tables: Tables, rollout_id: str, vers
         _refuse_over(rollout(connection, tables, rollout_id))
 
 
-def known(connection: Connection, tables: Tables) -> tuple[BundleKey, ...]:
+def known(connection: Connection, tables: Tables, *, of_clusters: bool = False) -> tuple[BundleKey, ...]:
     """See `DagReader.bundles_known`."""
     bundle, dag, claim, error = tables.bundle, tables.dag, tables.claim, tables.import_error
     left = sa.or_(
@@ -201,7 +201,20 @@ def known(connection: Connection, tables: Tables) -> tuple[BundleKey, ...]:
         sa.exists().where(error.c.bundle_id == bundle.c.id, error.c.to_revision.is_(None)),
     )
     columns = (bundle.c.cluster, bundle.c.namespace, bundle.c.name)
-    return tuple([key_of(row) for row in connection.execute(sa.select(*columns).where(left).order_by(*columns))])
+    statement = sa.select(*columns).where(left, _is_of_cluster(tables) if of_clusters else sa.true())
+    return tuple([key_of(row) for row in connection.execute(statement.order_by(*columns))])
+
+
+def _is_of_cluster(tables: Tables) -> sa.ColumnElement[bool]:
+    """Select bundles whose newest rollout a controller started, as its document has it (`rollout.document`)."""
+    bundle, newest, other = tables.bundle, tables.rollout.alias(), tables.rollout.alias()
+    last = sa.select(other.c.id).where(other.c.bundle_id == bundle.c.id)
+    # a bundle that was deactivated has no rollout, and a rollback may have brought it back since
+    last_id = last.order_by(other.c.created_at.desc(), other.c.id).limit(1).correlate(bundle).scalar_subquery()
+    return sa.exists().where(
+        newest.c.id == sa.func.coalesce(bundle.c.rollout, last_id),
+        sa.or_(*[newest.c.spec[name].as_string().is_not(None) for name in ("requestedAt", "image")]),
+    )
 
 
 def forget_rollout(connection: Connection, tables: Tables, owner: AnyRow) -> None:

@@ -207,12 +207,16 @@ class DagReader:
         """Return a rollout's Jobs, by subdir."""
         return self.db.read(lambda c: jobs.jobs(c, self.db.tables, rollout_id))
 
-    def bundles_known(self) -> tuple[BundleKey, ...]:
+    def bundles_known(self, *, of_clusters: bool = False) -> tuple[BundleKey, ...]:
         """Return every bundle that `DagStore.deactivate_bundle` would change something of, in the order of its name.
 
         One query, and one small value per bundle: for comparing with the DagBundles that a cluster has.
+
+        Args:
+            of_clusters: Only those whose newest rollout a controller started: where a cluster has no clusterName, what
+                tells its bundles from those of a command line.
         """
-        return self.db.read(lambda c: bundles.known(c, self.db.tables))
+        return self.db.read(lambda c: bundles.known(c, self.db.tables, of_clusters=of_clusters))
 
     def waiting_claims(self, dag_ids: Collection[str]) -> tuple[WaitingClaim, ...]:
         """Return who waits for these dag_ids, to be judged again when their owner lets go."""

@@ -179,6 +179,7 @@ def test_every_answer_has_the_keys_of_the_table(published: Bundle, command: Comm
         "dags next-execution": ["a", "--python", airflow.python()],
         "rollback": ["team/b"],
         "resume": ["team/b"],
+        "delete": ["team/b", "--dry-run"],
         "db backup": [str(tmp_path / "copy.db")],
         "db gc": [],
         "db upgrade": [],

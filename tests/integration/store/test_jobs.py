@@ -7,7 +7,8 @@ import pytest
 import sqlalchemy as sa
 
 from dagbundle import errors
-from dagbundle.rollout.model import Hold
+from dagbundle.rollout.document import RolloutDocument
+from dagbundle.rollout.model import BundleKey, Hold
 from dagbundle.store import schema
 from dagbundle.store.dagstore import DagStore
 from dagbundle.store.records import JobRow, RolloutState, RunState
@@ -369,3 +370,19 @@ def test_the_statements_of_merging_do_not_grow_with_the_shards(store: DagStore) 
         sa.event.remove(store.db.engine, "before_cursor_execute", listen)
         counts.append(len(seen))
     assert counts[0] == counts[1]
+
+
+def test_only_bundles_whose_newest_rollout_a_controller_started_are_a_clusters(store: DagStore) -> None:
+    by_hand, by_controller = RolloutDocument(), RolloutDocument(image="r/i:1", requested_at="")
+
+    def begin(bundle: BundleKey, document: RolloutDocument) -> None:
+        store.register_bundle(bundle, str(bundle))
+        store.start_rollout(bundle, version="v", template_hash="t", subdirs=["."], document=document)
+
+    begin(SALES, by_hand)
+    begin(OPS, by_controller)
+    assert store.bundles_known() == (OPS, SALES)
+    assert store.bundles_known(of_clusters=True) == (OPS,)
+    begin(SALES, by_controller)
+    begin(OPS, by_hand)
+    assert store.bundles_known(of_clusters=True) == (SALES,)

@@ -88,7 +88,8 @@ def test_an_option_of_the_other_form_of_diff_is_a_usage_error_and_not_ignored(
 
 
 @pytest.mark.parametrize(
-    "arguments", [["diff"], ["rollback"], ["history"], ["resume"], ["get", "dags", "-b"], ["get", "errors", "-b"]]
+    "arguments",
+    [["diff"], ["rollback"], ["history"], ["resume"], ["delete"], ["get", "dags", "-b"], ["get", "errors", "-b"]],
 )
 def test_a_mistyped_bundle_is_an_error_that_names_near_ones(
     call: Any, tmp_path: pathlib.Path, arguments: list[str]

@@ -33,6 +33,7 @@ ARGUMENTS = {
     "history": ["team-sales/sales"],
     "rollback": ["team-sales/sales"],
     "resume": ["team-sales/sales"],
+    "delete": ["team-sales/sales"],
     "crd": [],
     "controller": [],
     "prune": [],
