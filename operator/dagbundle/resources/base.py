@@ -1,22 +1,17 @@
-"""What all models share: strict camelCase fields, and errors that name the path and what is allowed there.
-
-pydantic's own messages name a location but not the alternatives; who mistyped a field needs both.
-"""
+"""What all models share: strict camelCase fields, and values that are bounded. `faults` has the words of errors."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
-import reprlib
-import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar
 
 import pydantic
 from pydantic.alias_generators import to_camel
 
 from dagbundle import errors
+from dagbundle.resources import faults
 
 
 class Model(pydantic.BaseModel):
@@ -33,15 +28,8 @@ _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _QUANTITY = re.compile(r"(\d+)(Ki|Mi|Gi|Ti|k|M|G|T)?")
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
-_BRIEF = reprlib.Repr()
-_BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxlong = 3, 120, 120
-
 MAX_BYTES = 2**53
 """What every reader of JSON takes for a whole number."""
-MAX_FAULTS = 20
-"""How many faults of one document a message names."""
-MAX_FAULT = 1_000
-"""Characters of one of them."""
 MAX_OBJECT_BYTES = 16 * 1024
 """Bytes of a value that is passed on as it is, as JSON."""
 MAX_OBJECT_DEPTH = 50
@@ -155,70 +143,7 @@ def validate(model: type[ModelT], document: object, *, what: str) -> ModelT:
     try:
         return model.model_validate(dict(document))
     except pydantic.ValidationError as error:
-        found = error.errors(include_url=False)
-        lines = sorted({_short(_describe(model, item)) for item in found[:MAX_FAULTS]})
-        if len(found) > MAX_FAULTS:
-            lines.append(f"and {len(found) - MAX_FAULTS:,} more")
-        raise errors.ResourceError(
-            f"{what} is not valid:\n" + "\n".join(f"  {line}" for line in lines),
-            hint="correct the fields named above and try again",
-        ) from error
-
-
-def _short(line: str) -> str:
-    """Cut a line that holds long names or values of the document."""
-    return line if len(line) <= MAX_FAULT else f"{line[:MAX_FAULT]}…"
-
-
-def _describe(model: type[pydantic.BaseModel], item: Any) -> str:
-    """Turn one of pydantic's errors into `path: what is wrong (what is allowed)`."""
-    loc: tuple[int | str, ...] = item["loc"]
-    path, owner = _walk(model, loc)
-    kind: str = item["type"]
-    if kind == "extra_forbidden":
-        allowed = sorted(field.alias or name for name, field in owner.model_fields.items()) if owner else []
-        close = difflib.get_close_matches(str(loc[-1]), allowed, n=1)
-        guess = f"; did you mean {close[0]!r}?" if close else ""
-        return f"{path}: unknown field{guess} (allowed: {', '.join(allowed)})"
-    if kind == "missing":
-        return f"{path}: required field is missing"
-    if kind == "literal_error":
-        return f"{path}: {_shown(item['input'])} is not allowed (allowed: {item['ctx']['expected']})"
-    if kind == "string_pattern_mismatch":
-        return f"{path}: {_shown(item['input'])} does not have the form {item['ctx']['pattern']}"
-    if kind == "value_error":
-        return f"{path}: {item['ctx']['error']}"
-    return f"{path}: {item['msg']} (it is {_shown(item['input'])})"
-
-
-def _shown(value: object) -> str:
-    """Return the first characters of a value's text; the text of a large value is never made whole."""
-    return _BRIEF.repr(value)[:100]
-
-
-def _walk(model: type[pydantic.BaseModel], loc: Sequence[int | str]) -> tuple[str, type[pydantic.BaseModel] | None]:
-    """Follow a location into the models. Returns the path as people write it, and the model that owns the last part."""
-    path = ""
-    owner: type[pydantic.BaseModel] | None = model
-    current: type[pydantic.BaseModel] | None = model
-    for part in loc:
-        if isinstance(part, int):
-            path += f"[{part}]"
-            continue
-        owner = current
-        field = next((f for n, f in owner.model_fields.items() if part in {n, f.alias}), None) if owner else None
-        if field is None and part.startswith("constrained-"):
-            owner = None
-            continue  # pydantic's name of a union's branch, which is no part of the document
-        path += f".{part}" if path else part
-        current = _model_in(field.annotation) if field else None
-    return path or "(the document)", owner
-
-
-def _model_in(annotation: Any) -> type[pydantic.BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
-        return annotation
-    return next((found for arg in typing.get_args(annotation) if (found := _model_in(arg))), None)
+        raise faults.error_of(model, error, what=what) from error
 
 
 def _type_name(value: object) -> str:

@@ -46,20 +46,35 @@ def test_the_least_bundle_takes_the_documented_defaults() -> None:
         ),
         (
             resource(rollout={"maxRemovedDags": -1}),
-            "spec.rollout.maxRemovedDags: Input should be greater than or equal to 0",
+            "spec.rollout.maxRemovedDags: must be a whole number of at least 0, as in 2, or a percentage up to 100%",
         ),
-        (resource(rollout={"maxRemovedDags": "101%"}), "spec.rollout.maxRemovedDags: '101%' does not have the form"),
-        (resource(parser={"processes": "2"}), "spec.parser.processes: Input should be a valid integer (it is '2')"),
-        (resource(parser={"processes": True}), "spec.parser.processes: Input should be a valid integer (it is True)"),
+        (resource(rollout={"maxRemovedDags": "101%"}), "or a percentage up to 100%, as in 10% (it is '101%')"),
+        (
+            resource(parser={"processes": "2"}),
+            "spec.parser.processes: must be a whole number from 1 to 64, as in 2, without quotes (it is '2')",
+        ),
+        (
+            resource(parser={"processes": True}),
+            "spec.parser.processes: must be a whole number from 1 to 64, as in 2 (it is true)",
+        ),
         (resource(parser={"fileTimeout": "0s"}), "spec.parser.fileTimeout: must be at least 1s"),
-        (resource(parser={"fileTimeout": "soon"}), "spec.parser.fileTimeout: 'soon' does not have the form"),
-        (resource(subdirs=[]), "spec.subdirs: List should have at least 1 item"),
-        (resource(subdirs=[{"path": "/abs"}]), "spec.subdirs[0].path: '/abs' does not have the form"),
+        (
+            resource(parser={"fileTimeout": "soon"}),
+            "spec.parser.fileTimeout: must be a duration, as in 30s, 5m or 1h30m",
+        ),
+        (resource(subdirs=[]), "spec.subdirs: must be a list, as in [a, b], with 1 to 64 entries (it is [])"),
+        (resource(subdirs=[{"path": "/abs"}]), "spec.subdirs[0].path: must be a path below the bundle's root, as in"),
         (resource(subdirs=[{"path": "a/../../b"}]), "spec.subdirs[0].path: 'a/../../b' must not contain '..'"),
         (resource(subdirs=[{"path": "a"}, {"path": "a/"}]), "spec.subdirs: path 'a' occurs more than once"),
-        (resource(subdirs=[{"path": "a", "runAsUser": 0}]), "spec.subdirs[0].runAsUser: Input should be greater than"),
-        (resource(suspend="yes"), "spec.suspend: Input should be a valid boolean (it is 'yes')"),
-        ({**resource(), "metadata": {"name": "Bad_Name"}}, "metadata.name: 'Bad_Name' does not have the form"),
+        (
+            resource(subdirs=[{"path": "a", "runAsUser": 0}]),
+            "spec.subdirs[0].runAsUser: must be a whole number from 1 to 2,",
+        ),
+        (resource(suspend="yes"), "spec.suspend: must be true or false, without quotes (it is 'yes')"),
+        (
+            {**resource(), "metadata": {"name": "Bad_Name"}},
+            "metadata.name: must be a name of lower-case letters, digits and -",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named_by_path_and_what_is_allowed(document: object, words: str) -> None:
@@ -99,7 +114,10 @@ def test_a_namespace_twice_in_the_grants_is_refused() -> None:
     [
         ({"version": "v2"}, "version: 'v2' is not allowed (allowed: 'v1beta')"),
         ({"version": "v1beta", "bundle_parsr": "x"}, "bundle_parsr: unknown field; did you mean 'bundle_parser'?"),
-        ({"version": "v1beta", "bundle_config": {"processes": 0}}, "bundle_config.processes: Input should be greater"),
+        (
+            {"version": "v1beta", "bundle_config": {"processes": 0}},
+            "bundle_config.processes: must be a whole number from 1",
+        ),
         ({"version": "v1beta", "bundle_config": {"loaders": {"yaml": {"pattern": []}}}}, "did you mean 'patterns'?"),
         ({}, "version: required field is missing"),
     ],
@@ -148,8 +166,8 @@ def test_every_field_of_the_crd_is_bounded_but_what_is_passed_on_as_it_is() -> N
         ({"parser": {"config": {"x": "y" * base.MAX_OBJECT_BYTES}}}, "parser.config: it has"),
         ({"pod": {"env": [{"name": "A", "value": "y" * base.MAX_OBJECT_BYTES}]}}, r"pod.env\[0\]: it has"),
         ({"pod": {"labels": {"x" * 400: "y"}}}, "longer than 317"),
-        ({"pod": {"annotations": {"x": "y" * 5000}}}, "at most 4096"),
-        ({"timeout": "99999999h"}, "does not have the form"),
+        ({"pod": {"annotations": {"x": "y" * 5000}}}, "at most 4,096 characters"),
+        ({"timeout": "99999999h"}, "must be a duration"),
         ({"pod": {"scratch": "9999999999Ti"}}, "is more than"),
         ({"source": {"image": {"reference": "a:1", "path": "/opt/../etc"}}}, "must not contain '..'"),
     ],
