@@ -196,7 +196,8 @@ def drift(drifts: Sequence[determinism.Drift], out: output.Format) -> None:
     if drifts:
         typer.echo(
             "These fields differ between two parses under different hash seeds, so every pass would publish a new "
-            "version. Usual causes: a set that is iterated, the clock, random numbers."
+            "version. Usual causes: a set that is iterated, the clock, random numbers. The apply did not begin: "
+            "nothing was published."
         )
     else:
         typer.echo("Deterministic: two parses under different hash seeds are equal.")

@@ -40,6 +40,7 @@ def test_a_dag_that_depends_on_the_hash_seed_is_named_with_the_field_that_drifts
     )  # fmt: skip
     assert "DAG drifts in drifts.py drifts:" in answer.out
     assert "doc_md:" in answer.out
+    assert answer.out.endswith("The apply did not begin: nothing was published.\n")
     assert "steady" not in answer.out
     assert "is not there" in command("get", "bundles", code=2).err
 
