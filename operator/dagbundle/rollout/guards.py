@@ -69,7 +69,11 @@ def _failure(
                 "EmptyListing",
                 f"subdir {subdir} has no DAG files at all, but {len(losses)} of its DAGs are live "
                 f"({wording.names(losses)}): if that is meant, "
-                + ("delete the DagBundle" if subdir == "." else "remove the subdir from the spec"),
+                + (
+                    "delete the DagBundle (`kubectl delete dagbundle`, or `dagbundle delete` without a cluster)"
+                    if subdir == "."
+                    else "remove the subdir from the spec"
+                ),
             )
     if broken and policy.on_import_error == "Fail":
         return Blocked(

@@ -9,7 +9,8 @@ The rules, each held by a test in tests/unit/rollout:
 * A dag_id of another bundle is that bundle's; this file is broken and waits (a claim), unless the other one gives way.
 * What was live in the scope and is neither parsed nor kept is removed. A run that did not close removes nothing, an
   empty listing where DAGs were is refused, and the guards bound the rest.
-* With scope Bundle one subdir's failure blocks everything; with scope Subdir it leaves that subdir as it was.
+* With scope Bundle one subdir's failure blocks everything; with scope Subdir it leaves that subdir as it was. While a
+  run did not close, DAGs of subdirs that left the spec stay, unless they move: the spec may misspell such a subdir.
 
 Nothing here does I/O, so every rule is a table of values.
 """
@@ -90,8 +91,10 @@ def judge(
             return _block("Held", wording.held(live, hold))
     named = {run.subdir for run in changeset.runs}
     gone = {dag.subdir for dag in live.dags.values()} - named
+    staying = gone if policy.scope == "Subdir" and any(not run.closed for run in changeset.runs) else frozenset()
+    note = f"; DAGs of subdirs that left the spec ({wording.names(staying)}) stay until it does" if staying else ""
     blocked = {
-        run.subdir: Blocked("RunFailed", f"the run of subdir {run.subdir} did not finish: {run.failure}")
+        run.subdir: Blocked("RunFailed", f"the run of subdir {run.subdir} did not finish: {run.failure}{note}")
         for run in changeset.runs
         if not run.closed
     }
@@ -101,7 +104,7 @@ def judge(
         if blocked and policy.scope == "Bundle":
             return _block_all(blocked, draft)
         scope = (named | gone) - set(blocked)
-        draft = _draft(changeset, live, owners, policy, scope)
+        draft = _draft(changeset, live, owners, policy, scope, staying=staying)
         found = guards.failures(changeset.runs, draft.changes, draft.problems, live=live, policy=policy, scope=scope)
         if not found:
             break
@@ -116,7 +119,13 @@ def judge(
 
 
 def _draft(
-    changeset: Changeset, live: Live, owners: Mapping[str, BundleKey], policy: policies.Policy, scope: Collection[str]
+    changeset: Changeset,
+    live: Live,
+    owners: Mapping[str, BundleKey],
+    policy: policies.Policy,
+    scope: Collection[str],
+    *,
+    staying: Collection[str],
 ) -> _Draft:
     """Work out what publishing `scope` would do, before the guards look at it."""
     files = {(run.subdir, file.path): file for run in changeset.runs if run.subdir in scope for file in run.files}
@@ -144,7 +153,7 @@ def _draft(
         if problems:
             broken[subdir, path] = problems
     definitions, twice = settle(files, broken, live)
-    changes = [*_defined(definitions, live), *_undefined(definitions, broken, live, policy, scope)]
+    changes = [*_defined(definitions, live), *_undefined(definitions, broken, live, policy, {*scope} - {*staying})]
     return _Draft(
         changes=tuple(sorted(changes, key=_dag_id)),
         problems=tuple(

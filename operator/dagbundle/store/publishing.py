@@ -101,6 +101,7 @@ def _next(
     places, warnings = memory.staged(connection, tables, rollout.id, judgement.subdirs, moved)
     after, heads = _definitions_after(connection, tables, now.definitions, judgement, places, target=target)
     settled = {*judgement.subdirs, *(item.subdir for item in judgement.problems)}
+    there = {*rollout.subdirs, *(item.subdir for item in after.values())}  # DAGs may outlive their subdir's name
     found = {
         Finding(item.subdir, item.path, item.problem.kind, item.problem.message, item.problem.line)
         for item in judgement.problems
@@ -112,8 +113,8 @@ def _next(
         template_hash=changeset.template_hash,
         definitions=after,
         pins=_pins_after(after, judgement, now.pins, before=before, version=changeset.version),
-        errors={*_standing(now.errors, settled, rollout.subdirs), *found},
-        warnings={*_standing(now.warnings, set(judgement.subdirs), rollout.subdirs), *warnings},
+        errors={*_standing(now.errors, settled, there), *found},
+        warnings={*_standing(now.warnings, set(judgement.subdirs), there), *warnings},
         counts=_counted(judgement),
         rollout=rollout.id,
         heads=heads if target else (),

@@ -151,6 +151,23 @@ def test_with_scope_subdir_the_other_subdir_is_published(store: DagStore) -> Non
     assert live(store) == {"a": "v2", "b": "v1"}
 
 
+def test_with_scope_subdir_a_misspelled_subdir_leaves_what_left_the_spec_with_its_errors(store: DagStore) -> None:
+    def spec(*names: str) -> dict[str, Any]:
+        return {"subdirs": [{"path": name} for name in names], "rollout": {"scope": "Subdir"}}
+
+    x, y = reports.whole(reports.parsed("x/a.py", "a")), reports.whole(reports.parsed("y/b.py", "b"))
+    y_broken = reports.whole(reports.parsed("y/b.py", "b"), reports.broken("y/c.py"))
+    apply(store, script={"x": x, "y": y_broken}, **spec("x", "y"))
+    apply(store, script={"x": x, "yy": died}, version="v2", **spec("x", "yy"))
+    assert live(store) == {"a": "v2", "b": "v1"}
+    assert [row.path for row in store.list_errors().items] == ["y/c.py"]
+    apply(store, script={"x": x, "y": y}, version="v3", **spec("x", "y"))
+    assert live(store) == {"a": "v3", "b": "v3"}
+    apply(store, script={"x": x}, version="v4", **spec("x"))
+    assert live(store) == {"a": "v4"}
+    assert store.list_errors().items == ()
+
+
 def test_unchanged_files_stand_for_what_is_remembered_and_are_judged_under_todays_policy(store: DagStore) -> None:
     apply(store, {**reports.parsed("a.py", "a"), "closure": {"x": "1"}, "fingerprint": "f"})
     narrowed = [{"path": ".", "dagIdPrefix": "team."}]

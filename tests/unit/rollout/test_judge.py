@@ -396,6 +396,28 @@ def test_with_scope_subdir_a_dag_cannot_move_out_of_a_subdir_whose_run_failed() 
     assert kinds(found) == {"x/a.py": ["DagIdHeldBySubdir"]}
 
 
+def test_with_scope_subdir_a_misspelled_subdir_removes_nothing_of_what_left_the_spec() -> None:
+    state = merged(live(("a", "x/a.py"), subdir="x"), live(("b", "y/b.py"), ("c", "y/c.py"), subdir="y"))
+    good, misspelled = run(file("x/a.py", "a"), subdir="x"), run(subdir="z", closed=False, failure="z is no folder")
+    rules = policy.Policy(scope="Subdir")
+    found = decide(good, misspelled, was=state, rules=rules)
+    assert (found.verdict, found.reason, found.ready) == (Verdict.PUBLISH, "RunFailed", False)
+    assert changes(found) == {"a": Change.CHANGED}
+    assert "z is no folder; DAGs of subdirs that left the spec (y) stay until it does" in found.message
+    moved = decide(run(file("x/a.py", "a"), file("x/b.py", "b"), subdir="x"), misspelled, was=state, rules=rules)
+    assert changes(moved) == {"a": Change.CHANGED, "b": Change.MOVED}
+    assert changes(decide(good, was=state, rules=rules)) == {
+        "a": Change.CHANGED, "b": Change.REMOVED, "c": Change.REMOVED,
+    }  # fmt: skip
+
+
+def test_with_scope_subdir_a_renamed_subdirs_dags_move() -> None:
+    state = merged(live(("a", "x/a.py"), subdir="x"), live(("b", "y/b.py"), subdir="y"))
+    renamed = run(file("z/b.py", "b"), subdir="z")
+    found = decide(run(file("x/a.py", "a"), subdir="x"), renamed, was=state, rules=policy.Policy(scope="Subdir"))
+    assert changes(found) == {"a": Change.CHANGED, "b": Change.MOVED}
+
+
 def test_with_scope_subdir_nothing_is_published_when_every_subdir_failed() -> None:
     found = decide(
         run(subdir="x", closed=False, failure="1"), run(subdir="y", closed=False, failure="2"),
