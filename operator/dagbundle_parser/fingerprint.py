@@ -123,14 +123,15 @@ class Surroundings:
         return value
 
 
-def fingerprint(request: RunRequest, surroundings: Surroundings) -> str:
+def fingerprint(request: RunRequest, surroundings: Surroundings, counted: Sequence[str] = ()) -> str:
     """The fingerprint as SHA-256 in hex.
 
     Args:
         request: for the bundle's name and root.
         surroundings: everything else.
+        counted: what counts besides, of third parties' parsers and loaders.
     """
-    return _digest(f"bundle {request.bundle}", *surroundings.parts(request.root))
+    return _digest(f"bundle {request.bundle}", *surroundings.parts(request.root), *counted)
 
 
 def whole(request: RunRequest, surroundings: Surroundings, common: str) -> str:

@@ -44,7 +44,7 @@ class ReportWriter:
         self._is_open = False
 
     def open(self, *, run: str, attempt: str, parser: dict[str, str], facts: dict[str, Any], files: int) -> None:
-        """Write the `open` record; `facts` are `python`, `airflow` and `fingerprint`."""
+        """Write the `open` record; `facts` are `python`, `airflow`, `fingerprint`, and what was left open."""
         record = {"type": "open", "protocol": PROTOCOL, "run": run, "attempt": attempt, "parser": parser}
         self._line(encode({**record, **facts, "files": files}))
         self._is_open = True

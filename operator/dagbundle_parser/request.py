@@ -62,6 +62,8 @@ class RunRequest:
         shards: into how many parts they are divided.
         max_unchanged_age: seconds after which a file is parsed again even if nothing has changed.
         values: whether the server may be asked for Variables and Connections.
+        defaults: of `parser` and `processes`, those that the spec leaves open, so that the bundle's manifest decides;
+            None where an older version made the request, which decided all.
     """
 
     run: str
@@ -82,6 +84,7 @@ class RunRequest:
     shard: int = 0
     shards: int = 1
     values: bool = False
+    defaults: frozenset[str] | None = None
 
     @classmethod
     def read(cls, path: str) -> RunRequest:
@@ -149,6 +152,7 @@ class RunRequest:
             shard=shard,
             shards=shards,
             values=fields.boolean("values", default=False),
+            defaults=frozenset(fields.texts("defaults")) if fields.has("defaults") else None,
         )
 
     def require_shard(self, shard: int | None) -> None:

@@ -20,12 +20,13 @@ from dagbundle_parser.closure import RECORDER
 from dagbundle_parser.discovery import ListedFile, Lister, shard_of
 from dagbundle_parser.errors import FileProblem, RunError
 from dagbundle_parser.fingerprint import ZONE_FILES, Surroundings, fingerprint, whole
-from dagbundle_parser.loaders import find_loaders
+from dagbundle_parser.loaders import BUILT_IN, find_loaders
 from dagbundle_parser.loaders.airflow import AirflowAdapter
 from dagbundle_parser.loaders.airflow import version as airflow_version
 from dagbundle_parser.loaders.base import AbstractDagLoader, SourceFile
-from dagbundle_parser.manifest import FILE_NAME, loader_settings
-from dagbundle_parser.parsers import find_parser
+from dagbundle_parser.manifest import Manifest, decided, read_manifest
+from dagbundle_parser.manifest_text import FILE_NAME
+from dagbundle_parser.parsers import counted_of, find_parser
 from dagbundle_parser.parsers.base import BundleAccess
 from dagbundle_parser.pool import Pool
 from dagbundle_parser.prober import Prober
@@ -55,8 +56,12 @@ def carry_out(request: RunRequest, writer: ReportWriter, surroundings: Surroundi
         RunError: it cannot be carried out as a whole; the caller ends the report with it.
         Stopped: SIGTERM or SIGINT arrived; the caller leaves the report cut.
     """
+    manifest = read_manifest(request.root)
+    request, chosen = decided(request, manifest)
     parser = find_parser(request.parser_type)
-    run = Run(request, surroundings, line=line, begun=writer.begin)
+    counted = counted_of(parser, request.parser_type, request.parser_config)
+    run = Run(request, surroundings, manifest=manifest, counted=counted, line=line, begun=writer.begin)
+    run.facts |= chosen
     store = DagStoreClient(request, writer)
     access = BundleAccess(
         list_files=run.list_files,
@@ -81,6 +86,8 @@ class Run:
         request: what to do.
         surroundings: read when the process was started.
         loaders: those to ask, instead of all that are installed.
+        manifest: the bundle's.
+        counted: what files depend on besides: of the bundle parser, where it is a third party's.
         line: on which Variables and Connections are asked for; None where nobody is to be asked.
         begun: takes the paths of files that are being loaded from now on.
     """
@@ -91,6 +98,8 @@ class Run:
         surroundings: Surroundings,
         loaders: Sequence[AbstractDagLoader] | None = None,
         *,
+        manifest: Manifest | None = None,
+        counted: Sequence[str] = (),
         line: Line | None = None,
         begun: Callable[[Sequence[str]], None] = lambda _paths: None,
     ) -> None:
@@ -100,7 +109,8 @@ class Run:
         self._loaders = find_loaders() if loaders is None else loaders
         self._surroundings = surroundings
         self._settings = surroundings.settings
-        self._fingerprint = fingerprint(request, surroundings)
+        self._manifest = read_manifest(request.root) if manifest is None else manifest
+        self._fingerprint = fingerprint(request, surroundings, self._third_partys(counted))
         self._prober = self._make_prober({})
         self._readers = Readers(request.root, request.known, ())
         self._waiting: set[str] = set()
@@ -110,6 +120,11 @@ class Run:
             "airflow": airflow_version(),
             "fingerprint": self._fingerprint,
         }
+
+    def _third_partys(self, counted: Sequence[str]) -> Sequence[str]:
+        """What files depend on that a third party's parser or loader makes of its settings."""
+        others = self._manifest.loaders.keys() - BUILT_IN
+        return [*counted, f"manifest {self._manifest.digest}"] if counted or others else ()
 
     def _make_prober(self, digests: dict[str, str]) -> Prober:
         surroundings = self._surroundings
@@ -130,11 +145,10 @@ class Run:
         real = os.path.realpath(root / subdir)
         if subdir != "." and not real.startswith(os.path.realpath(root).rstrip("/") + "/"):
             raise RunError("SubdirNotFound", f"the folder {subdir!r} is a link that leaves the bundle")
-        settings = loader_settings(self._request.root, [loader.name for loader in self._loaders])
-        for loader in self._loaders:
-            loader.configure(settings.get(loader.name, {}))
+        self._configure()
         lister = Lister(self._request.root, self._settings, self._loaders)
         files = lister.list_files(subdir, self._request.exclude, shard=self._request.shard, shards=self._request.shards)
+        files = [file for file in files if self._manifest.scans(file.path)]
         self._prober = self._make_prober({file.path: file.digest for file in files if file.digest})
         self._readers = Readers(self._request.root, self._request.known, files)
         self._shared.listed = [(file.path, file.open_to_others) for file in files]
@@ -144,10 +158,24 @@ class Run:
             self._waiting = {file.path for file in first if not self._is_remembered(file)}
         return wanted
 
+    def _configure(self) -> None:
+        """Hand each loader its settings."""
+        self._manifest.require_directories(self._request.root)
+        self._manifest.require_loaders([loader.name for loader in self._loaders])
+        for loader in self._loaders:
+            with self._manifest.blamed(loader.name):
+                loader.configure(self._manifest.loaders.get(loader.name, {}))
+
     def _only_requested(self, files: Sequence[ListedFile], lister: Lister) -> list[ListedFile]:
         listed = {file.path: file for file in files}
         ours = [path for path in self._request.files if shard_of(path, self._request.shards) == self._request.shard]
-        return [listed.get(path) or _not_listed(path, lister) for path in sorted(ours)]
+        return [listed.get(path) or self._not_listed(path, lister) for path in sorted(ours)]
+
+    def _not_listed(self, path: str, lister: Lister) -> ListedFile:
+        why = lister.why_not(path)
+        if not self._manifest.scans(path) and not why.startswith("does not exist"):
+            why = f"is not listed: bundle_config.directories_to_scan of {FILE_NAME} names other folders"
+        return ListedFile(path, None, FileProblem("NotListed", f"{path} {why}"))
 
     def is_unchanged(self, file: ListedFile) -> bool:
         """Whether what the store remembers of a file still holds (docs/architecture.md, Skipping).
@@ -314,7 +342,3 @@ def _recorded() -> Iterator[None]:
         yield
     finally:
         RECORDER.pause()
-
-
-def _not_listed(path: str, lister: Lister) -> ListedFile:
-    return ListedFile(path, None, FileProblem("NotListed", f"{path} {lister.why_not(path)}"))

@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 from dagbundle import errors
-from dagbundle.cli import inputs
 from dagbundle.resources import base, bundle, grants
 from dagbundle.rollout import plan, policy
 from dagbundle.rollout.model import BundleKey, Live
 from dagbundle.runtime.kubernetes import jobs
 from fuzz import fuzzing
+from support import manifests
 
 MEMORY = 256 << 20
 CPU = 20.0
@@ -125,29 +125,23 @@ def test_a_name_of_a_value_is_allowed_only_where_it_leads_where_the_grant_says()
     assert fuzzing.drive("names", seeds, check_key) > 1
 
 
-def plain_bundle() -> bundle.DagBundle:
-    """A DagBundle that leaves the parser to the manifest."""
-    return base.validate(bundle.DagBundle, {**a_bundle(), "spec": {"source": a_bundle()["spec"]["source"]}}, what="one")
-
-
 def a_manifest() -> dict[str, Any]:
-    return {"version": "v1beta", "bundle_parser": "SinglePassBundleParser", "bundle_config": {"processes": 4}}
+    return {
+        "version": "v1beta",
+        "bundle_parser": "SinglePassBundleParser",
+        "bundle_fetch_interval": "5 minutes",
+        "bundle_config": {"processes": 4, "directories_to_scan": [{"path": "/ingest/", "scan_interval": "1 day"}]},
+    }
 
 
-def test_a_manifest_is_refused_or_only_says_how_its_bundle_is_parsed(tmp_path: pathlib.Path) -> None:
-    resource = plain_bundle()
-
+def test_both_sides_refuse_a_manifest_or_read_the_same_in_it(tmp_path: pathlib.Path) -> None:
     def check(document: Any) -> None:
         (tmp_path / "dagbundle.yaml").write_text(json.dumps(document))
         with fuzzing.budget(CPU, MEMORY):
-            try:
-                filled = inputs.with_manifest(resource, tmp_path)
-            except errors.ResourceError as error:
-                assert len(error.message) < 25_000  # noqa: PT017 - some inputs raise nothing
-                return
-        changed = filled.spec.model_dump(exclude={"parser"})
-        assert changed == resource.spec.model_dump(exclude={"parser"})
-        assert filled.spec.parser.connections == resource.spec.parser.connections
+            ours, theirs = manifests.of_trusted_side(tmp_path), manifests.of_parser(tmp_path)
+        for refused in (ours, theirs):
+            assert not isinstance(refused, str) or len(refused) < 25_000
+        assert ours == theirs or (isinstance(ours, str) and isinstance(theirs, str)), (document, ours, theirs)
 
     assert fuzzing.drive("manifests", [a_manifest()], check) > 1
 
@@ -187,13 +181,13 @@ def test_a_manifest_is_refused_or_only_says_how_its_bundle_is_parsed(tmp_path: p
     ],
 )
 def test_yaml_that_is_none_or_much_of_nothing_is_refused_as_a_manifest(tmp_path: pathlib.Path, text: str) -> None:
-    resource = plain_bundle()
     (tmp_path / "dagbundle.yaml").write_text(text)
-    with fuzzing.budget(CPU, MEMORY), pytest.raises(errors.ResourceError):
-        inputs.with_manifest(resource, tmp_path)
+    for reader in (manifests.of_trusted_side, manifests.of_parser):
+        with fuzzing.budget(CPU, MEMORY):
+            assert isinstance(reader(tmp_path), str)
 
 
 def test_the_manifest_of_this_suite_is_taken(tmp_path: pathlib.Path) -> None:
-    resource = plain_bundle()
     (tmp_path / "dagbundle.yaml").write_text(yaml.safe_dump(a_manifest()))
-    assert inputs.with_manifest(resource, tmp_path).spec.parser.processes == 4
+    assert manifests.of_trusted_side(tmp_path) == ("SinglePass", 4, ("ingest",), ())
+    assert manifests.of_parser(tmp_path) == ("SinglePass", 4, ("ingest",), ())

@@ -41,6 +41,7 @@ def test_the_trusted_side_writes_the_golden_request() -> None:
         shard=1,
         shards=3,
         values=True,
+        defaults=["processes"],
     )
     golden = json.loads((GOLDEN / "request.v1.json").read_text())
     assert json.loads(request.model_dump_json(by_alias=True)) == golden
@@ -53,12 +54,14 @@ def test_the_parser_reads_the_golden_request() -> None:
     assert (request.run_as_user, request.max_unchanged_age) == (50010, 3600)
     assert request.known["ingest/a.py"].age == 12.5
     assert (request.shard, request.shards, request.values) == (1, 3, True)
+    assert request.defaults == {"processes"}
 
 
 def test_the_parser_writes_the_golden_report() -> None:
     read, write = os.pipe()
     writer = ReportWriter(write)
     facts = {"python": "3.11.7", "airflow": "3.3.2", "fingerprint": "f"}
+    facts |= {"processes": 4, "origins": {"parser": "spec", "processes": "manifest"}}
     writer.open(
         run="rollout:ingest", attempt="attempt", parser={"name": "SinglePass", "version": "1"}, facts=facts, files=3
     )
@@ -79,6 +82,10 @@ def test_the_trusted_side_reads_the_golden_report() -> None:
     assert [type(record) for record in records] == [
         protocol.Open, protocol.Begin, protocol.File, protocol.File, protocol.File, protocol.Close
     ]  # fmt: skip
+    opened = records[0]
+    assert isinstance(opened, protocol.Open)
+    assert opened.origins is not None
+    assert (opened.processes, opened.origins.parser, opened.origins.processes) == (4, "spec", "manifest")
     parsed, broken, unchanged = (record for record in records if isinstance(record, protocol.File))
     assert parsed.dags[0].dag_id == "ingest.a"
     assert parsed.output is not None

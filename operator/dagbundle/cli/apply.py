@@ -208,7 +208,8 @@ class _Prepared:
             )
         self.folder = folder
         self.python = python
-        self.resource: bundle_models.DagBundle = inputs.with_manifest(resource, folder)
+        inputs.manifest_of(folder)  # refused before anything is started; the parser applies it
+        self.resource: bundle_models.DagBundle = resource
         self.rules: policy.Policy = policies.resolve(self.resource, inputs.grants(grants))
         self._began: list[str] = []
 

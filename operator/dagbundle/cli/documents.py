@@ -76,7 +76,7 @@ def read(path: pathlib.Path, limit: int) -> list[Document]:
         raise errors.ResourceError(f"{_name(path)} cannot be read: {error.strerror}") from error
     if len(data) > limit:
         raise errors.ResourceError(f"{_name(path)} is larger than {limit:,} bytes")
-    glance = _Glance(_name(path))
+    glance = _Glance(_name(path), data)
     try:
         for event in yaml.parse(data, Loader=yaml.SafeLoader):  # one by one: PyYAML takes minutes over what nests
             glance.look(event)
@@ -102,13 +102,15 @@ class _Glance:
 
     Args:
         name: The file's, for errors.
+        data: The file's bytes.
 
     Attributes:
         lines: Where its documents begin.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, data: bytes) -> None:
         self._name = name
+        self._data = data
         self._depth = 0
         self._repeats = repeats.Repeats()
         self._long_quote: Any = None  # the last text in quotes that goes over several lines
@@ -125,7 +127,8 @@ class _Glance:
         match type(event).__name__:
             case "AliasEvent":
                 raise errors.ResourceError(
-                    f"{self._name} uses YAML aliases, which are not accepted here", hint="write it out"
+                    f"{self._name}, {_place(event.start_mark)}: it uses YAML aliases, which are not accepted here",
+                    hint="write it out",
                 )
             case "DocumentStartEvent":
                 self.lines.append(event.start_mark.line + 1)
@@ -133,7 +136,8 @@ class _Glance:
                 self._depth += 1
                 if self._depth > MAX_DEPTH:
                     raise errors.ResourceError(
-                        f"{self._name} is no YAML that can be read: lists and maps nest deeper than {MAX_DEPTH} levels"
+                        f"{self._name} is no YAML that can be read: {_place(event.start_mark)}: lists and maps nest "
+                        f"deeper than {MAX_DEPTH} levels"
                     )
             case "MappingEndEvent" | "SequenceEndEvent":
                 self._depth -= 1
@@ -145,7 +149,8 @@ class _Glance:
     def _look_at_text(self, event: Any) -> None:
         if (not event.style or event.tag is not None) and _LONG_NUMBER.match(event.value):
             raise errors.ResourceError(
-                f"{self._name} is no YAML that can be read: a number has more than {MAX_NUMBER} characters",
+                f"{self._name} is no YAML that can be read: {_place(event.start_mark)}: a number has more than "
+                f"{MAX_NUMBER} characters",
                 hint="write it in quotes where it is a text",
             )
         if event.style in {"'", '"'} and event.start_mark.line != event.end_mark.line:
@@ -160,6 +165,9 @@ class _Glance:
         problem = str(getattr(error, "problem", None) or error)
         if begun is not None and context in _OPENED and any(words in problem for words in _UNENDED):
             return f"{_place(begun)}: {_OPENED[context]} is opened here, and never closed"
+        for place in (begun, mark):
+            if place is not None and (copied := _copied(self._data, place.line)):
+                return f"{_place(place)}: {copied}"
         text = f"{_place(mark)}: {problem}"
         if context:
             text += f" ({context}" + (f" that begins in line {begun.line + 1})" if begun is not None else ")")
@@ -167,6 +175,14 @@ class _Glance:
         if quote is not None and quote.end_mark.line == mark.line:
             text += f". The quote before it is opened in line {quote.start_mark.line + 1}: is its end missing there?"
         return text
+
+
+def _copied(data: bytes, number: int) -> str:
+    """Say what is wrong with a line that looks as if it were copied from a page's example; nothing of any other."""
+    line = "".join(data.decode("utf-8", "replace").splitlines()[number : number + 1])
+    if "\xa0" in line[: len(line) - len(line.lstrip())]:
+        return "it is indented with no-break spaces, as text from a web page may be: write spaces"
+    return "`...` stands for more in an example: leave it out" if line.strip() == "..." else ""
 
 
 def _place(mark: Any) -> str:

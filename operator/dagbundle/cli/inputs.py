@@ -187,27 +187,8 @@ def grants(path: pathlib.Path | None) -> grant_models.Grants | None:
     return base.validate(grant_models.Grants, documents.one(path, MAX_RESOURCE_BYTES), what=f"grants in {path}")
 
 
-def with_manifest(bundle: bundle_models.DagBundle, folder: pathlib.Path) -> bundle_models.DagBundle:
-    """Fill in what the spec leaves open from the manifest in the bundle's root, if there is one (AIP-85).
-
-    Raises:
-        ResourceError: There is a manifest and it is not valid.
-    """
-    found = manifest_of(folder)
-    if found is None:
-        return bundle
-    parser = bundle.spec.parser
-    filled = parser.model_copy(
-        update={
-            "type": parser.type or found.parser_type,
-            "processes": parser.processes or found.bundle_config.processes,
-        }
-    )
-    return bundle.model_copy(update={"spec": bundle.spec.model_copy(update={"parser": filled})})
-
-
 def manifest_of(folder: pathlib.Path) -> manifests.Manifest | None:
-    """Read the manifest in a bundle's root; None where there is none.
+    """Read the manifest in a bundle's root (AIP-85), as the parser does, which applies it; None where there is none.
 
     Raises:
         ResourceError: It is not valid.

@@ -34,7 +34,17 @@ def parse(
             show_default=False,
         ),
     ] = None,
-    processes: Annotated[int, typer.Option("--processes", "-P", min=1, max=64, help="Files at a time (AIP-43).")] = 2,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "--processes",
+            "-P",
+            min=1,
+            max=64,
+            help="Files at a time (AIP-43). Default: the manifest's, else 2.",
+            show_default=False,
+        ),
+    ] = None,
     file_timeout: Annotated[
         str, typer.Option("--file-timeout", help="Longest time for one file: `30s`, `2m`.")
     ] = "30s",
@@ -76,7 +86,7 @@ def _parsed(
     parser: ParserProcess,
     *,
     file_timeout: str,
-    processes: int,
+    processes: int | None,
     quiet: bool,
 ) -> MemorySink:
     from dagbundle.engine import collecting, events  # noqa: PLC0415 - loaded while the parser comes up
@@ -92,10 +102,10 @@ def _parsed(
             f"--file-timeout {file_timeout!r} is no time that a file can have",
             hint="write it as 30s, 2m or 1h30m; the least is 1s",
         ) from None
-    manifest = inputs.manifest_of(selected.root)
+    inputs.manifest_of(selected.root)  # refused as an apply refuses it; the parser applies it
     settings = base.validate(
         bundle_models.Parser,
-        {"type": manifest and manifest.parser_type, "fileTimeout": file_timeout, "processes": processes},
+        {"fileTimeout": file_timeout, "processes": processes},
         what="the parser's settings",
     )
     sink = collecting.MemorySink()

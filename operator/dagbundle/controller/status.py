@@ -13,10 +13,11 @@ from typing import Any
 
 from dagbundle.resources import status as models
 from dagbundle.rollout.steps import Phase, RunSeen
-from dagbundle.store.records import Head, RunStateRow
+from dagbundle.store.records import Head, Ingestion, RunStateRow
 
 _MAX_MESSAGE = 4000
 _MAX_VERSION = 256
+_MAX_WORD = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,7 @@ def _short(version: str) -> str:
 def _subdir(run: RunSeen, states: Sequence[RunStateRow]) -> dict[str, Any]:
     mine = [state for state in states if state.subdir == run.subdir]
     message = run.failure or (run.job.failure or run.job.trouble if run.job and run.phase is not Phase.CLOSED else "")
+    reported = next((state.ingestion for state in mine if state.ingestion is not None), None)
     return {
         "path": run.subdir,
         "job": run.job.name if run.job else "",
@@ -134,4 +136,17 @@ def _subdir(run: RunSeen, states: Sequence[RunStateRow]) -> dict[str, Any]:
         "dags": sum(state.dags for state in mine),
         "importErrors": sum(state.import_errors for state in mine),
         "message": message[:_MAX_MESSAGE],
-    }
+    } | ({} if reported is None else {"parser": _parser(reported)})
+
+
+def _parser(found: Ingestion) -> dict[str, Any]:
+    parser = models.ParserStatus.model_validate(
+        {
+            "name": found.name[:_MAX_WORD],
+            "version": found.version[:_MAX_WORD],
+            "decidedBy": found.parser_origin.title() or None,
+            "processes": found.processes,
+            "processesDecidedBy": found.processes_origin.title() or None,
+        }
+    )
+    return parser.model_dump(by_alias=True, exclude_none=True)

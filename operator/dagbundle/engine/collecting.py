@@ -272,6 +272,7 @@ def request_for(
         max_unchanged_age=base.seconds(parser.max_unchanged_age),
         known=known_document(known),
         files=list(settings.only),
+        defaults=[name for name, value in (("parser", parser.type), ("processes", parser.processes)) if value is None],
     )
 
 

@@ -20,11 +20,24 @@ from dagbundle.rollout.model import (
     Problem,
     StagedFile,
 )
+from dagbundle.store.records import Ingestion
 
 MAX_OUTPUT = 8 * 1024
 """Characters that are kept of the end of what a file printed."""
 MAX_LINE = 2**31 - 1
 """The largest number of a line that a database's integer holds."""
+
+
+def ingestion(record: protocol.Open) -> Ingestion:
+    """Return how a run is carried out, as the decoder has bounded it."""
+    parser, origins = record.parser, record.origins
+    return Ingestion(
+        parser.name,
+        parser.version,
+        record.processes,
+        parser_origin="" if origins is None else origins.parser,
+        processes_origin="" if origins is None else origins.processes,
+    )
 
 
 def take(record: protocol.File, run: plan.RunPlan) -> StagedFile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from dagbundle.engine import intake
 from dagbundle.resources import protocol
 from dagbundle.rollout.model import BundleKey, KnownFile, StagedFile
 from dagbundle.store.dagstore import DagStore
@@ -31,7 +32,12 @@ class StoreSink:
     def opened(self, subdir: str, attempt: str, record: protocol.Open) -> None:
         """See `collecting.Sink`."""
         run_id = self._store.open_run(
-            self._rollout_id, subdir, attempt=attempt, airflow=record.airflow, python=record.python
+            self._rollout_id,
+            subdir,
+            attempt=attempt,
+            airflow=record.airflow,
+            python=record.python,
+            ingestion=intake.ingestion(record),
         )
         self._runs[subdir] = (run_id, attempt)
 

@@ -104,7 +104,7 @@ class Parser(base.Model):
             pattern=r"^[A-Za-z][\w.\-]*$",
             max_length=100,
             description="`SinglePass`, or the name of a parser that the parser's environment offers through the entry "
-            "point group `dagbundle.parsers`. Default: what the bundle's manifest says, else SinglePass.",
+            "point group `dagbundle.parsers`. Default: the one that the bundle's manifest names, else SinglePass.",
         ),
     ] = None
     config: Annotated[

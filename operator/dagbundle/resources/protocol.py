@@ -375,3 +375,6 @@ class RunRequest(pydantic.BaseModel):
     shards: int = 1
     values: bool = False
     """Whether the server answers for Variables and Connections."""
+    defaults: list[str] | None = None
+    """Those that the spec leaves open: the bundle's manifest decides, and what stands here holds where it does not.
+    Older parsers take what stands here. None in requests of older controllers: nothing is open."""

@@ -49,6 +49,17 @@ class ParserInfo(Record):
     version: Word
 
 
+Origin = Literal["spec", "manifest", "default"]
+"""What decided a setting."""
+
+
+class Origins(Record):
+    """What decided how the run was carried out."""
+
+    parser: Origin
+    processes: Origin
+
+
 class Open(Record):
     """The first record."""
 
@@ -61,6 +72,9 @@ class Open(Record):
     airflow: Word | None
     fingerprint: Short
     files: Annotated[int, pydantic.Field(ge=0)]
+    processes: Annotated[int | None, pydantic.Field(ge=1, le=64)] = None
+    """How many files are parsed at a time; older parsers do not report it, nor the origins."""
+    origins: Origins | None = None
 
 
 class Begin(Record):

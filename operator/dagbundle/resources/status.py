@@ -39,6 +39,22 @@ class DagCounts(base.Model):
     kept: Annotated[int, pydantic.Field(description="Kept at their last good definition: their file is broken.")] = 0
 
 
+Origin = Literal["Spec", "Manifest", "Default"]
+
+
+class ParserStatus(base.Model):
+    """How a subdir is parsed, as its parser reports it."""
+
+    name: Annotated[str, pydantic.Field(max_length=128, description="The bundle parser that carried out the run.")]
+    version: Annotated[str, pydantic.Field(max_length=128, description="Its version.")] = ""
+    decided_by: Annotated[
+        Origin | None,
+        pydantic.Field(description="What named it: the spec, the bundle's manifest, or nothing (the default)."),
+    ] = None
+    processes: Annotated[int | None, pydantic.Field(description="How many files were parsed at a time.")] = None
+    processes_decided_by: Annotated[Origin | None, pydantic.Field(description="Likewise what set that number.")] = None
+
+
 class SubdirStatus(base.Model):
     """What became of one subdir's run."""
 
@@ -52,6 +68,10 @@ class SubdirStatus(base.Model):
     message: Annotated[
         str, pydantic.Field(max_length=4096, description="Why its run has not finished, or did not.")
     ] = ""
+    parser: Annotated[
+        ParserStatus | None,
+        pydantic.Field(description="How it was parsed, once its run has begun to report."),
+    ] = None
 
 
 class Status(base.Model):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from starlette.types import Receive
 
 from dagbundle import errors
-from dagbundle.engine import collecting, events
+from dagbundle.engine import collecting, events, intake
 from dagbundle.resources import protocol
 from dagbundle.rollout import plan
 from dagbundle.rollout.model import KnownFile, StagedFile
@@ -26,7 +26,7 @@ from dagbundle.server.metrics import Metrics
 from dagbundle.server.settings import Settings
 from dagbundle.server.workers import Workers
 from dagbundle.store.dagstore import DagStore
-from dagbundle.store.records import RunState
+from dagbundle.store.records import Ingestion, RunState
 
 _SLICE = 16 * 1024
 """Bytes that are decoded at a time: inflated, 3 MiB at most."""
@@ -95,7 +95,7 @@ class _RunSink:
 
     def opened(self, subdir: str, attempt: str, record: protocol.Open) -> None:
         """See `collecting.Sink`."""
-        self._open(subdir, attempt, record.airflow, record.python)
+        self._open(subdir, attempt, record.airflow, record.python, intake.ingestion(record))
 
     def staged(self, subdir: str, files: Sequence[StagedFile]) -> None:  # noqa: ARG002 - a run has one subdir
         """See `collecting.Sink`."""
@@ -111,7 +111,9 @@ class _RunSink:
             self._open(subdir, self.admitted.attempt, None, "")
         self.store.fail_run(self.run_id, self.admitted.attempt, failure)
 
-    def _open(self, subdir: str, attempt: str, airflow: str | None, python: str) -> None:
+    def _open(
+        self, subdir: str, attempt: str, airflow: str | None, python: str, ingestion: Ingestion | None = None
+    ) -> None:
         self.run_id = self.store.open_run(
             self.admitted.job.rollout_id,
             subdir,
@@ -119,6 +121,7 @@ class _RunSink:
             airflow=airflow,
             python=python,
             shard=self.admitted.shard,
+            ingestion=ingestion,
             keep_closed=True,  # a pod that was slow must not undo what its successor finished
         )
 

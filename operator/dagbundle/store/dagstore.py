@@ -16,7 +16,7 @@ from dagbundle.rollout.document import RolloutDocument
 from dagbundle.rollout.model import BundleKey, Changeset, Claim, Hold, Json, Judgement, Live, StagedFile, Verdict
 from dagbundle.store import backup, bundles, deactivating, garbage, jobs, publishing, staging
 from dagbundle.store.database import Mode
-from dagbundle.store.records import Garbage, JobRow, RolloutRow
+from dagbundle.store.records import Garbage, Ingestion, JobRow, RolloutRow
 from dagbundle.store.targeted import TargetedStore
 
 
@@ -146,6 +146,7 @@ class DagStore(TargetedStore):
         python: str,
         shard: int = 0,
         keep_closed: bool = False,
+        ingestion: Ingestion | None = None,
     ) -> str:
         """Open a run and return its id. A newer attempt at the same shard discards and fences the older one.
 
@@ -157,6 +158,7 @@ class DagStore(TargetedStore):
             python: The version of Python there.
             shard: Which of the subdir's shards, from 0.
             keep_closed: Refuse to take the place of an attempt that has closed the run.
+            ingestion: How it is carried out; None where nobody reported it.
 
         Raises:
             NotFoundError: No such rollout.
@@ -175,6 +177,7 @@ class DagStore(TargetedStore):
                 airflow=airflow,
                 python=python,
                 keep_closed=keep_closed,
+                ingestion=ingestion,
             ),
             mode=Mode.STAGE,
         )

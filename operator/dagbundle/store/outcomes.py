@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 
 from dagbundle.rollout.model import FileOutcome, RunOutcome
 from dagbundle.store import bulk, staging
-from dagbundle.store.records import JobRow, RunState, RunStateRow
+from dagbundle.store.records import Ingestion, JobRow, RunState, RunStateRow
 from dagbundle.store.tables import AnyRow, Tables
 
 
@@ -106,6 +106,7 @@ def _state(row: AnyRow, shards: int) -> RunStateRow:
         python=row.python,
         started_at=row.started_at,
         closed_at=row.closed_at,
+        ingestion=None if row.ingestion is None else Ingestion(**row.ingestion),
     )
 
 

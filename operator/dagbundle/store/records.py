@@ -104,6 +104,20 @@ class JobRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Ingestion:
+    """How a run was carried out, as its parser reports it."""
+
+    name: str
+    """The bundle parser's."""
+    version: str
+    processes: int | None = None
+    """How many files are parsed at a time; None where an older parser did not report it, nor the origins."""
+    parser_origin: str = ""
+    """What decided it: `spec`, `manifest` or `default`."""
+    processes_origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RunStateRow:
     """The newest attempt at one shard of one subdir."""
 
@@ -125,6 +139,8 @@ class RunStateRow:
     """When the store first heard of it."""
     closed_at: dt.datetime | None
     """When it closed or failed."""
+    ingestion: Ingestion | None = None
+    """How it was carried out; None where nobody reported it."""
 
 
 @dataclass(frozen=True, slots=True)

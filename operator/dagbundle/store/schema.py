@@ -18,7 +18,7 @@ from dagbundle.store import backup, database, tables
 if TYPE_CHECKING:
     from alembic.config import Config
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """Every version of the tables, oldest first."""
 HEAD = REVISIONS[-1]
 BASE = "base"

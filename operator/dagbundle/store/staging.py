@@ -6,6 +6,7 @@ at the same subdir fences the older one, and whatever a parser sends twice must 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Sequence
@@ -27,7 +28,7 @@ from dagbundle.rollout.model import (
 )
 from dagbundle.store import assets, bulk, database, texts
 from dagbundle.store.bundles import new_id, now
-from dagbundle.store.records import RolloutState, RunState
+from dagbundle.store.records import Ingestion, RolloutState, RunState
 from dagbundle.store.tables import REMEMBERED, AnyRow, Tables
 
 CONTENT_LOCK = 0x6461_6763
@@ -46,6 +47,7 @@ def open_run(
     airflow: str | None,
     python: str,
     keep_closed: bool,
+    ingestion: Ingestion | None,
 ) -> str:
     """See `DagStore.open_run`."""
     table = tables.parse_run
@@ -81,6 +83,7 @@ def open_run(
             import_errors=0,
             airflow=airflow,
             python=python,
+            ingestion=None if ingestion is None else dataclasses.asdict(ingestion),
             started_at=now(),
         )
     )

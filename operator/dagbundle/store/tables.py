@@ -223,6 +223,7 @@ class Tables:
                 "dags", sa.Integer, nullable=False
             ),  # counted when it closes, for who only wants to know how many
             sa.Column("import_errors", sa.Integer, nullable=False),
+            sa.Column("ingestion", sa.JSON(none_as_null=True)),  # `records.Ingestion`, where it was reported
             sa.UniqueConstraint("rollout", "subdir", "shard", "attempt"),
         )
 

@@ -10,6 +10,7 @@ from dagbundle_parser.loaders.python import PythonDagLoader
 from dagbundle_parser.loaders.yaml import YamlDagLoader
 
 GROUP = "dagbundle.loaders"
+BUILT_IN = frozenset({PythonDagLoader.name, YamlDagLoader.name})
 
 
 def find_loaders() -> list[AbstractDagLoader]:
@@ -21,10 +22,9 @@ def find_loaders() -> list[AbstractDagLoader]:
         RunError: `LoaderFailed`: an installed loader cannot be imported.
     """
     built_in: list[AbstractDagLoader] = [PythonDagLoader(), YamlDagLoader()]
-    reserved = {loader.name for loader in built_in}
     others = []
     for entry in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda entry: entry.name):
-        if entry.name in reserved:
+        if entry.name in BUILT_IN:
             continue
         try:
             loader = entry.load()()

@@ -24,8 +24,9 @@ class BundleAccess:
         list_files: lists the run's subdir.
         is_unchanged: whether what the store remembers of a file still holds.
         load: loads files, several at once, and yields their records in the order in which they get done.
-        facts: what the report says of this process: `python`, `airflow`, `fingerprint`.
-        config: the parser's own configuration, from the resource or the manifest.
+        facts: what the report's `open` record has of this process: `python`, `airflow`, `fingerprint`, and how
+            many files are parsed at a time.
+        config: the parser's own configuration, from the resource.
     """
 
     list_files: Callable[[], Sequence[ListedFile]]

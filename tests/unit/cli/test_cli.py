@@ -203,7 +203,8 @@ def test_a_manifest_with_an_unknown_field_names_it(call: Any) -> None:
     code, _, err = call("apply", "-f", "bundle.yaml", "--local", "--folder", ".")
     assert code == exits.Exit.USAGE
     assert (
-        "parser: unknown field; did you mean 'bundle_parser'? (allowed: bundle_config, bundle_parser, version)" in err
+        "parser: unknown field; did you mean 'bundle_parser'? "
+        "(allowed: bundle_config, bundle_fetch_interval, bundle_parser, version)" in err
     )
 
 

@@ -92,6 +92,8 @@ def test_every_field_of_grants_and_manifest_is_documented() -> None:
         assert f"| `{name}` |" in text
     for name in manifest.BundleConfig.model_fields:
         assert f"| `bundle_config.{name}` |" in text
+    for name in manifest.Directory.model_fields:
+        assert f"| `bundle_config.directories_to_scan[].{name}` |" in text
     for name in manifest.YamlLoader.model_fields:
         assert f"| `bundle_config.loaders.yaml.{name}` |" in text
 

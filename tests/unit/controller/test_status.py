@@ -10,7 +10,8 @@ from dagbundle.controller.status import Facts, Outcome, status_of
 from dagbundle.resources import base
 from dagbundle.resources import status as models
 from dagbundle.rollout.model import BundleKey
-from dagbundle.store.records import Head
+from dagbundle.rollout.steps import Phase, RunSeen
+from dagbundle.store.records import Head, Ingestion, RunState, RunStateRow
 
 NOW = dt.datetime(2026, 1, 1, 12, 0, tzinfo=dt.UTC)
 LATER = NOW + dt.timedelta(hours=1)
@@ -74,6 +75,34 @@ def test_dags_are_counted_with_those_that_were_kept() -> None:
 def test_a_status_is_what_the_crd_allows() -> None:
     status = write(PUBLISHED, facts=Facts(live(3)))
     base.validate(models.Status, status, what="status")
+
+
+def ran(subdir: str, shard: int, ingestion: Ingestion | None) -> RunStateRow:
+    return RunStateRow(subdir, shard, 2, "a", RunState.CLOSED, "", 1, 1, 0, "3.3.2", "3.11", NOW, NOW, ingestion)
+
+
+def test_each_subdir_shows_which_parser_ran_with_how_many_processes_and_what_decided_that() -> None:
+    states = [
+        ran("a", 0, None),
+        ran("a", 1, Ingestion("Mine", "7", 4, "manifest", "spec")),
+        ran("b", 0, Ingestion("SinglePass", "0.1.0")),  # an older parser reports no more
+        ran("c", 0, None),
+    ]
+    runs = [RunSeen(subdir, Phase.CLOSED) for subdir in "abc"]
+    status = write(PUBLISHED, facts=Facts(live(3), runs, states))
+    assert [subdir.get("parser") for subdir in status["subdirs"]] == [
+        {"name": "Mine", "version": "7", "decidedBy": "Manifest", "processes": 4, "processesDecidedBy": "Spec"},
+        {"name": "SinglePass", "version": "0.1.0"},
+        None,
+    ]
+    base.validate(models.Status, status, what="status")
+
+
+def test_what_a_parser_calls_itself_is_cut_to_what_the_crd_takes() -> None:
+    states = [ran("a", 0, Ingestion("x" * 256, "y" * 256, 64, "spec", "default"))]
+    status = write(PUBLISHED, facts=Facts(live(1), [RunSeen("a", Phase.CLOSED)], states))
+    base.validate(models.Status, status, what="status")
+    assert status["subdirs"][0]["parser"]["name"] == "x" * 128
 
 
 def live(number: int, *, kept: int = 0, **counts: int) -> Head:

@@ -77,3 +77,20 @@ def test_what_is_kept_to_the_end_of_a_report_counts_as_held_after_its_files_are_
     assert taker.held > len(paths) * 64
     list(taker.feed(close))
     assert taker.held > sum(map(sys.getsizeof, paths))
+
+
+@pytest.mark.parametrize(
+    ("spec", "parser", "processes", "left_open"),
+    [
+        ({}, "SinglePass", 2, ["parser", "processes"]),
+        ({"type": "Mine"}, "Mine", 2, ["processes"]),
+        ({"processes": 5}, "SinglePass", 5, ["parser"]),
+        ({"type": "SinglePass", "processes": 2}, "SinglePass", 2, []),
+    ],
+)
+def test_a_request_tells_what_the_spec_leaves_open_beside_what_an_older_parser_takes(
+    spec: dict[str, Any], parser: str, processes: int, left_open: list[str]
+) -> None:
+    settings = collecting.RunSettings("rollout", "team.sales", bundle_models.Parser(**spec))
+    request = collecting.request_for(WHOLE, settings, attempt="a", root="/bundle", known={})
+    assert (request.parser["type"], request.processes, request.defaults) == (parser, processes, left_open)

@@ -288,4 +288,4 @@ def test_outside_of_the_loaders_the_parser_imports_one_library_by_its_name_in_a_
                     found.add((path.stem, name))
                 case ast.Name(id="import_module" | "__import__" as name):
                     found.add((path.stem, name))
-    assert found == {("manifest", "yaml")}  # settings of loaders, where a manifest has any
+    assert found == {("manifest_text", "yaml")}  # where the bundle has a manifest

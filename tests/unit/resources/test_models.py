@@ -133,6 +133,10 @@ def test_a_manifests_parser_may_carry_the_proposals_ending() -> None:
     assert found.parser_type == "SinglePass"
 
 
+def test_a_manifest_without_a_parser_leaves_it_open() -> None:
+    assert base.validate(manifest.Manifest, {"version": "v1beta"}, what="m").parser_type is None
+
+
 def unbounded(schema: dict[str, Any], path: str) -> list[str]:
     """Return where a CRD's schema takes a text, list or map of any size."""
     found = []

@@ -397,3 +397,33 @@ def test_files_that_are_begun_again_and_again_leave_nothing_behind() -> None:
     decoder, taken = traced(lambda: decoder_of([opening(3000), *again]))
     assert taken < 1 << 20
     assert len(decoder.in_flight) == 300
+
+
+def test_a_parser_says_how_many_files_it_parses_at_a_time_and_what_decided_that() -> None:
+    origins = {"parser": "manifest", "processes": "default"}
+    record, *_ = protocol.ReportDecoder(run="r", attempt="a").feed(lines([opening(processes=64, origins=origins)])[0])
+    assert isinstance(record, protocol.Open)
+    assert record.processes == 64
+    assert record.origins == records.Origins(parser="manifest", processes="default")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"processes": 0},
+        {"processes": 65},
+        {"processes": True},
+        {"processes": "4"},
+        {"processes": 10**30},
+        {"origins": {"parser": "operator", "processes": "spec"}},
+        {"origins": {"parser": "spec"}},
+        {"origins": {"parser": "spec", "processes": "spec", "weather": "spec"}},
+        {"origins": ["spec", "spec"]},
+        {"origin": "spec"},
+        {"parser": {"name": "x" * 257, "version": "1"}},
+        {"parser": {"name": "a\n", "version": "1"}},
+    ],
+)
+def test_what_a_parser_says_of_itself_is_bounded(fields: dict[str, Any]) -> None:
+    with pytest.raises(errors.ProtocolError, match="a open record is not valid"):
+        list(protocol.ReportDecoder(run="r", attempt="a").feed(lines([opening(**fields)])[0]))
