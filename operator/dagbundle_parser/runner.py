@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import importlib.util
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,7 +57,7 @@ def carry_out(request: RunRequest, writer: ReportWriter, surroundings: Surroundi
         RunError: it cannot be carried out as a whole; the caller ends the report with it.
         Stopped: SIGTERM or SIGINT arrived; the caller leaves the report cut.
     """
-    manifest = read_manifest(request.root)
+    manifest = _manifest_in(request.root)
     request, chosen = decided(request, manifest)
     parser = find_parser(request.parser_type)
     counted = counted_of(parser, request.parser_type, request.parser_config)
@@ -109,7 +110,7 @@ class Run:
         self._loaders = find_loaders() if loaders is None else loaders
         self._surroundings = surroundings
         self._settings = surroundings.settings
-        self._manifest = read_manifest(request.root) if manifest is None else manifest
+        self._manifest = _manifest_in(request.root) if manifest is None else manifest
         self._fingerprint = fingerprint(request, surroundings, self._third_partys(counted))
         self._prober = self._make_prober({})
         self._readers = Readers(request.root, request.known, ())
@@ -330,6 +331,15 @@ class Run:
             **changes,
         }
         return FileRecord(path, encode(record), 0, len(record["errors"]))
+
+
+def _manifest_in(root: str) -> Manifest:
+    try:
+        return read_manifest(root)
+    except RunError:
+        if importlib.util.find_spec("yaml") is None:
+            AirflowAdapter.get()  # an interpreter without Airflow lacks PyYAML, too: Airflow is what to name
+        raise
 
 
 @contextlib.contextmanager

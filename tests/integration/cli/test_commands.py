@@ -264,6 +264,22 @@ def test_a_manifest_chooses_the_parser_where_the_resource_does_not(command: Comm
     assert "SinglePass" in str(found["message"])
 
 
+def test_the_proposals_manifest_limits_what_is_applied_and_parsed(command: Command, bundle: MakeBundle) -> None:
+    folder = bundle(a=PLAIN.format("a", "x"))
+    (folder / "glacier").mkdir()
+    (folder / "glacier/b.py").write_text(PLAIN.format("b", "x"))
+    (folder / "dagbundle.yaml").write_text(
+        "version: v1beta\nbundle_parser: StandardBundleParser\nbundle_fetch_interval: 5 minutes\n"
+        "bundle_config:\n  - directories_to_scan:\n      - path: /glacier/\n        scan_interval: 1 day\n"
+    )
+    assert apply(command, folder)["revision"] == 1
+    assert [dag["dag_id"] for dag in command("get", "dags", "-o", "json").data["items"]] == ["b"]
+    answer = command("parse", str(folder), "--python", airflow.python(), "-o", "json")
+    assert [file["path"] for file in answer.data["files"]] == ["glacier/b.py"]
+    answer = command("parse", str(folder / "a.py"), "--python", airflow.python())
+    assert "a.py  skipped: bundle_config.directories_to_scan of dagbundle.yaml names other folders" in answer.out
+
+
 @pytest.mark.postgres
 def test_on_postgresql_the_tables_are_made_on_request_and_the_same_story_holds(
     tmp_path: pathlib.Path, bundle: MakeBundle, request: pytest.FixtureRequest
