@@ -238,8 +238,9 @@ class _Reader:
         for key in value:
             if not isinstance(key, str) or (allowed and key not in allowed):
                 there = f"; there are: {', '.join(sorted(allowed))}" if allowed else ", and names are texts"
-                spaces = f"; {_NO_BREAK}" if str(key).startswith("\xa0") else ""
-                raise self._wrong((*place, str(key)[:_MAX_NAME]), f"is unknown{there}{spaces}")
+                name = key[:_MAX_NAME] if isinstance(key, str) else shown(key)
+                spaces = f"; {_NO_BREAK}" if name.startswith("\xa0") else ""
+                raise self._wrong((*place, name), f"is unknown{there}{spaces}")
         return {key: (item, (*place, key)) for key, item in value.items() if item is not None}
 
     def _wrong(self, place: _Path, what: str) -> RunError:

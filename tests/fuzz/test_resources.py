@@ -130,7 +130,11 @@ def a_manifest() -> dict[str, Any]:
         "version": "v1beta",
         "bundle_parser": "SinglePassBundleParser",
         "bundle_fetch_interval": "5 minutes",
-        "bundle_config": {"processes": 4, "directories_to_scan": [{"path": "/ingest/", "scan_interval": "1 day"}]},
+        "bundle_config": {
+            "processes": 4,
+            "directories_to_scan": [{"path": "/ingest/", "scan_interval": "1 day"}],
+            "loaders": {"yaml": {"enabled": True, "defaults": {"owner": "a"}}, "ini": {"a": 1}},
+        },
     }
 
 
@@ -189,5 +193,5 @@ def test_yaml_that_is_none_or_much_of_nothing_is_refused_as_a_manifest(tmp_path:
 
 def test_the_manifest_of_this_suite_is_taken(tmp_path: pathlib.Path) -> None:
     (tmp_path / "dagbundle.yaml").write_text(yaml.safe_dump(a_manifest()))
-    assert manifests.of_trusted_side(tmp_path) == ("SinglePass", 4, ("ingest",), ())
-    assert manifests.of_parser(tmp_path) == ("SinglePass", 4, ("ingest",), ())
+    assert manifests.of_trusted_side(tmp_path) == ("SinglePass", 4, ("ingest",), ("ini",))
+    assert manifests.of_parser(tmp_path) == ("SinglePass", 4, ("ingest",), ("ini",))

@@ -32,6 +32,7 @@ FORMS = {
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$": "a name of lower-case letters, digits and -, as in team-sales",
     r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$": "a name of lower-case letters, digits, - and ., as in sales-parser",
     r"^[A-Za-z][\w.\-]*$": "a name that begins with a letter, of letters, digits, _, . and -, as in SinglePass",
+    r"^[A-Za-z][A-Za-z0-9_.\-]*$": "a name that begins with a letter, of letters, digits, _, . and -, as in SinglePass",
     r"^[\w.\-]+$": "a text of letters, digits, _, . and -, as in sales_",
     r"^[^\x00-\x1f]+$": "a text without control characters, as in python3",
 }
@@ -41,7 +42,18 @@ _OWN_WORDS = {"value_error": "error"}
 _KEY = "[key]"
 """pydantic's last part of the location of a key that does not fit; the part before is the key."""
 _SHOWN = 100
-_BRIEF = reprlib.Repr()
+_MAX_PRINTED = 2**64
+_NO_BREAK = "it begins with a no-break space, as text from a web page may: write spaces"
+
+
+class _Brief(reprlib.Repr):
+    """Shows also a number that Python refuses to print, as YAML's `0xfff…` can make it."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        return super().repr_int(x, level) if abs(x) < _MAX_PRINTED else f"a number of {x.bit_length():,} bits"
+
+
+_BRIEF = _Brief()
 _BRIEF.maxlevel, _BRIEF.maxstring, _BRIEF.maxlong = 3, 120, 120
 _WORDS = {"None": "empty", "True": "true", "False": "false"}
 
@@ -75,7 +87,8 @@ def _described(model: type[pydantic.BaseModel], item: Any) -> str:
         allowed = sorted(field.alias or name for name, field in owner.model_fields.items()) if owner else []
         close = difflib.get_close_matches(str(loc[-1]), allowed, n=1)
         guess = f"; did you mean {close[0]!r}?" if close else ""
-        return f"{path}: unknown field{guess} (allowed: {', '.join(allowed)})"
+        spaces = f"; {_NO_BREAK}" if str(loc[-1]).startswith("\xa0") else ""
+        return f"{path}: unknown field{guess} (allowed: {', '.join(allowed)}){spaces}"
     if kind == "literal_error":
         return f"{path}: {_shown(item['input'])} is not allowed (allowed: {item['ctx']['expected']})"
     if kind in _OWN_WORDS:
@@ -184,7 +197,7 @@ def _walk(model: type[pydantic.BaseModel], loc: Sequence[int | str]) -> tuple[st
     current: type[pydantic.BaseModel] | None = model
     for part in loc:
         if isinstance(part, int):
-            path += f"[{part}]"
+            path += f"[{_shown(part)}]"
             continue
         if part == _KEY:
             continue

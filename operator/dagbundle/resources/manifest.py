@@ -50,7 +50,14 @@ class _Part(base.Model):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _without_nothing(cls, value: Any) -> Any:
-        return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            return value
+        return {key: item for key, item in value.items() if item is not None or not cls._takes(key)}
+
+    @classmethod
+    def _takes(cls, key: object) -> bool:
+        """Tell whether a key is one of this mapping's: another one is an error, without a value, too."""
+        return key in cls.model_fields
 
 
 class YamlLoader(_Part):
@@ -73,6 +80,10 @@ class Loaders(_Part):
     __pydantic_extra__: dict[str, dict[Any, Any]] = pydantic.Field(init=False)
 
     yaml: YamlLoader = pydantic.Field(default_factory=YamlLoader)
+
+    @classmethod
+    def _takes(cls, key: object) -> bool:
+        return isinstance(key, str)
 
 
 class Directory(_Part):

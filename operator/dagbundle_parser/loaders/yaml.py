@@ -20,7 +20,7 @@ from dagbundle_parser.loaders.airflow import AirflowAdapter
 from dagbundle_parser.loaders.base import AbstractDagLoader, Candidate, LoadResult, SourceFile
 from dagbundle_parser.loaders.python import not_utf8
 from dagbundle_parser.loaders.yaml_places import blamed, line_of, line_to_mend
-from dagbundle_parser.manifest_text import FILE_NAME, invalid
+from dagbundle_parser.manifest_text import FILE_NAME, invalid, shown
 from dagbundle_parser.problems import problem_of
 
 _TASKS = re.compile(rb"""(?:^|[\s{,])["']?tasks["']?\s*:""")
@@ -53,10 +53,10 @@ class YamlDagLoader(AbstractDagLoader):
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Take `enabled`, `patterns` and `defaults` (docs/manifest.md)."""
         here = f"bundle_config.loaders.{self.name}"
-        settings = {name: value for name, value in settings.items() if value is not None}
-        unknown = sorted(set(map(str, settings)) - {"enabled", "patterns", "defaults"})
+        unknown = [name for name in settings if name not in {"enabled", "patterns", "defaults"}]
         if unknown:
-            raise invalid(f"{here} has no setting {unknown[0]!r}; there are: defaults, enabled, patterns")
+            raise invalid(f"{here} has no setting {shown(unknown[0])}; there are: defaults, enabled, patterns")
+        settings = {name: value for name, value in settings.items() if value is not None}
         enabled, patterns = settings.get("enabled", True), settings.get("patterns")
         defaults = settings.get("defaults", {})
         if not isinstance(enabled, bool):
