@@ -66,7 +66,7 @@ def test_copies_of_files_outside_of_docs_link_to_pages_and_files_that_are_there(
 
 
 def test_ci_draws_the_pictures_and_builds_the_site() -> None:
-    assert "\nmake pictures" in (ROOT / ".ci/run").read_text()
+    assert "\n  make pictures\n" in (ROOT / ".ci/run").read_text()
     assert re.search(r"(?m)^lint: .*\bdocs\b", (ROOT / "Makefile").read_text())
 
 
