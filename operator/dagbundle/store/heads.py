@@ -42,7 +42,7 @@ def heads(connection: Connection, tables: Tables, wanted: Collection[BundleKey])
             requested=bool(row.requested) and row.files is None,
             asked=tuple(row.files or ()),
             amending=Pass(rollouts[row.amending], made.get(row.amending, ()), states.get(row.amending, ()))
-            if row.amending in rollouts
+            if row.amending in rollouts and rollouts[row.amending].is_pass
             else None,
             rollout=rollouts.get(row.rollout),
             jobs=made.get(row.rollout, ()),

@@ -6,6 +6,7 @@ parser reported for is not closed either, so that nobody takes it for a subdir t
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections import Counter
@@ -19,6 +20,8 @@ from dagbundle.rollout.model import FileOutcome, RunOutcome
 from dagbundle.store import bulk, staging
 from dagbundle.store.records import Ingestion, JobRow, RunState, RunStateRow
 from dagbundle.store.tables import AnyRow, Tables
+
+_INGESTION = tuple(item.name for item in dataclasses.fields(Ingestion))
 
 
 def outcomes(connection: Connection, tables: Tables, rollout_id: str) -> tuple[RunOutcome, ...]:
@@ -106,8 +109,13 @@ def _state(row: AnyRow, shards: int) -> RunStateRow:
         python=row.python,
         started_at=row.started_at,
         closed_at=row.closed_at,
-        ingestion=None if row.ingestion is None else Ingestion(**row.ingestion),
+        ingestion=_ingestion(row.ingestion),
     )
+
+
+def _ingestion(found: Mapping[str, Any] | None) -> Ingestion | None:
+    """Read what a run's row has; what a newer version of this program adds is left out."""
+    return None if found is None else Ingestion(**{name: found[name] for name in _INGESTION if name in found})
 
 
 def _current_runs(connection: Connection, tables: Tables, rollout_id: str) -> dict[str, list[AnyRow]]:

@@ -83,7 +83,8 @@ def ask(connection: Connection, tables: Tables, owner: AnyRow, files: Collection
     """Keep that some files of a bundle, or the whole bundle, are to be parsed again."""
     table = tables.parse_request
     mine = table.c.bundle_id == owner.id
-    row = connection.execute(sa.select(table.c.files).where(mine)).first()
+    # locked, as by a pass that takes it: what is asked for meanwhile must not go with what that has taken
+    row = connection.execute(sa.select(table.c.files).where(mine).with_for_update()).first()
     wanted = None if files is None or (row and row.files is None) else {*files, *(row.files if row else ())}
     kept = None if wanted is None or len(wanted) > MAX_FILES else sorted(wanted)
     if row is None:
@@ -96,14 +97,16 @@ def ask(connection: Connection, tables: Tables, owner: AnyRow, files: Collection
 def _start(connection: Connection, tables: Tables, bundle: BundleKey, base: str, new: str) -> RolloutRow | None:
     owner = bundles.find(connection, tables, bundle, lock=True)
     table, request = tables.rollout, tables.parse_request
-    known = connection.execute(
+    others = connection.execute(
         sa.select(table.c.id).where(
             table.c.bundle_id == owner.id, table.c.state == RolloutState.OPEN, table.c.id != owner.rollout
         )
-    ).scalar()
-    if known is not None:
-        return bundles.rollout(connection, tables, known)
-    asked = connection.execute(sa.select(request.c.files).where(request.c.bundle_id == owner.id)).scalar()
+    ).scalars()
+    for known in bundles.rollouts(connection, tables, others.all()).values():
+        if known.is_pass:
+            return known
+    mine = request.c.bundle_id == owner.id
+    asked = connection.execute(sa.select(request.c.files).where(mine).with_for_update()).scalar()
     if not asked:
         return None
     amended = bundles.rollout(connection, tables, base)
@@ -127,7 +130,7 @@ def _start(connection: Connection, tables: Tables, bundle: BundleKey, base: str,
             created_at=bundles.now(),
         )
     )
-    connection.execute(sa.delete(request).where(request.c.bundle_id == owner.id))
+    connection.execute(sa.delete(request).where(mine))
     return bundles.rollout(connection, tables, new)
 
 

@@ -76,6 +76,11 @@ class RolloutRow:
     finished_at: dt.datetime | None
 
     @property
+    def is_pass(self) -> bool:
+        """Whether it amends another rollout (`store.passes`)."""
+        return bool(self.document_json.get("amends"))
+
+    @property
     def document(self) -> RolloutDocument:
         """What it was started with. Raises `StoreError` where a newer program wrote it."""
         return RolloutDocument.from_json(self.document_json)

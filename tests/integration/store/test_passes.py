@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
@@ -234,3 +235,21 @@ def test_counts_of_a_run_follow_a_pass(store: DagStore) -> None:
     amend(store, base, a={"a": "2", "second": "2"})
     [state] = store.run_states(base.id)
     assert (state.files, state.dags) == (2, 3)
+
+
+@pytest.mark.postgres
+def test_a_file_that_is_asked_for_while_a_pass_starts_is_kept_for_the_next_one(postgres_store: DagStore) -> None:
+    store = postgres_store
+    base = published(store, SALES, here={"a.py": {"a": "1"}, "b.py": {"b": "1"}})
+    ask(store, SALES, "a.py")
+    waits = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    with ThreadPoolExecutor(1) as pool, store.db.engine.begin() as starting:
+        assert passes._start(starting, store.db.tables, SALES, base.id, "pass") is not None
+        asking = pool.submit(ask, store, SALES, "b.py")
+        while not (starting.execute(waits).scalar_one() or asking.done()):
+            pass
+        starting.commit()
+        asking.result()
+    head = store.head(SALES)
+    assert head.amending is not None
+    assert (head.amending.rollout.document.files, head.asked) == ({".": ("a.py",)}, ("b.py",))
