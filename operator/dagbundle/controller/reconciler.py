@@ -6,6 +6,7 @@ killed at any point goes on where it was. Every step can be repeated.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import logging
 from collections.abc import Callable, Collection, Mapping
@@ -56,6 +57,10 @@ class Result:
     outcome: str = ""
 
 
+_Rest = tuple[Outcome, Facts, float | None]
+"""How a bundle rests: what its status says, and after how many seconds it is looked at again."""
+
+
 class Reconciler:
     """Reconciles bundles, one at a time each.
 
@@ -104,12 +109,12 @@ class Reconciler:
         if isinstance(found, Result):
             return found
         outcome, facts, again_in = found
-        if outcome.reason != QUEUED:
+        if not outcome.queued:
             self._seen.slots.withdraw(key)
         self._write(body, outcome, facts)
         return Result(again_in, outcome.reason)
 
-    def _deal_with(self, body: Mapping[str, Any]) -> Result | tuple[Outcome, Facts, float | None]:
+    def _deal_with(self, body: Mapping[str, Any]) -> Result | _Rest:
         if body["metadata"].get("deletionTimestamp"):
             deletion.finish(body, self._store, self._cluster, cluster_name=self._settings.cluster, now=self._now())
             return Result(outcome="Deleted")
@@ -179,7 +184,7 @@ class Reconciler:
         left = deletion.patience_left(body, self._now())
         return left + 1.0 if left > 0 else MAX_BACKOFF  # a moment more, so that the patience is over by then
 
-    def _work(self, body: Mapping[str, Any]) -> tuple[Outcome, Facts, float | None]:
+    def _work(self, body: Mapping[str, Any]) -> _Rest:
         """Take steps until there is something to wait for."""
         try:
             resource, rules = self._read(body)
@@ -222,7 +227,7 @@ class Reconciler:
         _LOG.debug("next step", extra={"bundle": _name(body), "step": str(step)})
         return view, step
 
-    def _at_rest(self, view: View, step: steps.Step) -> tuple[Outcome, Facts, float | None] | None:
+    def _at_rest(self, view: View, step: steps.Step) -> _Rest | None:
         """Tidy up after a rollout that is over, or where nothing is to be done; None where something is."""
         match step:
             case steps.Idle(reason, message):
@@ -234,26 +239,23 @@ class Reconciler:
                 return _ended(view.seen, retry_at), view.facts, retry_in
         return None
 
-    def _steps(
-        self, body: Mapping[str, Any], resource: bundle_models.DagBundle, rules: policy.Policy
-    ) -> tuple[Outcome, Facts, float | None]:
+    def _steps(self, body: Mapping[str, Any], resource: bundle_models.DagBundle, rules: policy.Policy) -> _Rest:
         rollouts = self._rollouts
         requested_at = requested(body)
         for _ in range(MAX_STEPS):
             view, step = self._look(body, resource)
             if (found := self._at_rest(view, step)) is not None:
-                wait = self._amending.advance(body, resource, view) if isinstance(step, steps.Done) else None
-                if wait == amending.MOVED:
-                    continue
-                outcome, facts, again_in = found
-                return outcome, facts, min((item for item in (wait, again_in) if item is not None), default=None)
+                rested = self._amended(body, resource, rules, view, found)
+                if rested is not None:
+                    return rested
+                continue
             match step:
                 case steps.Start(pinned):
                     rollouts.start(resource, rules, view, requested_at=requested_at, pinned=pinned)
                 case steps.CreateJobs(subdirs):
                     rollouts.remove_old_jobs(view)  # a controller that was killed when it started this one left them
                     if not rollouts.create_jobs(body, resource, view, subdirs):
-                        queued = Outcome(None, QUEUED, _queued(self._settings.max_pods), reconciling=True)
+                        queued = Outcome(None, QUEUED, _queued(self._settings.max_pods), reconciling=True, queued=True)
                         return queued, view.facts, amending.QUEUED_RETRY
                 case steps.FailRuns(failures):
                     rollouts.fail_runs(view, failures)
@@ -264,6 +266,26 @@ class Reconciler:
                     outcome = Outcome(False if troubled else None, reason, message, reconciling=True)
                     return outcome, view.facts, seconds
         raise errors.StoreError(f"DagBundle {_name(body)} took {MAX_STEPS} steps without coming to an end")
+
+    def _amended(
+        self,
+        body: Mapping[str, Any],
+        resource: bundle_models.DagBundle,
+        rules: policy.Policy,
+        view: View,
+        found: _Rest,
+    ) -> _Rest | None:
+        """Take the next step of a pass, of a bundle that rests otherwise; None where it has moved."""
+        outcome, facts, again_in = found
+        if view.wanted.idle:
+            self._amending.abandon(view, outcome.reason)
+            return found
+        wait = self._amending.advance(body, resource, rules, view)
+        if wait == amending.MOVED:
+            return None
+        times = [seconds for seconds in (wait, again_in) if seconds is not None]
+        queued = wait == amending.QUEUED_RETRY
+        return dataclasses.replace(outcome, queued=queued), facts, min(times, default=None)
 
     def _write(self, body: Mapping[str, Any], outcome: Outcome, facts: Facts) -> None:
         """Write the status if it says something new, and an Event if Ready's reason is another one."""

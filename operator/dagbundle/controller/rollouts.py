@@ -200,7 +200,6 @@ class Rollouts:
                 rollout_id=rollout.id,
                 image=view.image,
                 ahead=not (view.head.revision and self._store.knows_files(view.key, run.subdir)),
-                amends=rollout.document.amends,
             )
             if not self._seen.slots.reserve(place, row.name, row.shards):
                 return False
@@ -259,11 +258,12 @@ class Rollouts:
     def remove_old_jobs(self, view: View) -> None:
         """Remove the bundle's Jobs of other rollouts: what a controller that was killed left running."""
         place: Key = (view.key.namespace, view.key.name)
-        mine = view.head.rollout.id if view.head.rollout else ""
+        rollouts = (view.head.rollout, view.head.amending.rollout if view.head.amending else None)
+        mine = {rollout.id for rollout in rollouts if rollout}
         for name, job in self._seen.jobs(place).items():
             labels = job["metadata"].get("labels") or {}
             going = job["metadata"].get("deletionTimestamp") or observe.ended(job)
-            if labels.get(jobs.ROLLOUT_LABEL) != mine and not going:
+            if labels.get(jobs.ROLLOUT_LABEL) not in mine and not going:
                 self._cluster.delete_job(view.key.namespace, name)
 
     def facts(self, resource: bundle_models.DagBundle) -> Facts:

@@ -29,6 +29,7 @@ class Outcome:
         stalled: Nothing will change until somebody changes something.
         reconciling: Work is going on, or will be tried again.
         final: The generation was dealt with: published, blocked or refused.
+        queued: It waits for its turn to have parser pods.
     """
 
     ready: bool | None
@@ -37,6 +38,7 @@ class Outcome:
     stalled: bool = False
     reconciling: bool = False
     final: bool = False
+    queued: bool = False
 
 
 @dataclass(frozen=True, slots=True)

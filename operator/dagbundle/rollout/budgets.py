@@ -30,6 +30,8 @@ CLOSURES_BYTES = 64 << 20
 """Bytes of the closures of one subdir. A file whose closure is over it is parsed again at every run."""
 _ENTRY_BYTES = 100
 """What an entry of a closure costs in memory besides its text."""
+LOOKUPS = 2000
+"""Variables and Connections that a run, with the passes that amend it, may have asked for: twice what one run may."""
 _TEXT_ROOM = 64
 """What an error or a warning takes besides its text."""
 _EMPTY = sys.getsizeof("")

@@ -57,7 +57,8 @@ def _find(tables: Tables, *, lock: bool) -> sa.Select[Any]:
     table = tables.bundle
     columns = (table.c.cluster, table.c.namespace, table.c.name)
     statement = sa.select(table).where(*(column == sa.bindparam(f"of_{column.name}") for column in columns))
-    return statement.with_for_update() if lock else statement
+    # its key stays: rows that refer to it are inserted meanwhile
+    return statement.with_for_update(key_share=True) if lock else statement
 
 
 def register(connection: Connection, tables: Tables, bundle: BundleKey, airflow_name: str) -> None:
@@ -244,7 +245,10 @@ def published(connection: Connection, tables: Tables, rollout_id: str, judgement
             reason=judgement.reason,
             message=judgement.message,
             revision=revision,
-            finished_at=now(),
+            # one that a pass amended ended before; its failed runs are tried again as if there had been no pass
+            finished_at=sa.case(
+                (table.c.state == RolloutState.OPEN, sa.func.coalesce(table.c.finished_at, now())), else_=now()
+            ),
         )
     )
     database.notify(connection, rollout_id)

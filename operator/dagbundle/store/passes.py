@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -59,7 +60,7 @@ class Passes:
             NotFoundError: No such pass.
             SupersededError: The bundle has a newer rollout, or is not as that rollout published it.
             RunOpenError: A run of it is not closed.
-            ConflictError: The rollout would have too many errors and warnings.
+            ConflictError: The rollout would be over a bound, or a file was not parsed.
         """
         self._db.write(lambda c: _amend(c, self._db.tables, pass_id))
 
@@ -83,15 +84,28 @@ def ask(connection: Connection, tables: Tables, owner: AnyRow, files: Collection
     """Keep that some files of a bundle, or the whole bundle, are to be parsed again."""
     table = tables.parse_request
     mine = table.c.bundle_id == owner.id
-    # locked, as by a pass that takes it: what is asked for meanwhile must not go with what that has taken
-    row = connection.execute(sa.select(table.c.files).where(mine).with_for_update()).first()
-    wanted = None if files is None or (row and row.files is None) else {*files, *(row.files if row else ())}
-    kept = None if wanted is None or len(wanted) > MAX_FILES else sorted(wanted)
-    if row is None:
-        connection.execute(sa.insert(table).values(bundle_id=owner.id, requested_at=bundles.now(), files=kept))
-    else:
+    row = None
+    first = None if files is None or len(files) > MAX_FILES else sorted(files)
+    while row is None:
+        fresh = _insert(connection, table).values(bundle_id=owner.id, requested_at=bundles.now(), files=first)
+        added = connection.execute(fresh.on_conflict_do_nothing(), execution_options={"preserve_rowcount": True})
+        if added.rowcount:
+            break
+        # locked, as by a pass that takes it: what is asked for meanwhile must not go with what that has taken
+        row = connection.execute(sa.select(table.c.files).where(mine).with_for_update()).first()
+    if row is not None:
+        wanted = None if first is None or row.files is None else {*first, *row.files}
+        kept = None if wanted is None or len(wanted) > MAX_FILES else sorted(wanted)
         connection.execute(sa.update(table).where(mine).values(requested_at=bundles.now(), files=kept))
     database.notify(connection, owner.rollout)
+
+
+def _insert(connection: Connection, table: sa.Table) -> Any:
+    if connection.dialect.name == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert  # noqa: PLC0415 - only one dialect's is ever needed
+    else:
+        from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]  # noqa: PLC0415 - likewise
+    return insert(table)
 
 
 def _start(connection: Connection, tables: Tables, bundle: BundleKey, base: str, new: str) -> RolloutRow | None:
@@ -136,7 +150,7 @@ def _start(connection: Connection, tables: Tables, bundle: BundleKey, base: str,
 
 def _is_live(owner: AnyRow, base: RolloutRow) -> bool:
     """Whether a rollout is the bundle's newest one, and what it published is live."""
-    live = owner.rollout == base.id and owner.template_hash == base.template_hash
+    live = (owner.rollout, owner.template_hash, owner.revision) == (base.id, base.template_hash, base.revision)
     return live and base.state is RolloutState.PUBLISHED
 
 
@@ -180,7 +194,11 @@ def _amend(connection: Connection, tables: Tables, pass_id: str) -> None:
             for rollout in (pass_id, base.id)
         ]
         _replace(connection, tables, *places, paths=paths)
-        _keep_lookups(connection, tables, pass_id, base.id, subdir)
+        if _keep_lookups(connection, tables, pass_id, base.id, subdir) > budgets.LOOKUPS:
+            raise errors.ConflictError(
+                f"With its passes, subdir {subdir} of bundle {row.bundle} has asked for more than {budgets.LOOKUPS:,} "
+                "Variables and Connections"
+            )
         memory = tables.source_file
         here = sa.and_(memory.c.bundle_id == owner.id, memory.c.subdir == subdir)
         connection.execute(sa.delete(memory).where(here, bulk.is_in(connection, memory.c.path, paths)))
@@ -210,7 +228,10 @@ def _replace(
     run, submission = tables.parse_run, tables.submission
     fresh = sa.select(run.c.id).where(new)
     wanted = sa.and_(submission.c.run.in_(fresh), bulk.is_in(connection, submission.c.path, paths))
-    reported = connection.execute(sa.select(submission.c.path).where(wanted)).scalars().all()
+    rows = connection.execute(sa.select(submission.c.path, submission.c.unchanged).where(wanted)).all()
+    if skipped := [row.path for row in rows if row.unchanged]:
+        raise errors.ConflictError(f"{skipped[0]} was to be parsed, and was reported as unchanged")
+    reported = [row.path for row in rows]
     by_run: dict[str, list[str]] = {}
     for run_id, path in connection.execute(
         sa.select(submission.c.run, submission.c.path)
@@ -242,8 +263,12 @@ def _texts(connection: Connection, tables: Tables, rollout: str) -> int:
     return int(total or 0)
 
 
-def _keep_lookups(connection: Connection, tables: Tables, pass_id: str, base: str, subdir: str) -> None:
-    """Keep what a pass asked for with its rollout's; of what both did the older digest, which other files saw."""
+def _keep_lookups(connection: Connection, tables: Tables, pass_id: str, base: str, subdir: str) -> int:
+    """Keep what a pass asked for with its rollout's; of what both did the older digest, which other files saw.
+
+    Returns:
+        How many values the rollout's run has asked for now.
+    """
     job, lookup = tables.job, tables.lookup
     names = {
         row.rollout: row.run_id
@@ -252,7 +277,7 @@ def _keep_lookups(connection: Connection, tables: Tables, pass_id: str, base: st
         )
     }
     if names.keys() != {pass_id, base}:
-        return
+        return 0
     there = lookup.alias()
     connection.execute(
         sa.insert(lookup).from_select(
@@ -265,6 +290,8 @@ def _keep_lookups(connection: Connection, tables: Tables, pass_id: str, base: st
             ),
         )
     )
+    counted = sa.select(sa.func.count()).select_from(lookup).where(lookup.c.run_id == names[base])
+    return int(connection.execute(counted).scalar_one())
 
 
 def _end(connection: Connection, tables: Tables, pass_id: str, reason: str, message: str) -> bool:

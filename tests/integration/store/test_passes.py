@@ -230,6 +230,58 @@ def test_passes_add_up_to_no_more_errors_than_a_rollout_has(store: DagStore, mon
     }  # fmt: skip
 
 
+def test_a_pass_undoes_no_rollback_to_an_earlier_revision_of_the_same_rollout(store: DagStore) -> None:
+    base = published(store, SALES, here={"a.py": {"a": "1"}, "b.py": {"b": "1"}})
+    amend(store, base, a={"a": "bad"})
+    store.republish(SALES, to_revision=1, base_revision=2, hold=None)
+    ask(store, SALES, "b.py")
+    assert store.passes.start(SALES, base.id) is None
+    assert (salts(store)["a"], store.head(SALES).requested) == ("1", True)
+
+
+def test_a_file_that_a_pass_reports_as_unchanged_is_not_taken(store: DagStore) -> None:
+    base = published(store, SALES, here={"a.py": {"a": "1"}})
+    found = begin(store, base, "a.py")
+    run(store, found, ".", [staged("a.py", None)])
+    with pytest.raises(errors.ConflictError, match=r"a\.py was to be parsed"):
+        store.passes.amend(found.id)
+
+
+def test_files_that_many_ask_for_at_once_are_all_kept(store: DagStore) -> None:
+    published(store, SALES, here={"a.py": {"a": "1"}})
+    names = [f"{number}.py" for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: ask(store, SALES, name), names))
+    assert store.head(SALES).asked == tuple(names)
+
+
+def test_values_that_passes_ask_for_are_bounded(store: DagStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budgets, "LOOKUPS", 5)
+
+    def job(rollout: RolloutRow, *keys: str) -> None:
+        row = store.record_job(
+            rollout.id, ".", namespace="n", service_account="a", name=f"job-{rollout.id}", request={}
+        )
+        for key in keys:
+            assert store.record_lookup(row.run_id, "variable", key, None, most=5)
+
+    base = start(store, SALES)
+    job(base, "a", "b", "c")
+    run(store, base, ".", [staged("a.py", {"a": "1"})])
+    publish(store, base)
+    for keys in (("c", "d"), ("e", "f")):
+        found = begin(store, base, "a.py")
+        job(found, *keys)
+        run(store, found, ".", [staged("a.py", {"a": keys[0]})])
+        if keys[0] == "e":
+            with pytest.raises(errors.ConflictError, match="more than 5 Variables"):
+                store.passes.amend(found.id)
+        else:
+            store.passes.amend(found.id)
+            publish(store, base)
+    assert salts(store) == {"a": "c"}
+
+
 def test_counts_of_a_run_follow_a_pass(store: DagStore) -> None:
     base = published(store, SALES, here={"a.py": {"a": "1"}, "b.py": {"b": "1"}})
     amend(store, base, a={"a": "2", "second": "2"})

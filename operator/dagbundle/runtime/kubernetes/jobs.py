@@ -76,7 +76,6 @@ class Order:
         rollout_id: The rollout that it belongs to.
         image: The tenant's image, perhaps pinned to a digest.
         ahead: Nothing is remembered of the subdir, so the parser may import Airflow before it asks.
-        amends: Of a pass, the rollout that it amends; its Jobs are among that rollout's.
     """
 
     bundle: bundle_models.DagBundle
@@ -86,7 +85,6 @@ class Order:
     rollout_id: str
     image: str
     ahead: bool = False
-    amends: str = ""
 
 
 def account_of(run: plan.RunPlan) -> str:
@@ -107,7 +105,7 @@ def build(order: Order, settings: Settings) -> Manifest:
         **spec.pod.labels,
         MANAGED_LABEL: MANAGED,
         BUNDLE_LABEL: metadata.name,
-        ROLLOUT_LABEL: order.amends or order.rollout_id,
+        ROLLOUT_LABEL: order.rollout_id,
     }
     job: Manifest = {
         "apiVersion": "batch/v1",
