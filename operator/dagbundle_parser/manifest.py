@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -74,7 +75,7 @@ class Manifest:
             RunError: `ManifestInvalid`.
         """
         for number, path in enumerate(self.directories or ()):
-            if not Path(root, path).is_dir():
+            if not os.path.isdir(os.path.join(root, path)):  # noqa: PTH112, PTH118 - pathlib raises where a name is too long
                 what = f"bundle_config.directories_to_scan[{number}].path: the bundle has no folder {path!r}"
                 raise invalid(f"{self.places[path]}: {what}")
 

@@ -17,12 +17,14 @@ FILE_NAME = "dagbundle.yaml"
 MAX_BYTES = 256 << 10
 _MAX_DEPTH = 100
 _MAX_NUMBER = 100
-_LONG_NUMBER = re.compile(rf"[-+.]?[0-9][0-9_:.eE+-]{{{_MAX_NUMBER},}}\Z")
-"""PyYAML computes 1:1:1:… to the base of 60, in time that grows with the square of its length."""
+_LONG_NUMBER = re.compile(rf"[-+._0-9][0-9_:.eE+-]{{{_MAX_NUMBER},}}\Z")
+"""PyYAML computes 1:1:1:… to the base of 60, in time that grows with the square of its length, and drops each `_`."""
 _SHOWN = 200
 """Characters of the file that an error quotes."""
 _SAID = 1_000
 """Characters of an error of PyYAML's."""
+_UNFIT = (AttributeError, IndexError, KeyError, OverflowError, TypeError)
+"""What PyYAML's constructors raise for a tag that does not fit."""
 _OPENED = {
     "while scanning a quoted scalar": "a quote",
     "while parsing a flow sequence": "a list's [",
@@ -35,7 +37,9 @@ _UNENDED = ("end of stream", "<stream end>", "document separator")
 
 def invalid(what: str) -> RunError:
     """The error of a manifest that cannot be used."""
-    return RunError("ManifestInvalid", f"the manifest {FILE_NAME} cannot be used: {what}")
+    # a key of the file is a tenant's text, and would move the terminal on which the error is shown
+    plain = "".join(char if char.isprintable() else repr(char)[1:-1] for char in what)
+    return RunError("ManifestInvalid", f"the manifest {FILE_NAME} cannot be used: {plain}")
 
 
 class ManifestText:
@@ -67,7 +71,13 @@ class ManifestText:
             self.value: Any = None if self._node is None else loader.construct_document(self._node)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise invalid(f"it is no YAML that can be read: {glance.said(error)[:_SAID]}") from error
-        except (AttributeError, KeyError, TypeError) as error:  # of PyYAML's constructors, by a tag that does not fit
+        except (
+            AttributeError,
+            KeyError,
+            IndexError,
+            OverflowError,
+            TypeError,
+        ) as error:  # of PyYAML's constructors, by a tag that does not fit
             raise invalid(
                 f"it is no YAML that can be read: a value does not fit its tag ({type(error).__name__}); leave out "
                 "tags such as !!timestamp and !!bool"

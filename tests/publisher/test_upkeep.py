@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from dagbundle.rollout.model import BundleKey
+from dagbundle.store import bundles as stores
 from dagbundle.targets.airflow import limits, upkeep
 from publisher.conftest import OPS, SALES, Deployment, dag, installed
 
@@ -61,6 +62,32 @@ def test_a_request_to_parse_a_file_again_is_taken_and_gone_at_once(deployment: D
     assert deployment.store.attend("controller-1") == {SALES: {"a.py"}}
     assert deployment.rows("SELECT * FROM dag_priority_parsing_request") == []
     assert deployment.store.attend("controller-1") == {}
+
+
+def test_requests_of_one_bundle_stop_neither_the_heartbeat_nor_others(deployment: Deployment) -> None:
+    deployment.submit({"a.py": [dag("a")]})
+    deployment.submit({"b.py": [dag("b")]}, OPS)
+    rows = [{"id": f"{number:032}", "path": f"a.py/{number}"} for number in range(66_000)]
+    statement = sa.text(
+        "INSERT INTO dag_priority_parsing_request (id, bundle_name, relative_fileloc)"
+        " VALUES (:id, 'team-sales.sales', :path)"
+    )
+    with deployment.store.db.engine.begin() as connection:
+        connection.execute(statement, rows)
+    ask(deployment, "b.py", bundle="team-ops.ops")
+    assert deployment.store.attend("controller-1") == {SALES: frozenset(), OPS: {"b.py"}}
+    assert deployment.rows("SELECT * FROM dag_priority_parsing_request") == []
+    assert newest_job(deployment).is_alive()
+    assert deployment.store.head(SALES).requested
+
+
+def test_a_request_waits_for_no_publication_of_its_bundle(on_postgresql: Deployment) -> None:
+    store = on_postgresql.store
+    on_postgresql.submit({"a.py": [dag("a")]})
+    ask(on_postgresql, "a.py")
+    with store.db.engine.begin() as publishing:
+        stores.find(publishing, store.db.tables, SALES, lock=True)
+        assert store.attend("controller-1") == {SALES: {"a.py"}}
 
 
 def test_a_request_for_somebody_elses_bundle_stays(deployment: Deployment) -> None:

@@ -21,10 +21,12 @@ MAX_DEPTH = 100
 """Levels of lists and maps of one document."""
 MAX_NUMBER = 100
 """Characters of a number."""
-_LONG_NUMBER = re.compile(rf"[-+.]?[0-9][0-9_:.eE+-]{{{MAX_NUMBER},}}\Z")
-"""PyYAML computes 1:1:1:… to the base of 60, in time that grows with the square of its length."""
+_LONG_NUMBER = re.compile(rf"[-+._0-9][0-9_:.eE+-]{{{MAX_NUMBER},}}\Z")
+"""PyYAML computes 1:1:1:… to the base of 60, in time that grows with the square of its length, and drops each `_`."""
 _SAID = 1_000
 """Characters of an error of PyYAML's that are shown: it may quote the document."""
+_UNFIT = (AttributeError, IndexError, KeyError, OverflowError, TypeError)
+"""What PyYAML's constructors raise for a tag that does not fit."""
 _OPENED = {
     "while scanning a quoted scalar": "a quote",
     "while parsing a flow sequence": "a list's [",
@@ -85,7 +87,13 @@ def read(path: pathlib.Path, limit: int) -> list[Document]:
         raise errors.ResourceError(
             f"{_name(path)} is no YAML that can be read: {glance.said(error)[:_SAID]}"
         ) from error
-    except (AttributeError, KeyError, TypeError) as error:  # of PyYAML's constructors, by a tag that does not fit
+    except (
+        AttributeError,
+        KeyError,
+        IndexError,
+        OverflowError,
+        TypeError,
+    ) as error:  # of PyYAML's constructors, by a tag that does not fit
         raise errors.ResourceError(
             f"{_name(path)} is no YAML that can be read: a value does not fit its tag ({type(error).__name__})",
             hint="leave out tags such as !!timestamp and !!bool",

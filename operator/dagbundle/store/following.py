@@ -226,11 +226,8 @@ def _live(connection: Connection, tables: Tables, condition: sa.ColumnElement[bo
     return found
 
 
-def attend(
-    connection: Connection, tables: Tables, target: Target, identity: str, cluster: str
-) -> Mapping[BundleKey, Collection[str]]:
-    """See `DagStore.attend`."""
-    target.beat(connection, identity)
+def attend(connection: Connection, tables: Tables, target: Target, cluster: str) -> Mapping[BundleKey, Collection[str]]:
+    """See `DagStore.attend`; its heartbeat is a transaction of its own."""
     names = names_of(connection, tables, cluster)
     asked = target.take_requests(connection, names.keys()) if names else {}
     bundle = tables.bundle

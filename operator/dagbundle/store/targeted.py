@@ -209,7 +209,8 @@ class TargetedStore(DagReader):
         target = self.target
         if target is None:
             return {}
-        return self.db.write(lambda c: following.attend(c, self.db.tables, target, identity, cluster))
+        self.db.write(lambda c: target.beat(c, identity))
+        return self.db.write(lambda c: following.attend(c, self.db.tables, target, cluster))
 
     @functools.cached_property
     def passes(self) -> Passes:

@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+from dagbundle_parser.errors import RunError
+from dagbundle_parser.manifest import read_manifest
 from support.manifests import Reading, of_parser, of_trusted_side
 
 V = "version: v1beta\n"
@@ -189,6 +191,11 @@ REFUSED = {
     "nothing as a setting of YAML": V + "bundle_config: {loaders: {yaml: {~: 1}}}\n",
     "a number as setting": V + "bundle_config: {1: 2}\n",
     "a number as loader": V + "bundle_config: {loaders: {1: {}}}\n",
+    "an integer of nothing": V + 'a: !!int ""\n',
+    "an integer of no digit": V + 'a: !!int "_"\n',
+    "a fraction of nothing": V + 'a: !!float ""\n',
+    "a fraction beyond all": V + f'a: !!float "{":".join(["1"] * 400)}.0"\n',
+    "a long integer of the base 60 behind a dash": V + f'a: !!int "_{":".join(["1"] * 100_000)}"\n',
     "a tag that does not fit": V + "a: !!bool x\n",
     "a NUL": V + "\x00",
     "too much": V + "#" * (256 << 10),
@@ -255,6 +262,12 @@ def test_both_sides_refuse_what_is_no_manifest(tmp_path: pathlib.Path, name: str
 @pytest.mark.parametrize("text", [b"version: \xff", b"\xff\xfe\x00", b"\xc3\x28"])
 def test_both_sides_refuse_what_is_no_text(tmp_path: pathlib.Path, text: bytes) -> None:
     refusals(tmp_path, text)
+
+
+def test_the_parser_refuses_a_folder_whose_name_no_file_system_takes(tmp_path: pathlib.Path) -> None:
+    write(tmp_path, V + f"bundle_config: {{directories_to_scan: [{{path: {'a' * 300}}}]}}\n")
+    with pytest.raises(RunError, match="the bundle has no folder 'aaa"):
+        read_manifest(str(tmp_path)).require_directories(str(tmp_path))
 
 
 def test_both_sides_take_the_manifests_of_the_documentation(tmp_path: pathlib.Path) -> None:

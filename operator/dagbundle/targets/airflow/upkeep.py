@@ -28,6 +28,8 @@ JOB_TYPE = "DagProcessorJob"
 """What Airflow's health page looks for."""
 MARK = "dagbundle"
 """Where a scheduler would name its executor, our rows say whose they are."""
+MAX_REQUESTS = 200
+"""Requests of one bundle that are looked at one by one: far more than files that a pass takes."""
 OVERDUE = dt.timedelta(minutes=1)
 """How long after its next run was due a DAG's dates are looked at: the scheduler makes it in seconds."""
 MAX_OVERDUE = 500
@@ -79,17 +81,22 @@ def take_requests(airflow: adapter.Adapter, connection: Connection, names: Colle
     """Take the requests to parse files of these bundles again out of Airflow's table: a second one gets 409 until then.
 
     Returns:
-        Paths of files, relative to their bundle's root, by the bundle's name in Airflow.
+        Paths of files, relative to their bundle's root, by the bundle's name in Airflow; of each bundle, some
+        `MAX_REQUESTS` at most.
     """
     table = airflow.ParsingRequest.__table__
-    rows = connection.execute(
-        sa.select(table.c.id, table.c.bundle_name, table.c.relative_fileloc).where(table.c.bundle_name.in_(names))
-    ).all()
-    if rows:
-        connection.execute(sa.delete(table).where(table.c.id.in_([row.id for row in rows])))
+    place = sa.func.row_number().over(partition_by=table.c.bundle_name, order_by=table.c.id).label("place")
+    asked = sa.select(table.c.id, table.c.bundle_name, table.c.relative_fileloc, place)
+    ranked = asked.where(table.c.bundle_name.in_(names)).subquery()
     found: dict[str, set[str]] = {}
-    for row in rows:
+    ids: dict[str, list[str]] = {}
+    for row in connection.execute(sa.select(ranked).where(ranked.c.place <= MAX_REQUESTS)):
         found.setdefault(row.bundle_name, set()).add(row.relative_fileloc)
+        ids.setdefault(row.bundle_name, []).append(row.id)
+    for name, taken in ids.items():
+        # of a bundle with more, all are taken: all of it will be parsed
+        mine = table.c.id.in_(taken) if len(taken) < MAX_REQUESTS else table.c.bundle_name == name
+        connection.execute(sa.delete(table).where(mine))
     return found
 
 
