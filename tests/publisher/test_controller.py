@@ -34,13 +34,13 @@ def test_a_bundle_that_airflow_asks_for_is_queued_and_the_processor_shows_until_
     assert not newest_job(deployment).is_alive()
 
 
-def test_a_request_stays_until_a_rollout_starts(deployment: Deployment) -> None:
+def test_a_request_stays_until_a_pass_or_a_rollout_starts(deployment: Deployment) -> None:
     deployment.submit({"a.py": [dag("a")]})
     ask(deployment, "a.py")
     deployment.store.attend("controller-1")
-    assert deployment.store.head(SALES).requested
+    assert deployment.store.head(SALES).asked == ("a.py",)
     deployment.store.start_rollout(SALES, version="v2", template_hash="v2", subdirs=["."], document=RolloutDocument())
-    assert not deployment.store.head(SALES).requested
+    assert deployment.store.head(SALES).asked == ()
 
 
 def test_without_a_target_nobody_is_attended(deployment: Deployment) -> None:
