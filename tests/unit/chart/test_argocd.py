@@ -26,7 +26,10 @@ EXPECTED = {
     "kept last good": ("Degraded", "KeptLastGood: 1 broken file: ingest/dags.py; 2 DAGs kept"),
     "suspended": ("Suspended", "spec.suspend is true"),
     "suspended and not yet seen": ("Suspended", "spec.suspend is true"),
-    "held after a rollback": ("Degraded", "Held: version registry.test/sales:2 was rolled back and is held: orders"),
+    "held after a rollback": (
+        "Degraded",
+        "Held: revision 2 (version registry.test/sales:2) was rolled back and is held: orders",
+    ),
     "run failed and tried again": ("Progressing", "RunFailed: the run of subdir ingest did not finish"),
     "blocked by a broken file": ("Degraded", "ImportErrors: 1 broken file and onImportError is Fail: ingest/dags.py"),
     "blocked by removed dags": ("Degraded", "TooManyRemovedDags: 1 DAG would go, more than maxRemovedDags 0: b"),
