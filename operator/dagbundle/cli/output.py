@@ -15,6 +15,7 @@ from typing import Any
 
 import typer
 
+from dagbundle import terminal
 from dagbundle.cli.exits import Exit
 
 _LAST_LINES, _LAST_WIDTH = 20, 200
@@ -85,7 +86,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: st
 
 def printable(text: str) -> str:
     """Escape control characters, line ends included."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return terminal.printable(text)
 
 
 def block(text: str, indent: str) -> str:

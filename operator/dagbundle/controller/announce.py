@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from dagbundle import terminal
+
 _MAX_MESSAGE = 1000
 
 
@@ -49,7 +51,7 @@ def make(
         },
         "type": kind,
         "reason": reason,
-        "message": _printable(message[:_MAX_MESSAGE]),
+        "message": terminal.printable(message[:_MAX_MESSAGE], keep="\n"),
         "source": {"component": "dagbundle-controller"},
         "reportingComponent": "dagbundle.dev/controller",
         "reportingInstance": reporter,
@@ -61,8 +63,3 @@ def make(
 
 def _ready(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return next((item for item in status.get("conditions") or () if item.get("type") == "Ready"), None)
-
-
-def _printable(text: str) -> str:
-    """Escape what would move a terminal: a message may quote what a tenant's pod reported."""
-    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)

@@ -79,7 +79,7 @@ class _Live(Collector):
         for (ready, reason), number in _conditions(self._seen).items():
             bundles.add_metric([ready, reason], number)
         yield bundles
-        running = GaugeMetricFamily("dagbundle_jobs_running", "Parser Jobs of ours that have not ended.")
+        running = GaugeMetricFamily("dagbundle_jobs_running", "Parser Jobs that have not ended.")
         running.add_metric([], self._seen.slots.jobs)
         yield running
         pods = GaugeMetricFamily("dagbundle_pods_taken", "Parser pods that these Jobs have, or are promised.")

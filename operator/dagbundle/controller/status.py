@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dagbundle import terminal
 from dagbundle.resources import status as models
 from dagbundle.rollout.steps import Phase, RunSeen
 from dagbundle.store.records import Head, Ingestion, RunStateRow
@@ -91,7 +92,7 @@ def _conditions(
                 "type": kind,
                 "status": value,
                 "reason": outcome.reason,
-                "message": outcome.message[:_MAX_MESSAGE],
+                "message": _message(outcome.message),
                 "lastTransitionTime": since or now.strftime("%Y-%m-%dT%H:%M:%SZ"),
                 "observedGeneration": generation,
             }
@@ -122,6 +123,15 @@ def _facts(old: Mapping[str, Any], facts: Facts, head: Head) -> dict[str, Any]:
     }
 
 
+def _word(text: str) -> str:
+    return terminal.printable(text[:_MAX_WORD])[:_MAX_WORD]
+
+
+def _message(text: str) -> str:
+    """Return a message as the status has it: some of its words may be a tenant's."""
+    return terminal.printable(text[:_MAX_MESSAGE], keep="\n")[:_MAX_MESSAGE]
+
+
 def _short(version: str) -> str:
     """Cut a version to what the CRD takes: a workload's image may have a longer name, a digest never."""
     return version if len(version) <= _MAX_VERSION else f"{version[: _MAX_VERSION - 1]}…"
@@ -137,15 +147,15 @@ def _subdir(run: RunSeen, states: Sequence[RunStateRow]) -> dict[str, Any]:
         "phase": run.phase.value,
         "dags": sum(state.dags for state in mine),
         "importErrors": sum(state.import_errors for state in mine),
-        "message": message[:_MAX_MESSAGE],
+        "message": _message(message),
     } | ({} if reported is None else {"parser": _parser(reported)})
 
 
 def _parser(found: Ingestion) -> dict[str, Any]:
     parser = models.ParserStatus.model_validate(
         {
-            "name": found.name[:_MAX_WORD],
-            "version": found.version[:_MAX_WORD],
+            "name": _word(found.name),
+            "version": _word(found.version),
             "decidedBy": found.parser_origin.title() or None,
             "processes": found.processes,
             "processesDecidedBy": found.processes_origin.title() or None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import Any
 
 from dagbundle.controller import announce
@@ -107,6 +108,16 @@ def test_what_a_parser_calls_itself_is_cut_to_what_the_crd_takes() -> None:
 
 def live(number: int, *, kept: int = 0, **counts: int) -> Head:
     return Head(BundleKey("team", "sales"), 1, "v", "t", number, kept, counts=counts or None)
+
+
+def test_no_text_of_a_tenant_moves_a_terminal_by_a_status() -> None:
+    outcome = Outcome(ready=False, reason="RunFailed", message="\x1b[2Jfirst\nsecond")
+    states = [ran("a", 0, Ingestion("\x1b[31m", "\x07"))]
+    facts = Facts(live(1), [RunSeen("a", Phase.FAILED, "\x1b]0;title\x07")], states)
+    text = json.dumps(write(outcome, facts=facts))
+    assert "\\u001b" not in text
+    assert "\\u0007" not in text
+    assert "first\\nsecond" in text
 
 
 def test_a_transition_posts_one_event() -> None:
