@@ -38,8 +38,7 @@ def insert(connection: Connection, table: sa.Table, columns: Sequence[str], rows
         return
     names = ", ".join(columns)
     if len(rows) == 1:  # as most publishes need it; a COPY is three exchanges with the server
-        marks = ", ".join(["%s"] * len(columns))
-        connection.exec_driver_sql(f"INSERT INTO {table.fullname} ({names}) VALUES ({marks})", tuple(rows[0]))  # noqa: S608 - names are the metadata's
+        connection.exec_driver_sql(_row_insert(table, tuple(columns)), tuple(rows[0]))
         return
     driver = connection.connection.driver_connection
     if driver is None:  # pragma: no cover - a pooled connection has its driver's
@@ -67,8 +66,7 @@ def insert_missing(connection: Connection, table: sa.Table, columns: Sequence[st
     added = 0
     for part in _parts(rows):
         if len(part) == 1:
-            names, marks = ", ".join(columns), ", ".join(["%s"] * len(columns))
-            statement = f"INSERT INTO {table.fullname} ({names}) VALUES ({marks}) ON CONFLICT DO NOTHING"  # noqa: S608 - names are the metadata's
+            statement = f"{_row_insert(table, tuple(columns))} ON CONFLICT DO NOTHING"
             added += connection.exec_driver_sql(statement, tuple(part[0])).rowcount
         else:
             statement = _recordset_insert(table, tuple(columns))
@@ -154,6 +152,15 @@ def among(dialect: str, values: Iterable[Any]) -> str | list[Any]:
     return json.dumps(ordered) if dialect == "sqlite" else ordered
 
 
+def dialect_insert(dialect: str, table: sa.Table) -> Any:
+    """Return an INSERT that can answer a conflict, which each dialect has as a construct of its own."""
+    if dialect == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert  # noqa: PLC0415 - only one dialect's is ever needed
+    else:
+        from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]  # noqa: PLC0415 - likewise
+    return insert(table)
+
+
 def _parts(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
     """Split rows, in their order, so that no statement has more than `_PART` characters of text, except for one row.
 
@@ -189,6 +196,12 @@ def _is_unicode(text: str) -> bool:
 def _sqlite_insert(table: sa.Table, columns: tuple[str, ...], *, conflict: str) -> str:
     marks = ", ".join("?" * len(columns))
     return f"INSERT INTO {table.fullname} ({', '.join(columns)}) VALUES ({marks}){conflict}"  # noqa: S608 - names are the metadata's
+
+
+@functools.cache
+def _row_insert(table: sa.Table, columns: tuple[str, ...]) -> str:
+    marks = ", ".join(["%s"] * len(columns))
+    return f"INSERT INTO {table.fullname} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 - names are the metadata's
 
 
 @functools.cache

@@ -116,24 +116,42 @@ def start_rollout(
                 finished_at=now(),
             )
         )
-        connection.execute(
-            sa.insert(table).values(
-                id=rollout_id,
-                bundle_id=owner.id,
-                version=version,
-                template_hash=template_hash,
-                state=RolloutState.OPEN,
-                reason="",
-                message="",
-                base_revision=owner.revision,
-                subdirs=list(subdirs),
-                spec=document.to_json(),
-                created_at=now(),
-            )
-        )
+        insert_rollout(
+            connection, tables, owner, rollout_id, version=version, template_hash=template_hash, subdirs=subdirs,
+            document=document,
+        )  # fmt: skip
         connection.execute(sa.update(tables.bundle).where(tables.bundle.c.id == owner.id).values(rollout=rollout_id))
         connection.execute(sa.delete(tables.parse_request).where(tables.parse_request.c.bundle_id == owner.id))
     return rollout(connection, tables, rollout_id)
+
+
+def insert_rollout(
+    connection: Connection,
+    tables: Tables,
+    owner: AnyRow,
+    rollout_id: str,
+    *,
+    version: str,
+    template_hash: str,
+    subdirs: Sequence[str],
+    document: RolloutDocument,
+) -> None:
+    """Insert an open rollout of a bundle, whose row is locked."""
+    connection.execute(
+        sa.insert(tables.rollout).values(
+            id=rollout_id,
+            bundle_id=owner.id,
+            version=version,
+            template_hash=template_hash,
+            state=RolloutState.OPEN,
+            reason="",
+            message="",
+            base_revision=owner.revision,
+            subdirs=list(subdirs),
+            spec=document.to_json(),
+            created_at=now(),
+        )
+    )
 
 
 def rollout(connection: Connection, tables: Tables, rollout_id: str, *, lock: bool = False) -> RolloutRow:

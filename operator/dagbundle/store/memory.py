@@ -176,7 +176,7 @@ def remember(
 
 
 @functools.cache
-def _renew(tables: Tables, dialect: str) -> tuple[sa.Delete, sa.Insert]:
+def _renew(tables: Tables, dialect: str) -> tuple[sa.Delete, Any]:
     run, submission, table = tables.parse_run, tables.submission, tables.source_file
     bundle_id = sa.bindparam("bundle_id", type_=sa.BigInteger)
     found = _staged(tables, dialect)
@@ -234,12 +234,8 @@ def _staged(tables: Tables, dialect: str) -> list[sa.ColumnElement[bool]]:
     ]
 
 
-def _upsert(dialect: str, table: sa.Table, columns: list[str], rows: sa.Select[Any]) -> sa.Insert:
+def _upsert(dialect: str, table: sa.Table, columns: list[str], rows: sa.Select[Any]) -> Any:
     keys = [column.name for column in table.primary_key]
-    if dialect == "sqlite":
-        from sqlalchemy.dialects.sqlite import insert  # noqa: PLC0415 - only one dialect's is ever needed
-    else:
-        from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]  # noqa: PLC0415 - likewise
-    statement = insert(table).from_select(columns, rows)
+    statement = bulk.dialect_insert(dialect, table).from_select(columns, rows)
     settings = {name: statement.excluded[name] for name in columns if name not in keys}
     return statement.on_conflict_do_update(index_elements=keys, set_=settings)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -87,7 +86,8 @@ def ask(connection: Connection, tables: Tables, owner: AnyRow, files: Collection
     row = None
     first = None if files is None or len(files) > MAX_FILES else sorted(files)
     while row is None:
-        fresh = _insert(connection, table).values(bundle_id=owner.id, requested_at=bundles.now(), files=first)
+        insert = bulk.dialect_insert(connection.dialect.name, table)
+        fresh = insert.values(bundle_id=owner.id, requested_at=bundles.now(), files=first)
         added = connection.execute(fresh.on_conflict_do_nothing(), execution_options={"preserve_rowcount": True})
         if added.rowcount:
             break
@@ -98,14 +98,6 @@ def ask(connection: Connection, tables: Tables, owner: AnyRow, files: Collection
         kept = None if wanted is None or len(wanted) > MAX_FILES else sorted(wanted)
         connection.execute(sa.update(table).where(mine).values(requested_at=bundles.now(), files=kept))
     database.notify(connection, owner.rollout)
-
-
-def _insert(connection: Connection, table: sa.Table) -> Any:
-    if connection.dialect.name == "sqlite":
-        from sqlalchemy.dialects.sqlite import insert  # noqa: PLC0415 - only one dialect's is ever needed
-    else:
-        from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]  # noqa: PLC0415 - likewise
-    return insert(table)
 
 
 def _start(connection: Connection, tables: Tables, bundle: BundleKey, base: str, new: str) -> RolloutRow | None:
@@ -129,21 +121,10 @@ def _start(connection: Connection, tables: Tables, bundle: BundleKey, base: str,
         ask(connection, tables, owner, None)
         return None
     document = dataclasses.replace(amended.document, amends=base, files=found)
-    connection.execute(
-        sa.insert(table).values(
-            id=new,
-            bundle_id=owner.id,
-            version=amended.version,
-            template_hash=amended.template_hash,
-            state=RolloutState.OPEN,
-            reason="",
-            message="",
-            base_revision=owner.revision,
-            subdirs=sorted(found),
-            spec=document.to_json(),
-            created_at=bundles.now(),
-        )
-    )
+    bundles.insert_rollout(
+        connection, tables, owner, new, version=amended.version, template_hash=amended.template_hash,
+        subdirs=sorted(found), document=document,
+    )  # fmt: skip
     connection.execute(sa.delete(request).where(mine))
     return bundles.rollout(connection, tables, new)
 
