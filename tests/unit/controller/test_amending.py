@@ -97,6 +97,15 @@ def test_a_pass_that_fails_changes_nothing_and_an_event_tells_why(published: Wor
     assert "subdir ingest" in event["message"]
 
 
+def test_what_a_pod_reports_moves_no_terminal_by_an_event(published: World, api: ApiServer) -> None:
+    ask(published, FILE)
+    published.reconcile()
+    job = next(job for job in published.jobs() if job["metadata"]["name"] == amending(published).jobs[0].name)
+    published.fail(job, "BackoffLimitExceeded", "\x1b[31mred")
+    published.reconcile()
+    assert "\\x1b[31mred" in api.events[-1]["message"]
+
+
 def test_jobs_of_an_open_pass_are_left_alone(published: World) -> None:
     ask(published, FILE)
     published.reconcile()
@@ -187,13 +196,7 @@ def test_a_job_of_a_pass_that_is_refused_leaves_the_bundle_ready(published: Worl
 
 def test_a_pass_whose_pods_ran_two_images_makes_a_rollout_of_all(published: World) -> None:
     first, other = "sha256:" + "a" * 64, "sha256:" + "b" * 64
-    published.apply("registry.test/sales:2")
-    published.reconcile()
-    for job in published.jobs():
-        if not job.get("status", {}).get("conditions"):
-            pod(published, job["metadata"]["name"], first)
-    published.node()
-    published.reconcile()
+    publish_as(published, first)
     ask(published, FILE, "reporting/dags.py")
     published.reconcile()
     for row in amending(published).jobs:
@@ -267,13 +270,7 @@ def test_files_that_are_asked_for_while_a_rollout_runs_wait_for_its_end(publishe
 
 def test_a_tag_that_names_another_image_by_now_makes_a_rollout_of_all(published: World) -> None:
     first, other = "sha256:" + "a" * 64, "sha256:" + "b" * 64
-    published.apply("registry.test/sales:2")
-    published.reconcile()
-    for job in published.jobs():
-        if not job.get("status", {}).get("conditions"):
-            pod(published, job["metadata"]["name"], first)
-    published.node()
-    published.reconcile()
+    publish_as(published, first)
     assert published.store.live(published.key).version == first
     ask(published, FILE)
     published.reconcile()
@@ -295,6 +292,17 @@ def test_a_bundle_that_is_held_is_left_alone(published: World) -> None:
     ask(published, FILE)
     published.reconcile()
     assert (running(published), ready(published)) == ([], ("False", "Held"))
+
+
+def publish_as(world: World, digest: str) -> None:
+    """Publish another tag, which names this image."""
+    world.apply("registry.test/sales:2")
+    world.reconcile()
+    for job in world.jobs():
+        if not job.get("status", {}).get("conditions"):
+            pod(world, job["metadata"]["name"], digest)
+    world.node()
+    world.reconcile()
 
 
 def pod(world: World, name: str, digest: str) -> None:
