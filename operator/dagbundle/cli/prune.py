@@ -29,7 +29,7 @@ def prune(
     from dagbundle.engine import engine, orphans  # noqa: PLC0415 - likewise
     from dagbundle.runtime.kubernetes import client  # noqa: PLC0415 - likewise
 
-    api = client.Cluster()  # who has no cluster is told before the database is looked at
+    api = client.Cluster()  # without a cluster this fails before the database is read
     with opening.opened_store(database_url) as store:
         known = store.bundles_known(of_clusters=True)
         there = api.bundle_versions().keys()
